@@ -1,0 +1,34 @@
+"""Array backends: NumPy or CuPy, chosen once by the environment, plug-ins beside them.
+
+>>> from attnbackends import xp, backend
+>>> float(xp.sum(xp.arange(4)))
+6.0
+"""
+
+from ._base import Array, Backend, DType
+from ._errors import BackendError
+from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
+
+__all__ = [
+    "GPU",
+    "REASON",
+    "Array",
+    "Availability",
+    "Backend",
+    "BackendError",
+    "DType",
+    "available_backends",
+    "backend",
+    "backend_of",
+    "get_backend",
+    "xp",
+]
+
+backend, REASON = chosen_backend()
+"""Where new arrays live, and the setting that decided it."""
+
+xp = backend.xp
+"""The array namespace of `backend`."""
+
+GPU: bool = not backend.reading_is_free
+"""Whether `backend` computes on a device of its own."""

@@ -1,0 +1,188 @@
+"""What an array library supplies.
+
+A library can serve as a backend if
+
+- its namespace follows the array API standard (2023.12 or newer),
+- its arrays can be written in place, and basic slices of them are views.
+
+Everything else has a default below, in terms of the standard; a backend overrides what its library does
+better. An operation stands here because libraries disagree on it, and its comment says which.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+Array = Any
+DType = Any
+
+
+class Backend:
+    """Arrays of one library, and the few operations that libraries disagree on.
+
+    Attributes
+    ----------
+    name : str
+        The import name of the library. `backend_of` finds a backend by it.
+    xp : module
+        The array namespace, with the names of the array API standard.
+    """
+
+    name: str
+    xp: Any
+
+    # -- arrays, in and out: the standard leaves the host to each library
+
+    def asarray(self, data: Any, dtype: DType = None) -> Array:
+        """An array of this library, on its device, from an array of any library or nested lists."""
+        return self.xp.asarray(np.asarray(data), dtype=dtype)
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
+        """An array with any content, on the device of `like`, by default with its dtype."""
+        return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
+
+    def arange(self, count: int, like: Array) -> Array:
+        """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
+        return self.xp.arange(count, dtype=self.xp.int64, device=like.device)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        """A NumPy array with the same values."""
+        return np.asarray(array)
+
+    def device(self, array: Array) -> Any:
+        """Where `array` lives. Devices of one library compare equal when they are the same."""
+        return array.device
+
+    def synchronize(self) -> None:
+        """Wait until the device has done everything it was asked to do."""
+
+    @property
+    def reading_is_free(self) -> bool:
+        """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
+        return True
+
+    def generator(self, seed: int) -> Callable[[tuple[int, ...]], Array]:
+        """A seeded source of float32 numbers, uniform over [0, 1): called with a shape."""
+        draw = np.random.default_rng(seed)
+        return lambda shape: self.asarray(draw.random(shape, dtype=np.float32))
+
+    # -- operations
+
+    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+        """``target[ids] += values`` where an id may occur more than once.
+
+        The standard has no such operation; NumPy and CuPy call it ``add.at``, PyTorch ``index_add_``.
+
+        Parameters
+        ----------
+        target : array (V, ...)
+            Changed in place.
+        ids : integer array (M,)
+        values : array (M, ...)
+        """
+        xp = self.xp
+        one_hot = xp.astype(ids[None, :] == xp.arange(target.shape[0])[:, None], target.dtype)  # (V, M)
+        added = xp.matmul(one_hot, xp.reshape(values, (values.shape[0], -1)))
+        target += xp.reshape(added, target.shape)
+
+    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
+        """Softmax over the last axis, in place.
+
+        NumPy wants no temporaries, CuPy few kernels, and no library has a masked one.
+
+        Parameters
+        ----------
+        scores : array (..., T)
+            Overwritten with the weights. A row with nothing to attend to becomes 0.
+        mask : boolean array, optional
+            Broadcasts to `scores`; True = attend.
+
+        Returns
+        -------
+        array (..., T)
+            `scores` itself.
+        """
+        xp = self.xp
+        if 0 in scores.shape:
+            return scores
+        if mask is not None:
+            scores[...] = xp.where(mask, scores, xp.asarray(-xp.inf, dtype=scores.dtype))
+        top = xp.max(scores, axis=-1, keepdims=True)
+        scores -= xp.where(top == -xp.inf, xp.zeros_like(top), top)
+        self.apply(xp.exp, scores)
+        total = xp.sum(scores, axis=-1, keepdims=True)
+        scores /= xp.where(total == 0, xp.ones_like(total), total)
+        return scores
+
+    def softmax_backward(self, weights: Array, dweights: Array) -> Array:
+        """Gradient of `softmax`, in place.
+
+        Parameters
+        ----------
+        weights : array (..., T)
+            What `softmax` returned.
+        dweights : array (..., T)
+            Overwritten with the gradient of the scores.
+
+        Returns
+        -------
+        array (..., T)
+            `dweights` itself.
+        """
+        # Rounded to the dtype of the sum, `weights * dweights` may be as large as the scores: one temporary.
+        dweights -= self.xp.sum(weights * dweights, axis=-1, keepdims=True)
+        dweights *= weights
+        return dweights
+
+    def apply(self, function: Callable[..., Array], array: Array) -> Array:
+        """``array[...] = function(array)`` for an element-wise function; the standard has no ``out``."""
+        array[...] = function(array)
+        return array
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """Matrix product over the last two axes, into `out` where one is given.
+
+        NumPy's own runs stacks of matrices on one core; the standard has no ``out``.
+        """
+        if out is None:
+            return self.xp.matmul(a, b)
+        out[...] = self.xp.matmul(a, b)
+        return out
+
+    # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself
+
+    def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
+        """Slices that cover ``range(count)``, for work that needs `bytes_each` of fast memory an item.
+
+        They depend on the arguments alone, so that results do not depend on the machine's load or size.
+
+        Parameters
+        ----------
+        count : int
+        bytes_each : int
+        at_least : int
+            Fewest items worth a piece of their own, where `count` allows.
+        """
+        return [slice(0, count)]
+
+    def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
+        """Call `function` on each of some independent pieces of work, in any order."""
+        for piece in pieces:
+            function(piece)
+
+    # -- for `attnlayers info` and the benchmarks
+
+    def describe(self) -> dict[str, str]:
+        """What is in use, one short text for each heading; `library` and `device` are always there."""
+        return {"library": f"{self.name} {version(self.name)}", "device": "CPU"}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A backend is one of a kind: a copy, or what is unpickled, is the one of its name."""
+        from ._registry import get_backend
+
+        return get_backend, (self.name,)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {', '.join(self.describe().values())}>"

@@ -1,0 +1,104 @@
+"""NumPy: worker threads over BLAS, pieces that stay in a core's cache."""
+
+import os
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from ._base import Array, DType
+from ._select import select_threads
+from ._threads import Workers
+from ._ufunc import UfuncBackend
+
+PIECE_BYTES = 2 * 1024**2
+"""What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
+the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
+
+SMALL_BYTES = 128 * 1024
+"""What a piece must touch to be worth handing to a thread."""
+
+FEW = 4
+"""Pieces to make of work that fits one."""
+
+PRODUCT_FLOPS = 8_000_000
+"""What a piece of a matrix product must amount to before it is worth a thread: about 0.1 ms of one core."""
+
+
+def split(count: int, pieces: int) -> list[slice]:
+    """``range(count)`` in `pieces` slices of about equal length."""
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+class NumpyBackend(UfuncBackend):
+    """NumPy on the CPU."""
+
+    name = "numpy"
+    xp = np
+
+    def __init__(self) -> None:
+        self.workers = Workers(select_threads(os.environ))
+
+    def asarray(self, data: Any, dtype: DType = None) -> Array:
+        return np.asarray(data, dtype=dtype)
+
+    def device(self, array: Array) -> Any:
+        return "cpu"
+
+    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
+        with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
+            return super().softmax(scores, mask)
+
+    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+        # NumPy has a fast path for one axis alone: up to six times faster than add.at of whole rows.
+        width = prod(target.shape[1:])
+        if not target.flags.c_contiguous:
+            np.add.at(target, ids, values)
+            return
+        flat = (ids[:, None] * width + np.arange(width)).reshape(-1)
+        np.add.at(target.reshape(-1), flat, values.reshape(-1))
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if out is None:
+            shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+            out = np.empty(shape, dtype=np.result_type(a, b))
+        if self.workers.busy:
+            return np.matmul(a, b, out=out)
+        self.map(lambda part: np.matmul(part[0], part[1], out=part[2]), self._product_pieces(a, b, out))
+        return out
+
+    def _product_pieces(self, a: Array, b: Array, out: Array) -> list[tuple[Array, Array, Array]]:
+        """A product as products of parts, cut along the longest axis of `out` that both operands allow."""
+        flops = 2 * out.size * a.shape[-1]
+        rows, columns = out.shape[-2:]
+        if flops < 2 * PRODUCT_FLOPS:
+            return [(a, b, out)]
+        if out.ndim > 2:
+            stack = out.shape[0]
+            parts = split(stack, min(stack, ceil(flops / PRODUCT_FLOPS)))
+            along = [x.ndim == out.ndim and x.shape[0] == stack for x in (a, b)]
+            return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in parts]
+        count = min(ceil(flops / PRODUCT_FLOPS), ceil(max(rows, columns) / 64))
+        if rows >= columns:
+            return [(a[p], b, out[p]) for p in split(rows, count)]
+        return [(a, b[:, p], out[:, p]) for p in split(columns, count)]
+
+    def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
+        total = count * bytes_each
+        shared = min(FEW, count // at_least, total // SMALL_BYTES)
+        return split(count, max(1, min(count, ceil(total / PIECE_BYTES)), shared))
+
+    def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
+        self.workers.map(function, pieces)
+
+    def describe(self) -> dict[str, str]:
+        blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]
+        return {
+            "library": f"numpy {np.__version__}",
+            "device": f"CPU, {os.cpu_count()} cores",
+            "BLAS": ", ".join(blas) or "not one that its threads can be counted of",
+            "threads": str(self.workers.count),
+        }

@@ -1,0 +1,153 @@
+"""Worker threads over BLAS: independent pieces of work side by side, one BLAS thread each.
+
+The pieces are made by the caller from shapes alone, so the number of workers never changes a result. While
+any call is under way the BLAS libraries of the process are limited to one thread; the limit is counted, so
+concurrent callers neither lift it under each other's feet nor leave it behind.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+T = TypeVar("T")
+
+
+class Workers:
+    """A pool of worker threads, the calling thread among them.
+
+    Parameters
+    ----------
+    count : int, optional
+        How many threads work at a time. Default: as many as BLAS uses by itself, which follows the cores
+        of the machine, ``OMP_NUM_THREADS`` and their like.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        self._asked = count
+        self._local = threading.local()
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: Executor | None = None
+        self._limit: Any = None
+        self._callers = 0
+
+    def _after_fork(self) -> None:
+        """Threads do not survive a fork; a limit that one of them had set must not survive it either."""
+        if self._limit is not None:
+            self._limit.restore_original_limits()
+        self._local = threading.local()
+        self._reset()
+
+    @cached_property
+    def _blas(self) -> Any:
+        # A user's first product, not `import`, pays for finding the BLAS libraries.
+        from threadpoolctl import ThreadpoolController
+
+        return ThreadpoolController().select(user_api="blas")
+
+    @cached_property
+    def count(self) -> int:
+        """How many threads work at a time."""
+        if self._asked is not None:
+            return self._asked
+        by_blas = [library["num_threads"] for library in self._blas.info()]
+        return max(by_blas) if by_blas else os.cpu_count() or 1
+
+    def blas(self) -> list[dict[str, Any]]:
+        """The BLAS libraries that are loaded, as threadpoolctl describes them."""
+        return list(self._blas.info())
+
+    @property
+    def busy(self) -> bool:
+        """Whether the calling thread is inside a piece of work already."""
+        return getattr(self._local, "working", False)
+
+    def map(self, function: Callable[[T], object], pieces: Iterable[T]) -> None:
+        """Call `function` on each piece, in no order, and return when all are done.
+
+        Parameters
+        ----------
+        function : callable
+            Writes its results where the pieces say; what it returns is dropped.
+        pieces : iterable
+            Independent of each other. A call from within `function` runs in its own thread.
+
+        Raises
+        ------
+        BaseException
+            The first that `function` raised; pieces not begun by then are left out.
+        """
+        queue = deque(pieces)
+        if self.busy:
+            for piece in queue:
+                function(piece)
+            return
+        self._enter()
+        try:
+            self._share(function, queue)
+        finally:
+            self._leave()
+
+    def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
+        def work() -> None:
+            self._local.working = True
+            try:
+                while queue:
+                    try:
+                        piece = queue.popleft()
+                    except IndexError:  # another worker was faster
+                        break
+                    function(piece)
+            except BaseException:
+                queue.clear()
+                raise
+            finally:
+                self._local.working = False
+
+        others = min(self.count, len(queue)) - 1
+        futures = []
+        if others > 0:
+            executor = self._pool()
+            futures = [executor.submit(copy_context().run, work) for _ in range(others)]
+        try:
+            work()
+        finally:
+            errors = [future.exception() for future in futures if not future.cancel()]
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def _pool(self) -> Executor:
+        with self._lock:
+            if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._executor = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="attnbackends")
+            return self._executor
+
+    def _enter(self) -> None:
+        self.count  # noqa: B018  read before the limit hides it
+        with self._lock:
+            if self._callers == 0:
+                self._limit = self._blas.limit(limits=1)
+            self._callers += 1
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._callers -= 1
+            if self._callers == 0:
+                self._limit.restore_original_limits()
+                self._limit = None

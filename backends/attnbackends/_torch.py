@@ -1,0 +1,72 @@
+"""PyTorch as an array library, through array-api-compat: for tests, and for devices that CuPy does not serve.
+
+Its autograd is not used: every gradient in this project is explicit.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ._base import Array, Backend, DType
+from ._errors import BackendError
+
+
+class TorchBackend(Backend):
+    """PyTorch tensors.
+
+    New tensors live where ``torch.set_default_device`` or the environment variable ``ATTN_TORCH_DEVICE``
+    (``cuda:0``, ``mps``, …) says; the default is the CPU.
+    """
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        try:
+            import array_api_compat.torch as xp
+            import torch
+        except ImportError as error:
+            raise BackendError(f"PyTorch cannot be imported ({error}): install torch") from error
+        self.xp = xp
+        self._torch = torch
+        device = os.environ.get("ATTN_TORCH_DEVICE", "").strip() or torch.get_default_device()
+        try:
+            self._device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            raise BackendError(f"ATTN_TORCH_DEVICE={device} does not answer ({str(error).splitlines()[0]})") from error
+
+    def asarray(self, data: Any, dtype: DType = None) -> Array:
+        if not isinstance(data, self._torch.Tensor):
+            data = np.asarray(data)
+            if not data.flags.writeable:
+                data = data.copy()
+        return self._torch.asarray(data, dtype=dtype, device=self._device)
+
+    def to_numpy(self, array: Array) -> np.ndarray:
+        array = array.detach().cpu()
+        if array.dtype == self._torch.bfloat16:  # NumPy has none
+            array = array.float()
+        return np.asarray(array)
+
+    def synchronize(self) -> None:
+        if self._device.type != "cpu":
+            getattr(self._torch, self._device.type).synchronize()
+
+    @property
+    def reading_is_free(self) -> bool:
+        return bool(self._device.type == "cpu")
+
+    def generator(self, seed: int) -> Callable[[tuple[int, ...]], Array]:
+        draw = self._torch.Generator(device=self._device).manual_seed(seed)
+        return lambda shape: self._torch.rand(shape, generator=draw, device=self._device, dtype=self._torch.float32)
+
+    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+        target.index_add_(0, ids, values)
+
+    def describe(self) -> dict[str, str]:
+        return {
+            "library": f"torch {self._torch.__version__}",
+            "device": str(self._device),
+            "threads": str(self._torch.get_num_threads()),
+        }

@@ -1,0 +1,34 @@
+"""Libraries whose element-wise functions take NumPy's ``out=`` and ``where=``: NumPy and CuPy."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ._base import Array, Backend, DType
+
+
+class UfuncBackend(Backend):
+    """The in-place operations, with no temporary larger than a row sum."""
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
+        return self.xp.empty(shape, dtype=dtype or like.dtype)
+
+    def arange(self, count: int, like: Array) -> Array:
+        return self.xp.arange(count, dtype=self.xp.int64)
+
+    def apply(self, function: Callable[..., Array], array: Array) -> Array:
+        return function(array, out=array)
+
+    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
+        xp: Any = self.xp
+        if 0 in scores.shape:
+            return scores
+        if mask is not None:
+            xp.copyto(scores, -xp.inf, where=~mask)
+        top = xp.max(scores, axis=-1, keepdims=True)
+        xp.copyto(top, 0, where=top == -xp.inf)
+        scores -= top
+        self.apply(xp.exp, scores)
+        total = xp.sum(scores, axis=-1, keepdims=True)
+        xp.copyto(total, 1, where=total == 0)
+        scores /= total
+        return scores
