@@ -1,0 +1,73 @@
+"""Attention layers with explicit forward and backward, written once for NumPy and CuPy.
+
+>>> import numpy as np
+>>> from attnlayers import TimeAttention
+>>> layer = TimeAttention()
+>>> layer.forward(np.ones((2, 5, 3)), np.ones((2, 4, 3))).shape
+(2, 4, 3)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import functional, layers
+    from .gradcheck import GradientError, gradcheck
+    from .layers import (
+        LSTM,
+        Affine,
+        Attention,
+        AttentionWeight,
+        Dropout,
+        Embedding,
+        Layer,
+        Softmax,
+        SoftmaxWithLoss,
+        TimeAffine,
+        TimeAttention,
+        TimeDropout,
+        TimeEmbedding,
+        TimeLSTM,
+        TimeSoftmaxWithLoss,
+        WeightSum,
+    )
+
+__version__ = "0.1.0"
+__all__ = [
+    "LSTM",
+    "Affine",
+    "Attention",
+    "AttentionWeight",
+    "Dropout",
+    "Embedding",
+    "GradientError",
+    "Layer",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "TimeAffine",
+    "TimeAttention",
+    "TimeDropout",
+    "TimeEmbedding",
+    "TimeLSTM",
+    "TimeSoftmaxWithLoss",
+    "WeightSum",
+    "functional",
+    "gradcheck",
+    "layers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load at the first use: the command line must be able to start where the backend cannot."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in ("functional", "layers"):
+        return import_module(f".{name}", __name__)
+    home = "gradcheck" if name in ("GradientError", "gradcheck") else "layers"
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value  # the function `gradcheck` and not the module of that name, from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

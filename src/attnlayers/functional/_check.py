@@ -1,0 +1,102 @@
+"""One checker for every argument of the library: library, device, dtype, rank and axes."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from attnbackends import Array, Backend, backend_of
+
+_KINDS = {"float": "real floating", "int": "integral", "bool": "bool"}
+_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean"}
+
+
+def check(**arguments: tuple[Array | None, str]) -> Backend:
+    """Hold arguments against what they must be; an axis that several name must have one length.
+
+    Parameters
+    ----------
+    **arguments : (array or None, str)
+        Each argument under its own name, with its axes: ``"N T H"``. A leading ``...`` stands for further axes
+        that must be the same wherever it stands, a leading ``*`` for any further axes, a trailing ``: int`` or
+        ``: bool`` for a dtype that is not floating point. None is an optional argument that was left out.
+
+    Returns
+    -------
+    Backend
+        The one that all arguments belong to.
+
+    Raises
+    ------
+    TypeError
+        For what is no array, or has another dtype than it must; all floating point arguments share one.
+    ValueError
+        For another rank or length of an axis.
+    BackendError
+        If the arguments live in more than one library or device.
+    """
+    given = {name: (array, spec) for name, (array, spec) in arguments.items() if array is not None}
+    backend = backend_of(**{name: array for name, (array, _) in given.items()})
+    sizes: dict[str, int | tuple[int, ...]] = {}
+    first_float: tuple[str, Any] | None = None
+    for name, (array, spec) in given.items():
+        axes, kind = _parse(spec)
+        if not backend.xp.isdtype(array.dtype, _KINDS[kind]):
+            raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {array.dtype}: convert it with xp.astype")
+        if kind == "float":
+            if first_float is None:
+                first_float = (name, array.dtype)
+            elif array.dtype != first_float[1]:
+                raise TypeError(
+                    f"`{name}` must have the dtype of {first_float[0]}, {first_float[1]}, got {array.dtype}: "
+                    "convert one of them with xp.astype"
+                )
+        shape = tuple(array.shape)
+        found = _match(shape, axes)
+        if found is None or any(sizes.setdefault(axis, n) != n for axis, n in found.items()):
+            raise ValueError(_message(name, shape, axes, sizes, given))
+    return backend
+
+
+@cache
+def _parse(spec: str) -> tuple[tuple[str, ...], str]:
+    """``"... T H: int"`` -> (("...", "T", "H"), "int")."""
+    axes, _, kind = spec.partition(":")
+    return tuple(axes.split()), kind.strip() or "float"
+
+
+def _match(shape: tuple[int, ...], axes: tuple[str, ...]) -> dict[str, int | tuple[int, ...]] | None:
+    """The lengths of the named axes, or None where the rank is another."""
+    if axes[:1] not in (("...",), ("*",)):
+        return dict(zip(axes, shape, strict=True)) if len(shape) == len(axes) else None
+    named = axes[1:]
+    if len(shape) < len(named):
+        return None
+    split = len(shape) - len(named)
+    found: dict[str, int | tuple[int, ...]] = dict(zip(named, shape[split:], strict=True))
+    if axes[0] == "...":
+        found["..."] = shape[:split]
+    return found
+
+
+def _message(
+    name: str,
+    shape: tuple[int, ...],
+    axes: tuple[str, ...],
+    sizes: dict[str, int | tuple[int, ...]],
+    given: dict[str, tuple[Array, str]],
+) -> str:
+    wanted = _tuple(axes)
+    before = list(given)[: list(given).index(name)]
+    partners = [other for other in before if set(_parse(given[other][1])[0]) & set(axes) - {"*"}]
+    if not partners:
+        return f"`{name}` must have shape {wanted}, got {shape}"
+    known: list[object] = []
+    for axis in axes:
+        size = sizes.get(axis, axis)
+        known.extend(size if isinstance(size, tuple) else [size])
+    beside = ", ".join(f"{other} {tuple(given[other][0].shape)}" for other in partners)
+    return f"`{name}` must have shape {wanted} = {_tuple(known)} to go with {beside}, got {shape}"
+
+
+def _tuple(items: Sequence[object]) -> str:
+    return f"({', '.join(str(item) for item in items)}{',' * (len(items) == 1)})"

@@ -1,0 +1,13 @@
+"""The dtype to compute in."""
+
+from attnbackends import Array, Backend, DType
+
+
+def wide(backend: Backend, dtype: DType) -> DType:
+    """float32 for half precision, else `dtype` itself."""
+    return backend.xp.float32 if backend.xp.finfo(dtype).bits < 32 else dtype
+
+
+def widen(backend: Backend, array: Array) -> Array:
+    """`array` in the dtype to compute in; itself where it has that already."""
+    return backend.xp.astype(array, wide(backend, array.dtype), copy=False)

@@ -1,0 +1,59 @@
+"""Affine maps."""
+
+from dataclasses import dataclass
+from math import prod
+
+from attnbackends import Array, Backend
+
+from ._check import check
+from ._dtypes import widen
+
+
+@dataclass(frozen=True)
+class SavedAffine:
+    """What `affine_backward` needs."""
+
+    backend: Backend
+    x: Array
+    W: Array
+
+
+def affine(x: Array, W: Array, b: Array) -> tuple[Array, SavedAffine]:
+    """``x @ W + b`` over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    W : array (D, H)
+    b : array (H,)
+
+    Returns
+    -------
+    out : array (..., H)
+    saved : SavedAffine
+    """
+    backend = check(x=(x, "* D"), W=(W, "D H"), b=(b, "H"))
+    rows = widen(backend, _rows(backend, x))
+    out = backend.matmul(rows, widen(backend, W))  # (M, D) x (D, H) -> (M, H)
+    out += widen(backend, b)
+    out = backend.xp.astype(out, x.dtype, copy=False)
+    return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W)
+
+
+def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, Array, Array]:
+    """Gradients of `affine`: dout (..., H) -> dx (..., D), dW (D, H), db (H,)."""
+    backend, x, W = saved.backend, saved.x, saved.W
+    xp = backend.xp
+    check(x=(x, "... D"), W=(W, "D H"), dout=(dout, "... H"))
+    rows, wide_W = widen(backend, _rows(backend, x)), widen(backend, W)
+    drows = widen(backend, _rows(backend, dout))
+    dx = backend.matmul(drows, xp.matrix_transpose(wide_W))  # (M, H) x (H, D) -> (M, D)
+    dW = backend.matmul(xp.matrix_transpose(rows), drows)  # (D, M) x (M, H) -> (D, H)
+    db = xp.sum(drows, axis=0)
+    dx, dW, db = (xp.astype(gradient, x.dtype, copy=False) for gradient in (dx, dW, db))
+    return xp.reshape(dx, x.shape), dW, db
+
+
+def _rows(backend: Backend, x: Array) -> Array:
+    """(..., D) -> (M, D)."""
+    return backend.xp.reshape(x, (prod(x.shape[:-1]), x.shape[-1]))

@@ -1,0 +1,91 @@
+"""Cross-entropy of softmax, over labels."""
+
+from dataclasses import dataclass
+from math import prod
+
+from attnbackends import Array, Backend
+
+from ._check import check
+from ._dtypes import wide, widen
+from .embedding import check_ids
+
+
+@dataclass(frozen=True)
+class SavedCrossEntropy:
+    """What `cross_entropy_backward` needs."""
+
+    backend: Backend
+    logits: Array
+    probabilities: Array  # (M, V), 0 in the rows that are ignored
+    places: Array  # (M,), where the probabilities of the labels are in the flat array
+    counted: Array  # (M,), 1 for rows that count, else 0
+    count: Array  # (), at least 1
+
+
+def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Array, SavedCrossEntropy]:
+    """Mean of ``-log(softmax(logits)[label])`` over the labels that count.
+
+    Parameters
+    ----------
+    logits : array (..., V)
+    labels : integer array (...)
+        Ids 0 to V - 1 (checked where looking at values is free), or `ignore`.
+    ignore : int
+        Label of the places that do not count. Where none counts the loss is 0.
+
+    Returns
+    -------
+    loss : array ()
+        On the device; ``float(loss)`` waits for it.
+    saved : SavedCrossEntropy
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 1.3.3; ``TimeSoftmaxWithLoss`` of section 5.4.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> loss, _ = cross_entropy(np.zeros((3, 4)), np.array([0, 3, -1]))
+    >>> bool(loss == np.log(4))
+    True
+    """
+    backend = check(logits=(logits, "... V"), labels=(labels, "...: int"))
+    xp = backend.xp
+    rows, V = prod(labels.shape), logits.shape[-1]
+    flat_labels = xp.reshape(labels, (rows,))
+    check_ids(backend, "labels", flat_labels, V, ignore=ignore)
+    dtype = wide(backend, logits.dtype)
+    source = xp.reshape(logits, (rows, V))
+    probabilities = backend.empty((rows, V), like=logits, dtype=dtype)
+    losses = backend.empty((rows,), like=logits, dtype=dtype)
+    counts = flat_labels != ignore
+    places = xp.where(counts, flat_labels, 0) + backend.arange(rows, like=flat_labels) * V
+    counted = xp.astype(counts, dtype)
+
+    def piece(m: slice) -> None:
+        p = probabilities[m, ...]
+        p[...] = widen(backend, source[m, ...])
+        p -= xp.max(p, axis=-1, keepdims=True)
+        losses[m] = -xp.take(xp.reshape(p, (-1,)), places[m] - m.start * V, axis=0)
+        backend.apply(xp.exp, p)
+        total = xp.sum(p, axis=-1)
+        losses[m] += xp.log(total)
+        losses[m] *= counted[m]
+        p *= (counted[m] / total)[:, None]
+
+    if rows and V:
+        backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
+    count = xp.sum(counted)
+    count = xp.where(count == 0, xp.ones_like(count), count)
+    loss = xp.astype(xp.sum(losses) / count, logits.dtype, copy=False)
+    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, count)
+
+
+def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0) -> Array:
+    """Gradient of `cross_entropy`: dloss, a number -> dlogits (..., V)."""
+    backend, xp = saved.backend, saved.backend.xp
+    factor = dloss / saved.count
+    dlogits = saved.probabilities * factor
+    backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)
+    return xp.astype(xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype, copy=False)

@@ -1,0 +1,46 @@
+"""Dropout."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attnbackends import Array, Backend
+
+from ._check import check
+
+
+@dataclass(frozen=True)
+class SavedDropout:
+    """What `dropout_backward` needs: 0 where a value was dropped, else what it was multiplied by."""
+
+    backend: Backend
+    factor: Array
+
+
+def dropout(x: Array, ratio: float, draw: Callable[[tuple[int, ...]], Array]) -> tuple[Array, SavedDropout]:
+    """Set a share of the values to 0 and scale the others up, so that the mean stays.
+
+    Parameters
+    ----------
+    x : array (...)
+    ratio : float
+        Share of the values that are dropped, 0 <= ratio < 1.
+    draw : callable
+        Called with a shape; uniform numbers over [0, 1), as ``backend.generator(seed)`` gives them.
+
+    Returns
+    -------
+    out : array (...)
+    saved : SavedDropout
+    """
+    backend = check(x=(x, "*"))
+    if not 0 <= ratio < 1:
+        raise ValueError(f"`ratio` must lie in [0, 1), got {ratio}")
+    kept = backend.xp.astype(draw(tuple(x.shape)) >= ratio, x.dtype)
+    saved = SavedDropout(backend, kept * (1 / (1 - ratio)))
+    return x * saved.factor, saved
+
+
+def dropout_backward(saved: SavedDropout, dout: Array) -> Array:
+    """Gradient of `dropout`: dout (...) -> dx (...)."""
+    check(factor=(saved.factor, "..."), dout=(dout, "..."))
+    return dout * saved.factor

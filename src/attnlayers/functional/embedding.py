@@ -1,0 +1,93 @@
+"""Rows of a table, by id."""
+
+from dataclasses import dataclass
+from math import prod
+
+from attnbackends import Array, Backend
+
+from ._check import check
+from ._dtypes import wide, widen
+
+
+@dataclass(frozen=True)
+class SavedEmbedding:
+    """What `embedding_backward` needs."""
+
+    backend: Backend
+    W: Array
+    ids: Array  # (M,)
+    shape: tuple[int, ...]
+
+
+def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
+    """The rows of `W` that `ids` name.
+
+    Parameters
+    ----------
+    W : array (V, D)
+    ids : integer array (...)
+        From 0 to V - 1. Where looking at values is free (on the CPU) this is checked; on a device it is not.
+
+    Returns
+    -------
+    out : array (..., D)
+    saved : SavedEmbedding
+
+    Raises
+    ------
+    IndexError
+        For an id outside the table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> embedding(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, 1, 0]))[0]
+    array([[3., 4.],
+           [3., 4.],
+           [1., 2.]])
+    """
+    backend = check(W=(W, "V D"), ids=(ids, "*: int"))
+    xp = backend.xp
+    flat = xp.reshape(ids, (prod(ids.shape),))
+    check_ids(backend, "ids", flat, W.shape[0])
+    out = xp.reshape(xp.take(W, flat, axis=0), (*ids.shape, W.shape[1]))
+    return out, SavedEmbedding(backend, W, flat, tuple(out.shape))
+
+
+def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = None) -> Array:
+    """Gradient of `embedding`: dout (..., D) -> dW (V, D).
+
+    A table is large and its gradient mostly zeros: `out`, if given, is overwritten and returned.
+    """
+    backend, W = saved.backend, saved.W
+    xp = backend.xp
+    check(W=(W, "V D"), dout=(dout, "* D"))
+    if tuple(dout.shape) != saved.shape:
+        raise ValueError(f"`dout` must have the shape of the output, {saved.shape}, got {tuple(dout.shape)}")
+    rows = xp.reshape(dout, (prod(saved.shape[:-1]), W.shape[1]))
+    if wide(backend, W.dtype) != W.dtype:
+        total = xp.zeros_like(widen(backend, W))
+        backend.scatter_add(total, saved.ids, widen(backend, rows))
+        dW = xp.astype(total, W.dtype)
+        if out is None:
+            return dW
+        out[...] = dW
+        return out
+    if out is None:
+        out = backend.empty(W.shape, like=W)
+    out[...] = 0
+    backend.scatter_add(out, saved.ids, rows)
+    return out
+
+
+def check_ids(backend: Backend, name: str, ids: Array, size: int, *, ignore: int | None = None) -> None:
+    """Refuse ids outside ``0 .. size - 1``, where that needs no wait for a device."""
+    if not backend.reading_is_free or 0 in ids.shape:
+        return
+    xp = backend.xp
+    lowest, highest = int(xp.min(ids)), int(xp.max(ids))
+    floor = 0 if ignore is None else min(0, ignore)
+    if lowest < floor or highest >= size:
+        outside = lowest if lowest < floor else highest
+        also = "" if ignore is None else f", or {ignore} to be ignored"
+        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {outside}")

@@ -1,0 +1,61 @@
+"""The protocol of every layer."""
+
+from typing import Any
+
+from attnbackends import Array, Backend, backend_of
+
+
+class Layer:
+    """Something with parameters, their gradients, and a forward that its backward can follow.
+
+    Attributes
+    ----------
+    params, grads : list of array
+        Parallel. A gradient has its place in memory for good: `backward` writes into it.
+    names : tuple of str
+        What each parameter is called, for files and messages.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, *params: Array) -> None:
+        self.params: list[Array] = list(params)
+        self.grads: list[Array] = []
+        if params:
+            xp = backend_of(**dict(zip(self.names, params, strict=True))).xp
+            self.grads = [xp.zeros_like(param) for param in params]
+        self._saved: Any = None
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters live."""
+        return backend_of(*self.params)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Compute the output, and remember what `backward` needs."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def backward(self, *douts: Any) -> Any:
+        """From the gradient of the output to those of the inputs; writes those of the parameters."""
+        raise TypeError(f"{type(self).__name__} has no backward")
+
+    def saved(self) -> Any:
+        """What `forward` remembered.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no forward.
+        """
+        if self._saved is None:
+            raise RuntimeError(f"{type(self).__name__}.backward needs what forward saves: call forward first")
+        return self._saved
+
+    def write_grads(self, *gradients: Array) -> None:
+        """Put gradients where `grads` has them."""
+        for place, gradient in zip(self.grads, gradients, strict=True):
+            place[...] = gradient
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False))
+        return f"{type(self).__name__}({shapes})"

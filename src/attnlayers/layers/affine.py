@@ -1,0 +1,48 @@
+"""Affine maps, for one step or for all."""
+
+from attnbackends import Array
+
+from .. import functional as F
+from ..functional._check import check
+from ._base import Layer
+
+
+class Affine(Layer):
+    """``x @ W + b``.
+
+    Parameters
+    ----------
+    W : array (D, H)
+    b : array (H,)
+    """
+
+    names = ("W", "b")
+
+    def __init__(self, W: Array, b: Array) -> None:
+        check(W=(W, "D H"), b=(b, "H"))
+        super().__init__(W, b)
+
+    def forward(self, x: Array) -> Array:
+        """x (..., D) -> (..., H)."""
+        out, self._saved = F.affine(x, *self.params)
+        return out
+
+    def backward(self, dout: Array) -> Array:
+        """dout (..., H) -> dx (..., D)."""
+        dx, *gradients = F.affine_backward(self.saved(), dout)
+        self.write_grads(*gradients)
+        return dx
+
+
+class TimeAffine(Affine):
+    """`Affine` at every step.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 5.4.2.
+    """
+
+    def forward(self, x: Array) -> Array:
+        """x (N, T, D) -> (N, T, H)."""
+        check(x=(x, "N T D"))
+        return super().forward(x)

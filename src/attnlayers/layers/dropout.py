@@ -1,0 +1,69 @@
+"""Dropout, for one step or for all."""
+
+from collections.abc import Callable
+
+from attnbackends import Array, backend_of
+
+from .. import functional as F
+from ..functional._check import check
+from ._base import Layer
+
+
+class Dropout(Layer):
+    """Set a share of the values to 0 while training.
+
+    Parameters
+    ----------
+    dropout_ratio : float
+        Share that is dropped, 0 <= dropout_ratio < 1.
+    seed : int
+        Of the generator; it lives on the device of the data.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False passes everything through.
+    """
+
+    def __init__(self, dropout_ratio: float = 0.5, seed: int = 0) -> None:
+        if not 0 <= dropout_ratio < 1:
+            raise ValueError(f"`dropout_ratio` must lie in [0, 1), got {dropout_ratio}")
+        super().__init__()
+        self.dropout_ratio = dropout_ratio
+        self.train_flg = True
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Start the generator anew: what follows is what followed the last time."""
+        self._seed = seed
+        self._draw: Callable[[tuple[int, ...]], Array] | None = None
+
+    def forward(self, x: Array, train_flg: bool | None = None) -> Array:
+        """x (...) -> (...); `train_flg`, if given, overrides the attribute for this call."""
+        if not (self.train_flg if train_flg is None else train_flg):
+            self._saved = (None,)  # all passed
+            return x
+        if self._draw is None:
+            self._draw = backend_of(x=x).generator(self._seed)
+        out, saved = F.dropout(x, self.dropout_ratio, self._draw)
+        self._saved = (saved,)
+        return out
+
+    def backward(self, dout: Array) -> Array:
+        """dout (...) -> dx (...)."""
+        (saved,) = self.saved()
+        return dout if saved is None else F.dropout_backward(saved, dout)
+
+
+class TimeDropout(Dropout):
+    """`Dropout` over every step.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 6.5.
+    """
+
+    def forward(self, x: Array, train_flg: bool | None = None) -> Array:
+        """x (N, T, H) -> (N, T, H)."""
+        check(x=(x, "N T H"))
+        return super().forward(x, train_flg)
