@@ -1,0 +1,5 @@
+"""``python -m attnlayers.cli``: the command where it is not installed."""
+
+from . import main
+
+main()

@@ -1,0 +1,28 @@
+"""The commands, put together."""
+
+from typing import Annotated
+
+import typer
+
+from .info import info
+from .train import train
+from .translate import translate
+
+app = typer.Typer(
+    help="Attention layers on NumPy or CuPy: train, translate, look. ATTN_GPU=1 computes on CUDA.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(translate)
+app.command()(info)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in the line.")
+    ] = False,
+) -> None:
+    """`main` takes ``--debug`` out of the line; it stands here to be found by ``--help``."""

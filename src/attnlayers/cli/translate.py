@@ -1,0 +1,46 @@
+"""`attnlayers translate`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ..translation import Translation
+
+
+def translate(
+    run: Annotated[Path, typer.Argument(help="The run folder of a training.")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="What to translate; lines of standard input if none.")
+    ] = None,
+    heatmap: Annotated[Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers.")] = None,
+) -> None:
+    """Translate with a trained model, a line for each text."""
+    from ..training import RunFolder
+    from ..training.files import write_whole
+    from ..training.plots import attention_figure
+    from ..translation import translate as answer
+
+    folder = RunFolder.open(run)
+    model = folder.load_model()
+    drawn: list[Translation] = []
+    for some in [texts] if texts else _lines():
+        answers = answer(model, folder.vocabulary, some, reverse=folder.settings.reverse)
+        for one in answers:
+            typer.echo(one.text)
+        drawn += answers[: 12 - len(drawn)]
+    if heatmap is not None and drawn:
+        write_whole(heatmap, lambda path: attention_figure(drawn).savefig(path, dpi=150))
+
+
+def _lines() -> Iterator[list[str]]:
+    """Standard input: line by line where somebody types, else many at a time."""
+    lines = (line.rstrip("\r\n") for line in sys.stdin)
+    while some := list(islice(lines, 1 if sys.stdin.isatty() else 500)):
+        yield some

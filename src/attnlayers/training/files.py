@@ -1,0 +1,59 @@
+"""Files that are whole or not there: written aside, flushed, then renamed."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+class RunError(RuntimeError):
+    """A run folder, or a file in it, is not what it must be."""
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace `path` by what `write` leaves at the path it is called with.
+
+    Parameters
+    ----------
+    path : Path
+    write : callable
+        Gets a path beside `path`, with its suffix.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be written; what stood at `path` is untouched then.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=".", suffix=f".part{path.suffix}", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    aside = Path(name)
+    try:
+        write(aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.chmod(0o666 & ~_umask())
+        aside.replace(path)
+    except Exception as error:
+        # safetensors reports a full disk in an exception of its own
+        if not isinstance(error, OSError) and "os error" not in str(error).lower():
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"{path} cannot be written: {reason}; what stood there is untouched") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not every system can flush a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,172 @@
+"""Optimizers: parameters and gradients in, parameters changed in place, nothing read back from a device."""
+
+from collections.abc import Mapping, Sequence
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
+from attnbackends import Array, backend_of
+
+
+def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
+    """Scale all gradients down so that their common norm is at most `max_norm`.
+
+    Parameters
+    ----------
+    grads : list of array
+        Changed in place.
+    max_norm : float
+
+    Returns
+    -------
+    norm : array ()
+        Before clipping, on the device.
+    """
+    xp = backend_of(*grads).xp
+    total = sum(xp.sum(grad * grad) for grad in grads)
+    norm = xp.sqrt(total)
+    rate = max_norm / (norm + 1e-6)
+    rate = xp.where(rate < 1, rate, xp.ones_like(rate))
+    for grad in grads:
+        grad *= rate
+    return norm
+
+
+class Optimizer:
+    """The protocol of optimizers.
+
+    Attributes
+    ----------
+    lr : float
+        Learning rate; may be changed between updates.
+    steps : int
+        How many updates there were.
+    slots : tuple of str
+        What an optimizer remembers for each parameter, an array of its shape under each name.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, lr: float) -> None:
+        if not lr > 0:
+            raise ValueError(f"`lr` must be positive, got {lr}")
+        self.lr = lr
+        self.steps = 0
+        self.memory: dict[str, list[Array]] = {}
+
+    def update(self, params: Sequence[Array], grads: Sequence[Array]) -> None:
+        """One step: change `params` in place."""
+        backend = backend_of(*params)
+        if not self.memory and self.slots:
+            self.memory = {slot: [backend.xp.zeros_like(param) for param in params] for slot in self.slots}
+        self.steps += 1
+        arrays = list(zip(params, grads, *self.memory.values(), strict=True))
+
+        def piece(part: tuple[int, slice]) -> None:
+            i, rows = part
+            self._change(backend.xp, *(array[rows, ...] for array in arrays[i]))
+
+        pieces = []
+        for i, param in enumerate(params):
+            row_bytes = prod(param.shape[1:]) * backend.xp.finfo(param.dtype).bits // 8
+            touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
+            pieces += [(i, rows) for rows in backend.chunks(param.shape[0], touched)]
+        backend.map(piece, pieces)
+
+    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+        raise TypeError(f"{type(self).__name__} has no rule")
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What is remembered, on the host: ``"m.0"`` is slot m of the first parameter."""
+        flat = {f"{slot}.{i}": array for slot, arrays in self.memory.items() for i, array in enumerate(arrays)}
+        return {name: backend_of(array).to_numpy(array) for name, array in flat.items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray], params: Sequence[Array], steps: int) -> None:
+        """Go on from what `state` returned after that many steps on parameters of these shapes."""
+        backend = backend_of(*params)
+        self.steps = steps
+        self.memory = {
+            slot: [backend.asarray(state[f"{slot}.{i}"], dtype=p.dtype) for i, p in enumerate(params)]
+            for slot in self.slots
+            if state
+        }
+
+
+class SGD(Optimizer):
+    """``param -= lr * grad``."""
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+        param -= self.lr * grad
+
+
+class Momentum(Optimizer):
+    """``v = momentum * v - lr * grad; param += v``."""
+
+    slots = ("v",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = momentum
+
+    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+        (v,) = memory
+        v *= self.momentum
+        v -= self.lr * grad
+        param += v
+
+
+class AdaGrad(Optimizer):
+    """``h += grad**2; param -= lr * grad / sqrt(h)``.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011.
+    """
+
+    slots = ("h",)
+
+    def __init__(self, lr: float = 0.01) -> None:
+        super().__init__(lr)
+
+    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+        (h,) = memory
+        h += grad * grad
+        step = xp.sqrt(h)
+        step += 1e-7
+        param -= self.lr * grad / step
+
+
+class Adam(Optimizer):
+    """Moving means of the gradient and of its square.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; with epsilon as in the book.
+    """
+
+    slots = ("m", "v")
+
+    def __init__(self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999) -> None:
+        super().__init__(lr)
+        self.beta1 = beta1
+        self.beta2 = beta2
+
+    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+        m, v = memory
+        lr = self.lr * sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
+        change = grad - m
+        change *= 1 - self.beta1
+        m += change
+        change = grad * grad
+        change -= v
+        change *= 1 - self.beta2
+        v += change
+        step = xp.sqrt(v)
+        step += 1e-7
+        change = m / step
+        change *= lr
+        param -= change

@@ -1,0 +1,76 @@
+"""Pictures of a training and of what a model attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from ..translation import Translation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "MS Gothic", "IPAexGothic")
+
+
+def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+    """Loss and accuracy over steps.
+
+    Parameters
+    ----------
+    metrics : sequence of mapping
+        Rows of ``metrics.csv``; None stands for what a row does not tell.
+    """
+    figure = _figure((7, 4.5))
+    losses = [(row["step"], row["loss"]) for row in metrics if row["loss"] is not None]
+    accuracies = [(row["step"], 100 * row["accuracy"]) for row in metrics if row["accuracy"] is not None]
+    left = figure.add_subplot()
+    left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1.5)
+    left.set_yscale("log")
+    left.set_xlabel("step")
+    left.set_ylabel("loss, mean for each token", color="tab:blue")
+    left.grid(alpha=0.3)
+    right = left.twinx()
+    right.plot(*zip(*accuracies, strict=True), "o-", color="tab:orange")
+    for step, percent in accuracies:
+        right.annotate(
+            f"{percent:.2f}%", (step, percent), textcoords="offset points", xytext=(-8, 2), ha="right", fontsize=8
+        )
+    right.set_ylim(-3, 103)
+    right.set_ylabel("exact match on held-out pairs, %", color="tab:orange")
+    return figure
+
+
+def attention_figure(translations: Sequence[Translation]) -> Figure:
+    """A heat map for each answer: the source across, the answer downwards."""
+    columns = min(2, len(translations))
+    rows = ceil(len(translations) / columns)
+    width = max(3.0, *(0.24 * len(t.source_tokens) for t in translations))
+    height = max(2.0, *(0.24 * len(t.target_tokens) for t in translations))
+    figure = _figure((columns * (width + 0.8) + 0.8, rows * (height + 0.9)))
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel, answer in zip(panels, translations, strict=False):
+        image = panel.imshow(answer.weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens)
+        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens)
+        panel.tick_params(length=0, labelsize=9)
+        if max(map(len, answer.source_tokens)) > 2:
+            panel.tick_params(axis="x", rotation=60)
+        panel.set_xlabel("source")
+        panel.set_ylabel("output")
+    for panel in list(panels)[len(translations) :]:
+        panel.remove()
+    figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    # No pyplot: nothing global is opened, and no display is asked for.
+    import matplotlib
+    from matplotlib import font_manager
+    from matplotlib.figure import Figure
+
+    installed = set(font_manager.get_font_names())
+    matplotlib.rcParams["font.family"] = [name for name in _FONTS if name in installed]
+    return Figure(figsize=size, layout="constrained")

@@ -1,0 +1,258 @@
+"""A run folder: everything that a training leaves, and all that it needs to go on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from ..data import DataError, Unit, Vocabulary, generate_dates, read_pairs
+from ..models import AttentionSeq2seq
+from .files import RunError, write_whole
+
+METRICS = ("epoch", "step", "loss", "accuracy", "tokens_per_second", "seconds")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run was started with.
+
+    Attributes
+    ----------
+    data : str
+        ``"dates"``, or the path of a file that `attnlayers.data.read_pairs` reads.
+    unit : {"character", "word"}
+        What a token is.
+    epochs, batch_size, wordvec, hidden, seed : int
+    lr, max_grad_norm : float
+    reverse : bool
+        Whether sources are read backwards.
+    """
+
+    data: str = "dates"
+    unit: Unit = "character"
+    epochs: int = 4
+    batch_size: int = 128
+    wordvec: int = 16
+    hidden: int = 256
+    lr: float = 0.001
+    max_grad_norm: float = 5.0
+    reverse: bool = True
+    seed: int = 1984
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("character", "word"):
+            raise RunError(f"tokens must be character or word, got {self.unit!r}")
+        for name in ("epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise RunError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise RunError(f"seed must be 0 or more, got {self.seed}")
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs that the run learns from."""
+        return generate_dates(seed=self.seed) if self.data == "dates" else read_pairs(self.data)
+
+    def model(self, vocabulary: Vocabulary) -> AttentionSeq2seq:
+        """The model as it is before training."""
+        return AttentionSeq2seq(len(vocabulary), self.wordvec, self.hidden, seed=self.seed)
+
+
+def fingerprint(pairs: Iterable[tuple[str, str]]) -> str:
+    """Tells one list of pairs from another."""
+    digest = hashlib.sha256()
+    for source, target in pairs:
+        digest.update(f"{source}\t{target}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A moment between two steps, complete: going on from it is going on from there.
+
+    Attributes
+    ----------
+    weights, optimizer : dict of str to NumPy array
+    progress : dict
+        What `Trainer` counts; JSON.
+    """
+
+    weights: dict[str, np.ndarray]
+    optimizer: dict[str, np.ndarray]
+    progress: dict[str, Any]
+
+
+class RunFolder:
+    """The files of one run.
+
+    ========================== =====================================================
+    ``config.json``            the settings, and a fingerprint of the data
+    ``vocabulary.json``        the tokens
+    ``checkpoint.safetensors`` weights, optimizer state and progress, one whole file
+    ``weights.safetensors``    the weights alone, for `translate` and for others
+    ``metrics.csv``            loss, accuracy and speed
+    ``training.png``           loss and accuracy, drawn
+    ``attention.png``          heat maps of some answers
+    ========================== =====================================================
+    """
+
+    def __init__(self, path: Path, settings: Settings, data_fingerprint: str, vocabulary: Vocabulary) -> None:
+        self.path = path
+        self.settings = settings
+        self.data_fingerprint = data_fingerprint
+        self.vocabulary = vocabulary
+
+    @classmethod
+    def create(cls, path: Path, settings: Settings, pairs: list[tuple[str, str]], vocabulary: Vocabulary) -> Self:
+        """Begin a run in a folder that is new or empty."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "holds files already" if path.is_dir() else "is a file"
+            raise RunError(f"{path} {what}: choose another folder with --out, or go on with the run there by --resume")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the folder {path} cannot be made: {error.strerror}") from error
+        run = cls(path, settings, fingerprint(pairs), vocabulary)
+        run._write_text("vocabulary.json", vocabulary.to_json() + "\n")
+        run.write_config(settings)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """A run that was begun before.
+
+        Raises
+        ------
+        RunError
+            If the folder or one of its files is missing or not what it must be.
+        """
+        if not path.is_dir():
+            raise RunError(f"there is no run folder {path}")
+        config = _read_json(path / "config.json")
+        known = {field.name for field in fields(Settings)}
+        try:
+            data_fingerprint = config.pop("data_fingerprint")
+            if set(config) != known:
+                raise ValueError(f"keys {sorted(set(config) ^ known)} are missing or unknown")
+            settings = Settings(**config)
+        except (KeyError, TypeError, ValueError, AttributeError, RunError) as error:
+            raise RunError(f"{path / 'config.json'} is not the configuration of a run: {error}") from error
+        try:
+            vocabulary = Vocabulary.from_json(_read_text(path / "vocabulary.json"))
+        except DataError as error:
+            raise RunError(f"{path / 'vocabulary.json'}: {error}") from error
+        return cls(path, settings, data_fingerprint, vocabulary)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of the run, which must be what they were when it began."""
+        pairs = self.settings.pairs()
+        if fingerprint(pairs) != self.data_fingerprint:
+            raise RunError(f"{self.settings.data} has changed since the run {self.path} began: start a new one")
+        return pairs
+
+    # -- writing
+
+    def write_config(self, settings: Settings) -> None:
+        """Keep the settings, changed ones too."""
+        self.settings = settings
+        config = asdict(settings) | {"data_fingerprint": self.data_fingerprint}
+        self._write_text("config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint; a kill at any moment leaves the old one or the new one."""
+        arrays = {f"weights.{name}": array for name, array in checkpoint.weights.items()}
+        arrays |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+        metadata = {"format": "attnlayers checkpoint 1", "progress": json.dumps(checkpoint.progress)}
+        self._write_arrays("checkpoint.safetensors", arrays, metadata)
+
+    def write_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Replace the weights that `translate` uses."""
+        self._write_arrays("weights.safetensors", dict(weights), {"format": "attnlayers weights 1"})
+
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the table of metrics."""
+
+        def write(path: Path) -> None:
+            with path.open("w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, METRICS)
+                table.writeheader()
+                table.writerows(rows)
+
+        write_whole(self.path / "metrics.csv", write)
+
+    def write_figure(self, name: str, figure: Any) -> None:
+        """Replace a picture by a matplotlib figure."""
+        write_whole(self.path / name, lambda path: figure.savefig(path, dpi=150))
+
+    def _write_text(self, name: str, text: str) -> None:
+        write_whole(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _write_arrays(self, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+        contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+        write_whole(self.path / name, lambda path: save_file(contiguous, path, metadata))
+
+    # -- reading
+
+    def read_checkpoint(self) -> Checkpoint | None:
+        """The last whole checkpoint, or None before the first."""
+        path = self.path / "checkpoint.safetensors"
+        if not path.exists():
+            return None
+        arrays, metadata = _read_arrays(path, "attnlayers checkpoint 1")
+        parts: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}}
+        for key, array in arrays.items():
+            kind, _, name = key.partition(".")
+            parts.setdefault(kind, {})[name] = array
+        return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata["progress"]))
+
+    def load_model(self) -> AttentionSeq2seq:
+        """The trained model."""
+        path = self.path / "weights.safetensors"
+        if not path.exists():
+            raise RunError(f"{path} is not there yet: the run has finished no epoch; go on with --resume")
+        arrays, _ = _read_arrays(path, "attnlayers weights 1")
+        model = self.settings.model(self.vocabulary)
+        try:
+            model.load_state(arrays)
+        except ValueError as error:
+            raise RunError(f"{path} does not fit config.json: {error}") from error
+        return model
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing: {path.parent} is no run folder, or not a whole one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _read_arrays(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        arrays = load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise RunError(f"{path} is truncated or no safetensors file ({error})") from error
+    if metadata.get("format") != kind:
+        raise RunError(f"{path} must be an {kind!r} file, got {metadata.get('format', 'one of another program')!r}")
+    return arrays, metadata

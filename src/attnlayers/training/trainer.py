@@ -1,0 +1,248 @@
+"""The loop: batches, steps, reports, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from attnbackends import Array
+
+from ..data import IGNORE, PairDataset, Vocabulary
+from ..translation import translate
+from .files import RunError
+from .optimizers import Adam, Optimizer, clip_grads
+from .plots import attention_figure, training_figure
+from .run import Checkpoint, RunFolder
+
+REPORT_EVERY = 20
+"""Steps between two readings of the loss, the only times that a step waits for a device."""
+
+CHECKPOINT_SECONDS = 30.0
+EVALUATION_BATCH = 500
+PICTURED = 4
+"""Held-out pairs whose heat maps are drawn."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is.
+
+    Attributes
+    ----------
+    phase : {"train", "evaluate", "epoch"}
+        The last one when an epoch is evaluated and saved.
+    epoch, epochs : int
+        The current one, from 1, and the last one.
+    done, total : int
+        Batches of the phase.
+    loss : float or None
+        Mean for each token over the last report.
+    accuracy : float or None
+        Share of exact matches in the last evaluation.
+    tokens_per_second : float or None
+    seconds_left : float or None
+        To the end of the last epoch, evaluations included.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    done: int
+    total: int
+    loss: float | None
+    accuracy: float | None
+    tokens_per_second: float | None
+    seconds_left: float | None
+
+
+class Trainer:
+    """Train a model in a run folder.
+
+    Parameters
+    ----------
+    run : RunFolder
+        If it has a checkpoint, training goes on from there.
+    checkpoint_seconds : float
+        Time between two checkpoints within an epoch.
+    """
+
+    def __init__(self, run: RunFolder, *, checkpoint_seconds: float = CHECKPOINT_SECONDS) -> None:
+        settings = run.settings
+        self.run = run
+        self.checkpoint_seconds = checkpoint_seconds
+        self.model = settings.model(run.vocabulary)
+        self.backend = self.model.backend
+        data = PairDataset(run.pairs(), run.vocabulary, reverse=settings.reverse)
+        self.train, self.test = (part.to(self.backend.asarray) for part in data.split(seed=settings.seed))
+        self.batches = self.train.num_batches(settings.batch_size)
+        self.test_batches = self.test.num_batches(EVALUATION_BATCH)
+        self.optimizer: Optimizer = Adam(settings.lr)
+        self.metrics: list[dict[str, Any]] = []
+        self.epoch = 0  # epochs that are finished, evaluation included
+        self.batch = 0  # steps of the current epoch that are done
+        self._loss_sum: Array = self.backend.asarray(np.zeros((), np.float32))  # over tokens, since the last report
+        self._tokens = 0  # since the last report
+        self._seconds = 0.0  # of training, in all
+        self._evaluation_seconds = 0.0  # of the last evaluation
+        checkpoint = run.read_checkpoint()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch >= self.run.settings.epochs
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of exact matches in the last evaluation."""
+        return self._last("accuracy")
+
+    def steps(self) -> Iterator[Progress]:
+        """Train to the end. What is yielded stands between two steps: `save` may be called, or the loop left."""
+        while not self.finished:
+            yield from self._train_epoch()
+            self.save()
+            yield from self._evaluate()
+            # The checkpoint last: killed before it, the run evaluates and writes all of this again.
+            self.run.write_weights(self.model.state())
+            self.run.write_figure("training.png", training_figure(self.metrics))
+            self.run.write_figure("attention.png", self._attention_figure())
+            finished = self._progress("epoch", self.batches, self.batches)
+            self.epoch, self.batch = self.epoch + 1, 0
+            self.save()
+            yield finished
+
+    def save(self) -> None:
+        """Keep everything that going on from here needs."""
+        progress = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "optimizer_steps": self.optimizer.steps,
+            "loss_sum": float(self._loss_sum),
+            "tokens": self._tokens,
+            "seconds": self._seconds,
+            "evaluation_seconds": self._evaluation_seconds,
+            "metrics": self.metrics,
+        }
+        self.run.write_checkpoint(Checkpoint(self.model.state(), self.optimizer.state(), progress))
+        self.run.write_metrics(self.metrics)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        progress = checkpoint.progress
+        try:
+            self.model.load_state(checkpoint.weights)
+            self.optimizer.load_state(checkpoint.optimizer, self.model.params, progress["optimizer_steps"])
+            self.epoch, self.batch = progress["epoch"], progress["batch"]
+            self._loss_sum = self.backend.asarray(np.asarray(progress["loss_sum"], np.float32))
+            self._tokens, self._seconds = progress["tokens"], progress["seconds"]
+            self._evaluation_seconds = progress["evaluation_seconds"]
+            self.metrics = progress["metrics"]
+        except (KeyError, ValueError) as error:
+            raise RunError(f"the checkpoint in {self.run.path} does not fit config.json: {error}") from error
+
+    def _train_epoch(self) -> Iterator[Progress]:
+        settings = self.run.settings
+        started = saved = perf_counter()
+        batches = self.train.batches(settings.batch_size, seed=settings.seed, epoch=self.epoch, start=self.batch)
+        for batch in batches:
+            loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
+            self.model.backward()
+            clip_grads(self.model.grads, settings.max_grad_norm)
+            self.optimizer.update(self.model.params, self.model.grads)
+            self._loss_sum = self._loss_sum + loss * batch.num_tokens
+            self._tokens += batch.num_tokens
+            self.batch += 1
+            if self.batch % REPORT_EVERY == 0 or self.batch == self.batches:
+                self._report(perf_counter() - started)
+                started = perf_counter()
+            if perf_counter() - saved > self.checkpoint_seconds:
+                self._seconds += perf_counter() - started
+                self.save()
+                started = saved = perf_counter()
+            yield self._progress("train", self.batch, self.batches)
+
+    def _report(self, seconds: float) -> None:
+        """Read the loss off the device, and begin the next report."""
+        loss = float(self._loss_sum) / self._tokens
+        if not np.isfinite(loss):
+            raise RunError(f"the loss became {loss} in epoch {self.epoch + 1}: start again with a smaller --lr")
+        self._seconds += seconds
+        self._note(loss=loss, tokens_per_second=self._tokens / seconds)
+        self._loss_sum = self._loss_sum * 0
+        self._tokens = 0
+
+    def _evaluate(self) -> Iterator[Progress]:
+        """Answer all held-out pairs."""
+        started = perf_counter()
+        vocabulary, length = self.run.vocabulary, self.test.targets.shape[1] - 1
+        right = 0
+        for i, batch in enumerate(self.test.batches(EVALUATION_BATCH)):
+            ids, _ = self.model.generate(
+                batch.sources, Vocabulary.BOS, vocabulary.EOS, length, source_mask=batch.source_mask
+            )
+            right += exact_matches(self.backend.to_numpy(ids), self.backend.to_numpy(batch.labels))
+            yield self._progress("evaluate", i + 1, self.test_batches)
+        self._evaluation_seconds = perf_counter() - started
+        self._note(accuracy=right / len(self.test))
+
+    def _note(self, **values: float) -> None:
+        row: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "step": self.epoch * self.batches + self.batch,
+            "loss": None,
+            "accuracy": None,
+            "tokens_per_second": None,
+            "seconds": round(self._seconds, 3),
+        }
+        self.metrics.append(row | values)
+
+    def _last(self, key: str) -> float | None:
+        return next((row[key] for row in reversed(self.metrics) if row[key] is not None), None)
+
+    def _progress(self, phase: str, done: int, total: int) -> Progress:
+        epochs = self.run.settings.epochs
+        steps_done = self.epoch * self.batches + self.batch
+        left = None
+        if self._seconds and self.metrics:
+            each = self._seconds / self.metrics[-1]["step"]
+            left = each * (epochs * self.batches - steps_done) + self._evaluation_seconds * (epochs - self.epoch)
+        return Progress(
+            phase=phase,
+            epoch=self.epoch + 1,
+            epochs=epochs,
+            done=done,
+            total=total,
+            loss=self._last("loss"),
+            accuracy=self.accuracy,
+            tokens_per_second=self._last("tokens_per_second"),
+            seconds_left=left,
+        )
+
+    def _attention_figure(self) -> Any:
+        """Some of the held-out pairs, from short to long."""
+        by_length = sorted(self.test.pairs[:100], key=lambda pair: len(pair[0]))
+        places = np.linspace(0, len(by_length) - 1, min(PICTURED, len(by_length))).round().astype(int)
+        texts = [by_length[place][0] for place in places]
+        answers = translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
+        return attention_figure(answers)
+
+
+def exact_matches(ids: np.ndarray, labels: np.ndarray) -> int:
+    """How many answers are right to their end.
+
+    Parameters
+    ----------
+    ids : integer array (N, L)
+        What was generated.
+    labels : integer array (N, T)
+        What is right; -1 after the end.
+    """
+    length = labels.shape[1]
+    padded = np.full(labels.shape, IGNORE - 1)
+    padded[:, : ids.shape[1]] = ids[:, :length]
+    return int(np.sum(np.all((padded == labels) | (labels == IGNORE), axis=1)))

@@ -1,0 +1,85 @@
+"""Texts in, texts out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .data import Vocabulary, pad
+from .models import AttentionSeq2seq
+
+MAX_LENGTH = 200
+"""Tokens after which an answer is cut off, if it has not ended by itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class Translation:
+    """One answer.
+
+    Attributes
+    ----------
+    text : str
+    source_tokens, target_tokens : list of str
+        As they read, whatever the order in which the model took them; the end of the answer included.
+    weights : NumPy array (len(target_tokens), len(source_tokens))
+        What each token of the answer attended to.
+    """
+
+    text: str
+    source_tokens: list[str]
+    target_tokens: list[str]
+    weights: np.ndarray
+
+
+def translate(
+    model: AttentionSeq2seq,
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    *,
+    reverse: bool,
+    batch_size: int = 500,
+    max_length: int = MAX_LENGTH,
+) -> list[Translation]:
+    """The model's answers to some texts, in their order.
+
+    Parameters
+    ----------
+    model : AttentionSeq2seq
+    vocabulary : Vocabulary
+        The one that the model was trained with.
+    texts : sequence of str
+    reverse : bool
+        Whether the model was trained on sources read backwards.
+    batch_size : int
+        Texts that are answered at once.
+    max_length : int
+        Tokens of an answer at most.
+
+    Raises
+    ------
+    DataError
+        For an empty text or a token that is not in the vocabulary.
+    """
+    rows = [vocabulary.encode(text) for text in texts]
+    answers: list[Translation] = []
+    for first in range(0, len(rows), batch_size):
+        some = rows[first : first + batch_size]
+        padded, lengths = pad([row[::-1] if reverse else row for row in some])
+        sources = model.backend.asarray(padded)
+        generated = model.generate(
+            sources, vocabulary.BOS, vocabulary.EOS, max_length, source_mask=sources != vocabulary.PAD
+        )
+        all_ids, all_weights = (model.backend.to_numpy(array) for array in generated)
+        for row, length, ids, weights in zip(some, lengths, all_ids, all_weights, strict=True):
+            ends = np.flatnonzero(ids == vocabulary.EOS)
+            ids = ids[: ends[0] + 1 if ends.size else None]
+            own = weights[: len(ids), :length]
+            answers.append(
+                Translation(
+                    text=vocabulary.decode(ids),
+                    source_tokens=vocabulary.names(row),
+                    target_tokens=vocabulary.names(ids),
+                    weights=own[:, ::-1] if reverse else own,
+                )
+            )
+    return answers
