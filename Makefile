@@ -1,0 +1,31 @@
+# Everything needs Python 3.11 or newer and nothing else: `make train`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+RUN := runs/dates
+
+.PHONY: train test lint bench clean
+
+train: $(INSTALLED)  ## train the date translator; a second call goes on with the run
+	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
+
+test: $(INSTALLED)  ## run the tests on every array library that is installed
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## TimeAttention against the book's loops, NumPy and PyTorch
+	$(BIN)/python -m benchmarks.time_attention
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the environment and what tools leave, never a run
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
