@@ -11,6 +11,7 @@ better. An operation stands here because libraries disagree on it, and its comme
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Backend:
         """
         xp = self.xp
         one_hot = xp.astype(ids[None, :] == xp.arange(target.shape[0])[:, None], target.dtype)  # (V, M)
-        added = xp.matmul(one_hot, xp.reshape(values, (values.shape[0], -1)))
+        added = xp.matmul(one_hot, xp.reshape(values, (values.shape[0], prod(target.shape[1:]))))
         target += xp.reshape(added, target.shape)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
@@ -108,7 +109,7 @@ class Backend:
         if 0 in scores.shape:
             return scores
         if mask is not None:
-            scores[...] = xp.where(mask, scores, xp.asarray(-xp.inf, dtype=scores.dtype))
+            self.fill(scores, ~mask, -xp.inf)
         top = xp.max(scores, axis=-1, keepdims=True)
         scores -= xp.where(top == -xp.inf, xp.zeros_like(top), top)
         self.apply(xp.exp, scores)
@@ -141,6 +142,10 @@ class Backend:
         array[...] = function(array)
         return array
 
+    def fill(self, array: Array, where: Array, value: float) -> None:
+        """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
+        array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         """Matrix product over the last two axes, into `out` where one is given.
 
@@ -166,6 +171,10 @@ class Backend:
             Fewest items worth a piece of their own, where `count` allows.
         """
         return [slice(0, count)]
+
+    def rows_at_once(self, row_bytes: int) -> int:
+        """How many rows of scores to hold at a time: on a device, as many as a good part of its memory takes."""
+        return max(1, 2**30 // max(1, row_bytes))
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         """Call `function` on each of some independent pieces of work, in any order."""

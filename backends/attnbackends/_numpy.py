@@ -17,6 +17,9 @@ PIECE_BYTES = 2 * 1024**2
 """What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
 the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
 
+BLOCK_BYTES = 1024**2
+"""Of a block of scores, which several passes go over: the second-level cache of a current core."""
+
 SMALL_BYTES = 128 * 1024
 """What a piece must touch to be worth handing to a thread."""
 
@@ -91,8 +94,12 @@ class NumpyBackend(UfuncBackend):
         shared = min(FEW, count // at_least, total // SMALL_BYTES)
         return split(count, max(1, min(count, ceil(total / PIECE_BYTES)), shared))
 
+    def rows_at_once(self, row_bytes: int) -> int:
+        return max(32, BLOCK_BYTES // max(1, row_bytes))
+
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
-        self.workers.map(function, pieces)
+        with np.errstate(all="ignore"):  # NaN and infinity go through, and no thread warns of them
+            self.workers.map(function, pieces)
 
     def describe(self) -> dict[str, str]:
         blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]

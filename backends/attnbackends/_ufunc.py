@@ -18,17 +18,20 @@ class UfuncBackend(Backend):
     def apply(self, function: Callable[..., Array], array: Array) -> Array:
         return function(array, out=array)
 
+    def fill(self, array: Array, where: Array, value: float) -> None:
+        self.xp.copyto(array, value, where=where)
+
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         xp: Any = self.xp
         if 0 in scores.shape:
             return scores
         if mask is not None:
-            xp.copyto(scores, -xp.inf, where=~mask)
+            self.fill(scores, ~mask, -xp.inf)
         top = xp.max(scores, axis=-1, keepdims=True)
-        xp.copyto(top, 0, where=top == -xp.inf)
+        self.fill(top, top == -xp.inf, 0)
         scores -= top
         self.apply(xp.exp, scores)
         total = xp.sum(scores, axis=-1, keepdims=True)
-        xp.copyto(total, 1, where=total == 0)
+        self.fill(total, total == 0, 1)
         scores /= total
         return scores

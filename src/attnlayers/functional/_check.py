@@ -6,8 +6,8 @@ from typing import Any
 
 from attnbackends import Array, Backend, backend_of
 
-_KINDS = {"float": "real floating", "int": "integral", "bool": "bool"}
-_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean"}
+_KINDS = {"float": "real floating", "int": "integral", "bool": "bool", "mask": ("bool", "real floating")}
+_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask": "boolean or floating point"}
 
 
 def check(**arguments: tuple[Array | None, str]) -> Backend:
@@ -17,8 +17,9 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     ----------
     **arguments : (array or None, str)
         Each argument under its own name, with its axes: ``"N T H"``. A leading ``...`` stands for further axes
-        that must be the same wherever it stands, a leading ``*`` for any further axes, a trailing ``: int`` or
-        ``: bool`` for a dtype that is not floating point. None is an optional argument that was left out.
+        that must be the same wherever it stands, a leading ``*`` for any further axes, a trailing ``: int``,
+        ``: bool`` or ``: mask`` (boolean or floating point) for another dtype than floating point. None is an
+        optional argument that was left out.
 
     Returns
     -------

@@ -1,71 +1,69 @@
-"""Attention: softmax of scaled dot products, used to weight a sum. Every attention layer calls this core.
+"""Attention: softmax of scaled dot products, used to weight a sum. Every attention layer calls this pair."""
 
-Leading axes are flattened into one, B, and worked through in pieces that the backend lays out: on a CPU they
-stay in a core's cache and run side by side, on a device there is one.
-"""
+from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod, sqrt
-from typing import Literal, overload
-
-import numpy as np
+from typing import Any
 
 from attnbackends import Array, Backend
 
+from . import _arguments as arguments
 from ._check import check
+from ._core import SAFE, Core, Incoming, Outgoing
 from ._dtypes import wide, widen
+from ._plan import Chain, Visibility, plan
+
+KEEP_BYTES = 32 * 1024**2
+"""Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
 
 
 @dataclass(frozen=True)
 class SavedAttention:
-    """What the backward of `attention` and `attention_weights` needs; leading axes are flat."""
+    """What the backward of `attention` and `attention_weights` needs."""
 
-    backend: Backend
-    lead: tuple[int, ...]
-    shapes: tuple[tuple[int, ...], ...]  # of q, k and v as they came
-    scale: float
-    mask: Array | None  # (B or 1, T_q or 1, T_k)
-    q: Array  # (B, T_q, D)
-    k: Array  # (B, T_k, D)
-    v: Array | None  # (B, T_k, D_v)
-    flat_weights: Array  # (B, T_q, T_k)
+    core: Core
+    frame: arguments.Frame
+    dtype: Any  # of the arguments
+    mask_shape: tuple[int, ...] | None
 
     @property
     def weights(self) -> Array:
-        """Attention weights (..., T_q, T_k); float32 where the arguments were in half precision."""
-        return self.backend.xp.reshape(self.flat_weights, (*self.lead, *self.flat_weights.shape[1:]))
+        """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
 
-    def pieces(self) -> list[slice]:
-        """The flat leading axis in pieces."""
-        count, T_q, T_k = self.flat_weights.shape
-        width = self.q.shape[-1] + (0 if self.v is None else self.v.shape[-1])
-        itemsize = self.backend.xp.finfo(self.flat_weights.dtype).bits // 8
-        return self.backend.chunks(count, itemsize * (T_q * T_k + (T_q + T_k) * width))
-
-    def operands(self, b: slice) -> tuple[Array, Array, Array, Array | None]:
-        """q (scaled), k, v and mask of one piece, in the dtype to compute in.
-
-        A query that attends to nothing, and a key that no query attends to, come as 0: whatever they hold
-        would meet a weight of 0 in the products, and 0 * NaN is NaN.
+        Made anew at each call where they were not kept.
         """
-        xp = self.backend.xp
-        q, k = widen(self.backend, self.q[b, ...]), widen(self.backend, self.k[b, ...])
-        v = k if self.v is None or self.v is self.k else widen(self.backend, self.v[b, ...])
-        mask = self.mask
-        if mask is not None:
-            mask = mask if mask.shape[0] == 1 else mask[b, ...]
-            shared = v is k
-            zero = xp.zeros_like(q[:1, :1, :1])
-            attended = xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))  # (b, T_k, 1)
-            q = xp.where(xp.any(mask, axis=-1, keepdims=True), q, zero)
-            k = xp.where(attended, k, zero)
-            v = k if shared else xp.where(attended, v, zero)
-        return (q if self.scale == 1 else q * self.scale), k, v, mask
+        core = self.core
+        if core.weights is None:
+            B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
+            room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
+            core = replace(core, weights=room, out=None, lse=None)
+            _run(core)
+        return self.frame.unflatten(core.backend.xp, core.weights)
 
 
 def attention(
-    q: Array, k: Array, v: Array, *, scale: float | None = None, mask: Array | None = None
-) -> tuple[Array, SavedAttention]:
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    query_start: int | str | Array | None = None,
+    window: tuple[int | None, int | None] | None = None,
+    key_lengths: Array | Sequence[int] | None = None,
+    offsets: Array | Sequence[int] | tuple[Array | Sequence[int], Array | Sequence[int]] | None = None,
+    grouped: bool = False,
+    softcap: float | None = None,
+    sinks: Array | None = None,
+    dropout: float = 0.0,
+    seed: int = 0,
+    return_weights: bool = False,
+    return_lse: bool = False,
+    keep_bytes: int = KEEP_BYTES,
+) -> tuple[Any, ...]:
     """Scaled dot product attention, ``softmax(scale * q @ k.T) @ v``.
 
     Parameters
@@ -78,14 +76,45 @@ def attention(
         Values.
     scale : float, optional
         Default ``1 / sqrt(D)``. The book's layers use 1.
-    mask : boolean array, optional
-        Broadcasts to (..., T_q, T_k); True = attend. A query that attends to nothing gets 0, and a key that no
-        query attends to is not looked at, whatever it holds.
+    mask : array, optional
+        Broadcasts to (..., T_q, T_k). Boolean: True = attend; a query that attends to nothing gets 0, and a key
+        that no query attends to is not looked at, whatever it holds. Floating point: added to the scores.
+    causal : bool
+        A query sees the keys at its own position and before.
+    query_start : int, "start", "end" or integer array (N,), optional
+        Position of the first query among the keys, for `causal` and `window`: 0 for ``"start"``; for ``"end"`` such
+        that the last query stands at the last valid key. May be left out where T_q = T_k. A query before the first
+        key sees nothing.
+    window : (int or None, int or None), optional
+        How many keys before and after its position a query sees; None is unbounded.
+    key_lengths : integers (N,), optional
+        Valid keys of each entry of the first axis; keys past them are not read.
+    offsets : integers (S + 1,) or a pair of them, optional
+        Packed sequences: queries and keys ``offsets[i]`` to ``offsets[i + 1]`` see each other alone. A pair
+        has the offsets of queries and of keys.
+    grouped : bool
+        q is (..., G * H_kv, T_q, D) where k and v are (..., H_kv, T_k, ·): G consecutive query heads share a key
+        head, which is not copied.
+    softcap : float, optional
+        Scores become ``softcap * tanh(scores / softcap)``, before the mask.
+    sinks : array, optional
+        Broadcasts to the leading axes of the output: a logit for each row that takes weight and adds nothing.
+    dropout : float
+        Share of the weights that are dropped, 0 <= dropout < 1.
+    seed : int
+        Of the dropped weights; backward draws them again instead of keeping them.
+    return_weights, return_lse : bool
+        Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q).
+    keep_bytes : int
+        Weights up to this size in all are kept for backward; above it they are made again block by block, and
+        memory grows with T alone.
 
     Returns
     -------
     out : array (..., T_q, D_v)
         In the dtype of the arguments; half precision is computed in float32.
+    weights, lse : array
+        As asked for.
     saved : SavedAttention
         For `attention_backward`; ``saved.weights`` are the attention weights.
 
@@ -108,64 +137,70 @@ def attention(
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), v=(v, "* T_k D_v"), mask=(mask, "*: bool"))
-    saved = _prepare(backend, q, k, v, scale, mask)
-    out = backend.empty((*saved.q.shape[:-1], v.shape[-1]), like=q)
+    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), v=(v, "* T_k D_v"), mask=(mask, "*: mask"), sinks=(sinks, "*"))
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
+    frame = arguments.Frame.of(q, k, v, grouped)
+    visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
+    core = _prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, keep_bytes, return_weights)
+    core = replace(core, dropout=dropout, seed=seed)
+    _run(core)
+    xp = backend.xp
+    kept = core.weights is not None
+    out = frame.unflatten(xp, xp.astype(core.out, q.dtype, copy=not kept))
+    saved = SavedAttention(core, frame, q.dtype, None if mask is None else tuple(mask.shape))
+    further: list[Array] = []
+    if return_weights:
+        further.append(xp.astype(saved.weights, q.dtype, copy=True))
+    if return_lse:
+        further.append(frame.unflatten(xp, xp.astype(core.lse, q.dtype))[..., 0])
+    return out, *further, saved
 
-    def piece(b: slice) -> None:
-        q_b, k_b, v_b, mask_b = saved.operands(b)
-        weights = _weigh(saved, b, q_b, k_b, mask_b)
-        _products(backend, out[b, ...], (weights, v_b))  # (b, T_q, T_k) x (b, T_k, D_v) -> (b, T_q, D_v)
 
-    backend.map(piece, saved.pieces())
-    return backend.xp.reshape(out, (*saved.lead, *out.shape[1:])), saved
-
-
-@overload
 def attention_backward(
-    saved: SavedAttention, dout: Array, *, shared: Literal[False] = ...
-) -> tuple[Array, Array, Array]: ...
-@overload
-def attention_backward(saved: SavedAttention, dout: Array, *, shared: Literal[True]) -> tuple[Array, Array]: ...
-def attention_backward(saved: SavedAttention, dout: Array, *, shared: bool = False) -> tuple[Array, ...]:
+    saved: SavedAttention,
+    dout: Array,
+    *,
+    dweights: Array | None = None,
+    dlse: Array | None = None,
+    shared: bool = False,
+    also: Sequence[str] = (),
+) -> tuple[Array, ...]:
     """Gradients of `attention`.
 
     Parameters
     ----------
     saved : SavedAttention
     dout : array (..., T_q, D_v)
+    dweights : array (..., T_q, T_k), optional
+        Gradient of the weights, if they were returned.
+    dlse : array (..., T_q), optional
+        Gradient of the log-sum-exp, if it was returned.
     shared : bool
         Keys and values were one array: its gradient, the sum of both, comes back once.
+    also : sequence of "mask" and "sinks"
+        Further gradients: of an additive mask, summed over what was broadcast, and of the sinks.
 
     Returns
     -------
     dq, dk, dv : arrays of the shapes of q, k and v
-        Or ``dq, dk`` with `shared`.
+        Or ``dq, dk`` with `shared`; then those that `also` names, in its order.
     """
-    backend, xp = saved.backend, saved.backend.xp
-    if saved.v is None:
+    core = saved.core
+    if core.v is None:
         raise ValueError("`saved` comes from attention_weights: its gradients are attention_weights_backward's")
-    if shared and saved.v is not saved.k:
+    if shared and core.v is not core.k:
         raise ValueError("`shared` needs keys and values that were one and the same array in the forward pass")
-    T_q, D_v = saved.q.shape[1], saved.v.shape[-1]
-    _check_gradient(saved, "dout", dout, (*saved.lead, T_q, D_v))
-    dout = xp.reshape(dout, (prod(saved.lead), T_q, D_v))
-    dq, dk = backend.empty(saved.q.shape, like=saved.q), backend.empty(saved.k.shape, like=saved.k)
-    dv = None if shared else backend.empty(saved.v.shape, like=saved.v)
-
-    def piece(b: slice) -> None:
-        q_b, k_b, v_b, _ = saved.operands(b)
-        weights, dout_b = saved.flat_weights[b, ...], widen(backend, dout[b, ...])
-        dweights = backend.matmul(dout_b, _T(backend, v_b))  # (b, T_q, D_v) x (b, D_v, T_k) -> (b, T_q, T_k)
-        dscores = backend.softmax_backward(weights, dweights)
-        into_values = (_T(backend, weights), dout_b)  # (b, T_k, T_q) x (b, T_q, D_v) -> (b, T_k, D_v)
-        if dv is not None:
-            _products(backend, dv[b, ...], into_values)
-        _through_scores(saved, b, q_b, k_b, dscores, dq, dk, into_values if shared else None)
-
-    backend.map(piece, saved.pieces())
-    gradients = (dq, dk) if dv is None else (dq, dk, dv)
-    return tuple(_unflatten(saved, i, gradient) for i, gradient in enumerate(gradients))
+    if dweights is not None and core.weights is None:
+        raise ValueError("`dweights` needs weights that were returned: call attention with return_weights=True")
+    flat = saved.frame.flatten_gradient
+    lse = None if dlse is None else flat(core, "dlse", dlse, ())
+    incoming = Incoming(
+        flat(core, "dout", dout, (core.v.shape[-1],)),
+        None if dweights is None else flat(core, "dweights", dweights, (core.k.shape[1],)),
+        None if lse is None else widen(core.backend, lse),
+    )
+    return _backward(saved, incoming, shared=shared, also=also)
 
 
 def attention_weights(
@@ -186,138 +221,140 @@ def attention_weights(
         `saved` shares it: not to be written to before `attention_weights_backward`.
     saved : SavedAttention
     """
-    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: bool"))
-    saved = _prepare(backend, q, k, None, scale, mask)
-
-    def piece(b: slice) -> None:
-        q_b, k_b, _, mask_b = saved.operands(b)
-        _weigh(saved, b, q_b, k_b, mask_b)
-
-    backend.map(piece, saved.pieces())
+    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
+    frame = arguments.Frame.of(q, k, None, grouped=False)
+    visibility = Visibility(q.shape[-2], k.shape[-2])
+    core = _prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
+    _run(core)
+    saved = SavedAttention(core, frame, q.dtype, None if mask is None else tuple(mask.shape))
     return backend.xp.astype(saved.weights, q.dtype, copy=False), saved
 
 
-def attention_weights_backward(saved: SavedAttention, dweights: Array) -> tuple[Array, Array]:
+def attention_weights_backward(saved: SavedAttention, dweights: Array) -> tuple[Array, ...]:
     """Gradients of `attention_weights`: dweights (..., T_q, T_k) -> dq, dk."""
-    backend, xp = saved.backend, saved.backend.xp
-    _check_gradient(saved, "dweights", dweights, tuple(saved.weights.shape))
-    dweights = xp.reshape(dweights, saved.flat_weights.shape)
-    dq, dk = backend.empty(saved.q.shape, like=saved.q), backend.empty(saved.k.shape, like=saved.k)
-
-    def piece(b: slice) -> None:
-        q_b, k_b, _, _ = saved.operands(b)
-        own = xp.astype(dweights[b, ...], saved.flat_weights.dtype, copy=True)
-        _through_scores(saved, b, q_b, k_b, backend.softmax_backward(saved.flat_weights[b, ...], own), dq, dk)
-
-    backend.map(piece, saved.pieces())
-    return _unflatten(saved, 0, dq), _unflatten(saved, 1, dk)
+    flat = saved.frame.flatten_gradient(saved.core, "dweights", dweights, (saved.core.k.shape[1],))
+    return _backward(saved, Incoming(None, flat, None), shared=True)
 
 
 def _prepare(
-    backend: Backend, q: Array, k: Array, v: Array | None, scale: float | None, mask: Array | None
-) -> SavedAttention:
-    """Flatten the leading axes, and make room for the weights."""
+    backend: Backend,
+    frame: arguments.Frame,
+    visibility: Visibility,
+    q: Array,
+    k: Array,
+    v: Array | None,
+    scale: float | None,
+    mask: Array | None,
+    softcap: float | None,
+    sinks: Array | None,
+    keep_bytes: int,
+    keep: bool,
+) -> Core:
+    """Flatten the arguments, lay out the blocks, and make room for the results."""
     xp = backend.xp
-    arrays = {"q": q, "k": k} | ({} if v is None else {"v": v})
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    try:
-        lead = np.broadcast_shapes(*(shape[:-2] for shape in shapes.values()))
-    except ValueError:
-        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise ValueError(f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {got}") from None
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"`softcap` must be positive, got {softcap}")
+    flat_q, flat_k = frame.flatten_queries(xp, q), frame.flatten(xp, k)
+    flat_v = None if v is None else flat_k if v is k else frame.flatten(xp, v)
+    B, R, D = flat_q.shape
+    T_k, dtype = flat_k.shape[1], wide(backend, q.dtype)
+    itemsize = xp.finfo(dtype).bits // 8
+    width = D + (0 if flat_v is None else flat_v.shape[-1])
+    chains = plan(backend, visibility, B, itemsize * T_k, itemsize * (R * T_k + (R + T_k) * width))
+    keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
+    scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
+    flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
+    additive = mask is not None and not xp.isdtype(mask.dtype, "bool")
 
-    def flat(x: Array) -> Array:
-        full = (*lead, *x.shape[-2:])
-        return xp.reshape(x if x.shape == full else xp.broadcast_to(x, full), (prod(lead), *x.shape[-2:]))
+    def room(*shape: int, of: Any = dtype) -> Array:
+        return backend.empty(shape, like=q, dtype=of)
 
-    T_q, T_k = shapes["q"][-2], shapes["k"][-2]
-    flat_k = flat(k)
-    return SavedAttention(
+    return Core(
         backend=backend,
-        lead=lead,
-        shapes=tuple(shapes.values()),
-        scale=1 / sqrt(max(1, shapes["q"][-1])) if scale is None else scale,
-        mask=None if mask is None else _flat_mask(backend, mask, lead, T_q, T_k),
-        q=flat(q),
+        q=flat_q,
         k=flat_k,
-        v=None if v is None else flat_k if v is k else flat(v),
-        flat_weights=backend.empty((prod(lead), T_q, T_k), like=q, dtype=wide(backend, q.dtype)),
+        v=flat_v,
+        scale=scale,
+        visibility=visibility,
+        chains=chains,
+        mask=flat_mask,
+        softcap=softcap,
+        sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
+        dropout=0.0,
+        seed=0,
+        bounded=not additive and sinks is None and _bounded(backend, flat_q, flat_k, scale),
+        out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
+        lse=room(B, R, 1),
+        weights=room(B, R, T_k) if keep else None,
     )
 
 
-def _flat_mask(backend: Backend, mask: Array, lead: tuple[int, ...], T_q: int, T_k: int) -> Array:
-    """(B or 1, T_q or 1, T_k): no larger than what was given needs."""
-    full = (*lead, T_q, T_k)
-    given = tuple(mask.shape)
-    try:
-        fits = np.broadcast_shapes(given, full) == full
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"`mask` must broadcast to (..., T_q, T_k) = {full}, got {given}")
-    own_lead, rows = given[:-2], given[-2] if len(given) > 1 else 1
-    same_for_all = prod(own_lead) == 1
-    shape = (1, rows, T_k) if same_for_all else (*lead, rows, T_k)
-    if same_for_all:
-        mask = backend.xp.reshape(mask, (1, rows, given[-1] if given else 1))
-    return backend.xp.reshape(backend.xp.broadcast_to(mask, shape), (prod(shape[:-2]), rows, T_k))
+def _run(core: Core) -> None:
+    core.backend.map(core.forward, [block for chain in core.chains for block in chain.blocks])
 
 
-def _weigh(saved: SavedAttention, b: slice, q: Array, k: Array, mask: Array | None) -> Array:
-    """Write the weights of one piece."""
-    backend, weights = saved.backend, saved.flat_weights[b, ...]
-    backend.matmul(q, _T(backend, k), out=weights)  # (b, T_q, D) x (b, D, T_k) -> (b, T_q, T_k)
-    return backend.softmax(weights, mask)
+def _backward(
+    saved: SavedAttention, incoming: Incoming, *, shared: bool, also: Sequence[str] = ()
+) -> tuple[Array, ...]:
+    core, frame = saved.core, saved.frame
+    backend, xp = core.backend, core.backend.xp
+    unknown = set(also) - {"mask", "sinks"}
+    if unknown or ("sinks" in also and core.sinks is None):
+        raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
+    if "mask" in also and (core.mask is None or xp.isdtype(core.mask.dtype, "bool")):
+        raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
+    dtype = wide(backend, saved.dtype)
+    shares = 1 + max((chain.share for chain in core.chains), default=0)
 
+    def room(like: Array) -> Array:
+        return backend.empty(tuple(like.shape), like=like, dtype=dtype)
 
-def _through_scores(
-    saved: SavedAttention,
-    b: slice,
-    q: Array,
-    k: Array,
-    dscores: Array,
-    dq: Array,
-    dk: Array,
-    also: tuple[Array, Array] | None = None,
-) -> None:
-    """From the gradient of one piece's scores to those of its queries (`q` is scaled already) and keys.
+    dk = [room(core.k) for _ in range(shares)]
+    dv = [] if core.v is None else dk if shared else [room(core.v) for _ in range(shares)]
+    dmask = xp.zeros_like(widen(backend, core.mask)) if "mask" in also else None
+    dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
+    outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
-    The product `also` is added to the gradient of the keys.
-    """
-    backend = saved.backend
-    into_keys = (_T(backend, dscores), q)  # (b, T_k, T_q) x (b, T_q, D) -> (b, T_k, D)
-    _products(backend, dk[b, ...], into_keys, *(() if also is None else (also,)))
-    scaled_k = k if saved.scale == 1 else k * saved.scale
-    _products(backend, dq[b, ...], (dscores, scaled_k))  # (b, T_q, T_k) x (b, T_k, D) -> (b, T_q, D)
+    def work(chains: Sequence[Chain]) -> None:
+        for chain in chains:
+            core.backward(chain, incoming, outgoing)
 
+    one_by_one = dmask is not None  # chains may add to one place of it
+    backend.map(work, [core.chains] if one_by_one else [[chain] for chain in core.chains])
 
-def _products(backend: Backend, out: Array, first: tuple[Array, Array], *others: tuple[Array, Array]) -> None:
-    """Write the sum of matrix products, rounded once to the dtype of `out`."""
-    direct = first[0].dtype == out.dtype
-    total = backend.matmul(*first, out=out if direct else None)
-    for pair in others:
-        total += backend.matmul(*pair)
-    if not direct:
-        out[...] = backend.xp.astype(total, out.dtype)
+    def total(parts: list[Array]) -> Array:
+        first, *others = parts
+        for other in others:
+            first += other
+        return first
 
-
-def _T(backend: Backend, x: Array) -> Array:
-    return backend.xp.matrix_transpose(x)
-
-
-def _check_gradient(saved: SavedAttention, name: str, gradient: Array, shape: tuple[int, ...]) -> None:
-    check(q=(saved.q, "*"), **{name: (gradient, "*")})
-    if tuple(gradient.shape) != shape:
-        raise ValueError(
-            f"`{name}` must have the shape of what the forward pass returned, {shape}, got {tuple(gradient.shape)}"
+    gradients = [frame.unflatten_gradient(xp, outgoing.dq, "q"), frame.unflatten_gradient(xp, total(dk), "k")]
+    if not shared:
+        gradients.append(frame.unflatten_gradient(xp, total(dv), "v"))
+    for name in also:
+        gradients.append(
+            frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
         )
+    return tuple(xp.astype(gradient, saved.dtype, copy=False) for gradient in gradients)
 
 
-def _unflatten(saved: SavedAttention, i: int, gradient: Array) -> Array:
-    """The gradient of argument `i` in its own shape, summed over the axes that were broadcast."""
-    xp, shape = saved.backend.xp, saved.shapes[i]
-    gradient = xp.reshape(gradient, (*saved.lead, *gradient.shape[1:]))
-    extra = len(saved.lead) + 2 - len(shape)
-    stretched = [axis + extra for axis, length in enumerate(shape[:-2]) if length != gradient.shape[axis + extra]]
-    axes = (*range(extra), *stretched)
-    return xp.reshape(xp.sum(gradient, axis=axes), shape) if axes else gradient
+def _bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
+    """Whether the norms of queries and keys say that no score needs a shift before exp."""
+    (B, R, D), T_k = q.shape, k.shape[1]
+    if not backend.reading_is_free or R * T_k < 4 * (R + T_k) * D:  # more work than the shift itself
+        return False
+    xp = backend.xp
+    largest: dict[str, list[float]] = {"q": [], "k": []}
+
+    def piece(part: tuple[str, Array, slice]) -> None:
+        name, array, entries = part
+        x = widen(backend, array[entries, ...])
+        largest[name].append(float(xp.max(xp.sum(x * x, axis=-1))))
+
+    pieces = [
+        (name, array, entries)
+        for name, array in (("q", q), ("k", k))
+        for entries in backend.chunks(B, 8 * prod(array.shape[1:]))
+    ]
+    backend.map(piece, pieces)
+    return bool(abs(scale) * sqrt(max(largest["q"])) * sqrt(max(largest["k"])) <= SAFE)

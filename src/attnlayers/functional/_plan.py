@@ -1,0 +1,196 @@
+"""Which queries may see which keys, and the blocks in which scores are worked through.
+
+Everything here is decided on the host from shapes and options; no array of scores is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from attnbackends import Backend
+
+FEW = 4
+"""Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
+
+Ints = np.ndarray
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of queries of some entries, and the keys that at least one of them may see."""
+
+    entries: slice
+    rows: slice
+    keys: slice
+    part: slice
+    """The keys that positions count from: all, or those of a packed sequence."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Blocks that go one after the other, because they add to the gradients of the same keys.
+
+    Attributes
+    ----------
+    share : int
+        Chains of one number touch different entries; those of one entry have different numbers.
+    blocks : tuple of Block
+    """
+
+    share: int
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which keys a query may see by its position; what a mask says comes on top.
+
+    Attributes
+    ----------
+    T_q, T_k : int
+    entries_each : int
+        Flat entries for each entry of the batch, the first axis.
+    groups : int
+        Query heads that share a key head; their rows stand one after the other.
+    start : NumPy array (1,), (N,) or (S,)
+        Position of the first query among the keys: of all, of each entry, of each packed sequence.
+    left, right : int or None
+        How far before and after its position a query sees; None is unbounded.
+    lengths : NumPy array (N,) or None
+        Valid keys of each entry.
+    offsets : (NumPy array (S + 1,), NumPy array (S + 1,)) or None
+        Where packed sequences begin and end among queries and keys.
+    """
+
+    T_q: int
+    T_k: int
+    entries_each: int = 1
+    groups: int = 1
+    start: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+    left: int | None = None
+    right: int | None = None
+    lengths: Ints | None = None
+    offsets: tuple[Ints, Ints] | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether anything is hidden at all."""
+        return not (self.left is None and self.right is None and self.lengths is None)
+
+    def row_parts(self) -> Iterator[tuple[slice, slice]]:
+        """Rows that see one range of keys, with that range: all of a query head, or a packed sequence of one."""
+        for group in range(self.groups):
+            first = group * self.T_q
+            if self.offsets is None:
+                yield slice(first, first + self.T_q), slice(0, self.T_k)
+            else:
+                for (a, b), (c, d) in zip(*(pairwise(map(int, ends)) for ends in self.offsets), strict=True):
+                    yield slice(first + a, first + b), slice(c, d)
+
+    def span(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
+        """First and last visible key of each row, (b or 1, R) each; `keys` is the range of the rows' part."""
+        row = rows.start % self.T_q if self.T_q else 0
+        if self.offsets is None:
+            start = self._of(entries, self.start)
+        else:
+            begins = self.offsets[0]
+            sequence = int(np.searchsorted(begins, row, side="right")) - 1
+            row -= int(begins[sequence])
+            start = self.start if len(self.start) == 1 else self.start[sequence : sequence + 1]
+        position = keys.start + start[:, None] + np.arange(row, row + rows.stop - rows.start)
+        first = np.full_like(position, keys.start) if self.left is None else position - self.left
+        last = np.full_like(position, keys.stop - 1) if self.right is None else position + self.right
+        if self.lengths is not None:
+            last = np.minimum(last, self._of(entries, self.lengths)[:, None] - 1)
+        return np.maximum(first, keys.start), np.minimum(last, keys.stop - 1)
+
+    def lengths_of(self, entries: slice) -> Ints:
+        """Valid keys of each flat entry."""
+        return np.broadcast_to(self._of(entries, self.lengths), (entries.stop - entries.start,))
+
+    def hidden(self, block: Block) -> list[tuple[slice, Ints]]:
+        """What the rows of a block must not see: columns of its scores, and a boolean (b or 1, R, columns)."""
+        if not self.limited or block.rows.start == block.rows.stop:
+            return []
+        first, last = self.span(block.entries, block.rows, block.part)
+        k0, k1 = block.keys.start, block.keys.stop
+        left_end = min(int(first.max()), k1)
+        right_begin = max(int(last.min()) + 1, k0)
+        found = []
+        # Between the two edges every row sees every key.
+        for a, b in [(k0, left_end), (right_begin, k1)] if left_end <= right_begin else [(k0, k1)]:
+            if a < b:
+                j = np.arange(a, b)
+                outside = (j < first[..., None]) | (j > last[..., None])
+                found.append((slice(a - k0, b - k0), outside))
+        return found
+
+    def _of(self, entries: slice, values: Ints | None) -> Ints:
+        if values is None:
+            return np.zeros(1, np.int64)
+        if len(values) == 1:
+            return values
+        of_batch: Ints = values[np.arange(entries.start, entries.stop) // self.entries_each]
+        return of_batch
+
+
+def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, entry_bytes: int) -> list[Chain]:
+    """Cut the scores of `count` entries into blocks.
+
+    Parameters
+    ----------
+    backend : Backend
+        Says how much to work on at a time.
+    visibility : Visibility
+    count : int
+        Flat entries.
+    row_bytes : int
+        Of a row of scores.
+    entry_bytes : int
+        Of everything that belongs to an entry.
+
+    Returns
+    -------
+    list of Chain
+        Together they cover every row once.
+    """
+    parts = list(visibility.row_parts())
+    longest = max((rows.stop - rows.start for rows, _ in parts), default=0)
+    at_once = backend.rows_at_once(row_bytes)
+    if longest <= at_once and visibility.offsets is None:
+        entries = backend.chunks(count, entry_bytes)
+    else:
+        entries = [slice(b, b + 1) for b in range(count)]
+    chains: list[Chain] = []
+    for some in entries:
+        blocks = [
+            Block(some, rows, _seen(visibility, some, rows, keys), keys)
+            for part, keys in parts
+            for rows in _cut(part, at_once)
+            if rows.start < rows.stop
+        ] or [Block(some, slice(0, 0), slice(0, 0), slice(0, 0))]  # no query: the gradient of the keys is still 0
+        shares = max(1, min(len(blocks), -(-FEW // len(entries))))
+        edges = [len(blocks) * i // shares for i in range(shares + 1)]
+        chains += [Chain(i, tuple(blocks[a:b])) for i, (a, b) in enumerate(pairwise(edges))]
+    return chains
+
+
+def _seen(visibility: Visibility, entries: slice, rows: slice, keys: slice) -> slice:
+    """The keys that at least one of the rows sees."""
+    if not visibility.limited:
+        return keys
+    first, last = visibility.span(entries, rows, keys)
+    begin = min(max(int(first.min()), keys.start), keys.stop)
+    return slice(begin, max(begin, int(last.max()) + 1))
+
+
+def _cut(rows: slice, size: int) -> list[slice]:
+    """`rows` in slices of about equal length, `size` at most."""
+    length = rows.stop - rows.start
+    pieces = max(1, -(-length // size))
+    edges = [rows.start + length * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]

@@ -1,0 +1,31 @@
+"""One fixture for every array library that this machine has; the others are skipped with the reason."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from support import Library
+
+from attnbackends import available_backends, get_backend
+
+LIBRARIES = ("numpy", "numpy-read-only", "array_api_strict", "torch", "cupy")
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Iterator[Library]:
+    """An array library. Read-only NumPy is there to catch whoever writes to an argument."""
+    found = library_of(request.param)
+    # array-api-strict is NumPy beneath, without the backend that keeps NumPy from warning of NaN.
+    with np.errstate(all="ignore" if request.param == "array_api_strict" else None):
+        yield found
+
+
+def library_of(name: str) -> Library:
+    """The array library of that name; skips the test where it cannot be used."""
+    backend, _, variant = name.partition("-")
+    found = available_backends().get(backend)
+    if found is None:
+        pytest.skip(f"{backend}: no entry point in the group attnlayers.backends: pip install -e .")
+    if not found.usable:
+        pytest.skip(f"{backend}: {found.detail}")
+    return Library(get_backend(backend), read_only=variant == "read-only")

@@ -1,0 +1,76 @@
+"""Attention with every option, said as plainly as possible: all scores at once, one query and one key at a time."""
+
+from typing import Any
+
+import numpy as np
+
+
+def visible(
+    T_q: int,
+    T_k: int,
+    *,
+    entry: int = 0,
+    causal: bool = False,
+    query_start: Any = None,
+    window: Any = None,
+    key_lengths: Any = None,
+    offsets: Any = None,
+) -> np.ndarray:
+    """Which keys each query of one batch entry sees by position: boolean (T_q, T_k)."""
+    seen = np.zeros((T_q, T_k), dtype=bool)
+    pair = ([0, T_q], [0, T_k]) if offsets is None else offsets if isinstance(offsets, tuple) else (offsets, offsets)
+    left, right = window or (None, None)
+    if causal:
+        right = 0
+    for s in range(len(pair[0]) - 1):
+        q0, q1, k0, k1 = pair[0][s], pair[0][s + 1], pair[1][s], pair[1][s + 1]
+        valid = k1 - k0 if key_lengths is None else key_lengths[entry]
+        if query_start in (None, "start"):
+            start = 0
+        elif query_start == "end":
+            start = valid - (q1 - q0)
+        elif isinstance(query_start, int):
+            start = query_start
+        else:
+            start = query_start[s if offsets is not None else entry]
+        for i in range(q1 - q0):
+            for j in range(valid):
+                position = start + i
+                after_left = left is None or j >= position - left
+                before_right = right is None or j <= position + right
+                seen[q0 + i, k0 + j] = after_left and before_right
+    return seen
+
+
+def dense_attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    scale: float | None = None,
+    mask: np.ndarray | None = None,
+    grouped: bool = False,
+    softcap: float | None = None,
+    sinks: np.ndarray | None = None,
+    **positions: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Output, weights and log-sum-exp (-inf where nothing is seen), in float64."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    if grouped:
+        k, v = (np.repeat(x, q.shape[-3] // x.shape[-3], axis=-3) for x in (k, v))
+    scores = q @ np.swapaxes(k, -1, -2) * (1 / np.sqrt(q.shape[-1]) if scale is None else scale)
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    lead, (T_q, T_k) = np.broadcast_shapes(scores.shape[:-2], v.shape[:-2]), scores.shape[-2:]
+    scores = np.broadcast_to(scores, (*lead, T_q, T_k)).copy()
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    for entry in range(lead[0] if lead else 1):
+        hidden = ~visible(T_q, T_k, entry=entry, **positions)
+        (scores[entry] if lead else scores)[..., hidden] = -np.inf
+    totals = np.sum(np.exp(scores), axis=-1)
+    if sinks is not None:
+        totals = totals + np.exp(np.broadcast_to(sinks, lead))[..., None]
+    weights = np.exp(scores) / np.where(totals == 0, 1, totals)[..., None]
+    with np.errstate(divide="ignore"):
+        return weights @ v, weights, np.log(totals)
