@@ -15,7 +15,7 @@ class AttentionEncoder(Network):
     """Embedding and LSTM; hands on the states of all steps."""
 
     def __init__(self, vocab_size: int, wordvec_size: int, hidden_size: int, draw: "_Initial") -> None:
-        self.embed = TimeEmbedding(draw(vocab_size, wordvec_size, scale=100))
+        self.embed = draw.embedding(vocab_size, wordvec_size)
         self.lstm = draw.lstm(wordvec_size, hidden_size)
         super().__init__(draw.backend, embed=self.embed, lstm=self.lstm)
 
@@ -32,7 +32,7 @@ class AttentionDecoder(Network):
     """LSTM that starts from the encoder's last state, and attention over all of them."""
 
     def __init__(self, vocab_size: int, wordvec_size: int, hidden_size: int, draw: "_Initial") -> None:
-        self.embed = TimeEmbedding(draw(vocab_size, wordvec_size, scale=100))
+        self.embed = draw.embedding(vocab_size, wordvec_size)
         self.lstm = draw.lstm(wordvec_size, hidden_size, stateful=True)
         self.attention = TimeAttention()
         self.affine = draw.affine(2 * hidden_size, vocab_size)
@@ -155,21 +155,29 @@ class AttentionSeq2seq(Network):
 
 
 class _Initial:
-    """The book's initial weights: normal, over the square root of what goes in."""
+    """Initial weights: the book's, but for the embeddings.
+
+    The book divides normal numbers by 100 there. Left as they are the same model learns four times as fast: on
+    the dates it passes 99% in the first epoch instead of the fourth (benchmarks/NOTES.md).
+    """
 
     def __init__(self, rng: np.random.Generator, backend: Backend) -> None:
         self.rng = rng
         self.backend = backend
 
-    def __call__(self, rows: int, columns: int, *, scale: float | None = None) -> Array:
-        values = self.rng.standard_normal((rows, columns)) / (sqrt(rows) if scale is None else scale)
+    def normal(self, rows: int, columns: int, divisor: float) -> Array:
+        values = self.rng.standard_normal((rows, columns)) / divisor
         return self.backend.asarray(values.astype(np.float32))
 
     def zeros(self, length: int) -> Array:
         return self.backend.asarray(np.zeros(length, dtype=np.float32))
 
+    def embedding(self, rows: int, columns: int) -> TimeEmbedding:
+        return TimeEmbedding(self.normal(rows, columns, 1))
+
     def lstm(self, size: int, hidden: int, *, stateful: bool = False) -> TimeLSTM:
-        return TimeLSTM(self(size, 4 * hidden), self(hidden, 4 * hidden), self.zeros(4 * hidden), stateful)
+        Wx, Wh = self.normal(size, 4 * hidden, sqrt(size)), self.normal(hidden, 4 * hidden, sqrt(hidden))
+        return TimeLSTM(Wx, Wh, self.zeros(4 * hidden), stateful)
 
     def affine(self, rows: int, columns: int) -> TimeAffine:
-        return TimeAffine(self(rows, columns), self.zeros(columns))
+        return TimeAffine(self.normal(rows, columns, sqrt(rows)), self.zeros(columns))
