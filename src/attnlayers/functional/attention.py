@@ -341,7 +341,7 @@ def _backward(
 def _bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
     """Whether the norms of queries and keys say that no score needs a shift before exp."""
     (B, R, D), T_k = q.shape, k.shape[1]
-    if not backend.reading_is_free or R * T_k < 4 * (R + T_k) * D:  # more work than the shift itself
+    if not backend.reading_is_free or R * T_k <= 4 * (R + T_k) * D or not B:  # more work than the shift itself
         return False
     xp = backend.xp
     largest: dict[str, list[float]] = {"q": [], "k": []}
