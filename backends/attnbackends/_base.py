@@ -176,6 +176,10 @@ class Backend:
         """How many rows of scores to hold at a time: on a device, as many as a good part of its memory takes."""
         return max(1, 2**30 // max(1, row_bytes))
 
+    def keys_at_once(self, column_bytes: int) -> int:
+        """How many columns of scores to hold at a time, where all of them need not be."""
+        return max(1, 2**30 // max(1, column_bytes))
+
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         """Call `function` on each of some independent pieces of work, in any order."""
         for piece in pieces:

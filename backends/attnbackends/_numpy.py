@@ -17,8 +17,11 @@ PIECE_BYTES = 2 * 1024**2
 """What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
 the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
 
-BLOCK_BYTES = 1024**2
-"""Of a block of scores, which several passes go over: the second-level cache of a current core."""
+BLOCK_BYTES = 512 * 1024
+"""Of a block of scores, which several passes go over: half of the second-level cache of a current core."""
+
+BLOCK_ROWS = 256
+"""Of a block of scores, where there are so many: BLAS is fastest on blocks that are no strips."""
 
 SMALL_BYTES = 128 * 1024
 """What a piece must touch to be worth handing to a thread."""
@@ -95,7 +98,10 @@ class NumpyBackend(UfuncBackend):
         return split(count, max(1, min(count, ceil(total / PIECE_BYTES)), shared))
 
     def rows_at_once(self, row_bytes: int) -> int:
-        return max(32, BLOCK_BYTES // max(1, row_bytes))
+        return max(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
+
+    def keys_at_once(self, column_bytes: int) -> int:
+        return max(64, BLOCK_BYTES // max(1, column_bytes))
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         with np.errstate(all="ignore"):  # NaN and infinity go through, and no thread warns of them

@@ -36,11 +36,13 @@ class Chain:
 
     Attributes
     ----------
+    entries : slice
     share : int
         Chains of one number touch different entries; those of one entry have different numbers.
     blocks : tuple of Block
     """
 
+    entries: slice
     share: int
     blocks: tuple[Block, ...]
 
@@ -175,7 +177,7 @@ def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, e
         ] or [Block(some, slice(0, 0), slice(0, 0), slice(0, 0))]  # no query: the gradient of the keys is still 0
         shares = max(1, min(len(blocks), -(-FEW // len(entries))))
         edges = [len(blocks) * i // shares for i in range(shares + 1)]
-        chains += [Chain(i, tuple(blocks[a:b])) for i, (a, b) in enumerate(pairwise(edges))]
+        chains += [Chain(some, i, tuple(blocks[a:b])) for i, (a, b) in enumerate(pairwise(edges))]
     return chains
 
 

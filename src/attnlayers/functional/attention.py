@@ -10,13 +10,18 @@ from typing import Any
 from attnbackends import Array, Backend
 
 from . import _arguments as arguments
+from . import _kept, _tiled
 from ._check import check
-from ._core import SAFE, Core, Incoming, Outgoing
+from ._core import Core, Incoming, Outgoing
 from ._dtypes import wide, widen
 from ._plan import Chain, Visibility, plan
 
 KEEP_BYTES = 32 * 1024**2
 """Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
+
+
+SAFE = 60.0
+"""Largest score that needs no shift: exp(60) and exp(-60), summed over any row, are ordinary float32 numbers."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +295,8 @@ def _prepare(
 
 
 def _run(core: Core) -> None:
-    core.backend.map(core.forward, [block for chain in core.chains for block in chain.blocks])
+    way = _tiled if core.weights is None else _kept
+    core.backend.map(lambda chain: way.forward(core, chain), core.chains)
 
 
 def _backward(
@@ -315,9 +321,11 @@ def _backward(
     dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
     outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
+    way = _tiled if core.weights is None else _kept
+
     def work(chains: Sequence[Chain]) -> None:
         for chain in chains:
-            core.backward(chain, incoming, outgoing)
+            way.backward(core, chain, incoming, outgoing)
 
     one_by_one = dmask is not None  # chains may add to one place of it
     backend.map(work, [core.chains] if one_by_one else [[chain] for chain in core.chains])

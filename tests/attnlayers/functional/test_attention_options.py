@@ -64,6 +64,7 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "option": option,
         "arrays": arrays,
         "rows_at_once": draw(st.sampled_from([1, 2, 3, 100])),
+        "keys_at_once": draw(st.sampled_from([1, 2, 4, 100])),
         "keep_bytes": draw(st.sampled_from([0, 2**20])),
         "return_weights": draw(st.booleans()),
         "rng": rng,
@@ -84,6 +85,7 @@ def test_any_combination(name: str, call: dict[str, Any]) -> None:
     library = library_of(name)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
         patch.setattr(library.backend, "rows_at_once", lambda row_bytes: call["rows_at_once"])
+        patch.setattr(library.backend, "keys_at_once", lambda column_bytes: call["keys_at_once"])
         check(library, call)
 
 

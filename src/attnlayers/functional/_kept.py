@@ -1,0 +1,86 @@
+"""Attention that keeps its weights: for short sequences, and where the weights are asked for."""
+
+from __future__ import annotations
+
+from attnbackends import Array
+
+from ._core import Core, Incoming, Outgoing
+from ._dtypes import widen
+from ._plan import Block, Chain
+
+
+def forward(core: Core, chain: Chain) -> None:
+    """Write the weights, the log-sum-exp and the output of a chain's rows."""
+    k, v = core.keys(chain.entries)
+    for block in chain.blocks:
+        _forward(core, block, k[:, block.keys, :], v[:, block.keys, :])
+
+
+def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
+    backend, xp = core.backend, core.backend.xp
+    entries, rows, keys = block.entries, block.rows, block.keys
+    for outside in (slice(0, keys.start), slice(keys.stop, None)):
+        core.weights[entries, rows, outside] = 0  # type: ignore[index]
+    weights = core.weights[entries, rows, keys]  # type: ignore[index]
+    backend.matmul(core.queries(block), xp.matrix_transpose(k), out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
+    core.hide(block, weights)
+    top = None
+    sinks = None if core.sinks is None else core.sinks[entries, rows, :]
+    if not core.bounded and keys.start < keys.stop:
+        top = xp.max(weights, axis=-1, keepdims=True)
+        top = top if sinks is None else xp.maximum(top, sinks)
+        top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
+        weights -= top
+    backend.apply(xp.exp, weights)
+    total = core.sum_rows(weights)
+    if sinks is not None:
+        total += xp.exp(sinks if top is None else sinks - top)
+    weights /= core.write_lse(block, total, top)
+    if core.out is not None:
+        used = weights * core.dropped(block, weights) if core.dropout else weights
+        out = backend.matmul(used, v)  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
+        core.out[entries, rows, :] = xp.astype(out, core.out.dtype, copy=False)
+
+
+def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
+    """Write or add the gradients of a chain's rows."""
+    k, v = core.keys(chain.entries)
+    for i, block in enumerate(chain.blocks):
+        _backward(core, block, k[:, block.keys, :], v[:, block.keys, :], chain.share, i == 0, incoming, outgoing)
+
+
+def _backward(
+    core: Core, block: Block, k: Array, v: Array, share: int, first: bool, incoming: Incoming, outgoing: Outgoing
+) -> None:
+    backend, xp = core.backend, core.backend.xp
+    entries, rows, keys = block.entries, block.rows, block.keys
+    q = core.queries(block)
+    weights = core.weights[entries, rows, keys]  # type: ignore[index]
+    dropped = core.dropped(block, weights) if core.dropout else None
+    dout = None if incoming.dout is None else widen(backend, incoming.dout[entries, rows, :])
+    # (b, r, D_v) x (b, D_v, K) -> (b, r, K)
+    dweights = xp.zeros_like(weights) if dout is None else backend.matmul(dout, xp.matrix_transpose(v))
+    if dropped is not None:
+        dweights *= dropped
+    if incoming.dweights is not None:
+        dweights += widen(backend, incoming.dweights[entries, rows, keys])
+    delta = xp.sum(weights * dweights, axis=-1, keepdims=True)
+    if incoming.dlse is not None:
+        delta = delta - incoming.dlse[entries, rows, :]
+    dweights -= delta
+    dweights *= weights
+    dscores = dweights
+    core.write_sinks_gradient(block, delta, outgoing.dsinks)
+    core.add_mask_gradient(block, dscores, outgoing.dmask)
+    if core.softcap is not None:
+        tanh = core.cap(backend.matmul(q, xp.matrix_transpose(k)))
+        dscores *= 1 - tanh * tanh
+    dq = backend.matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
+    if core.scale != 1:
+        dq *= core.scale
+    outgoing.dq[entries, rows, :] = dq
+    core.add(outgoing.dk[share][entries, ...], keys, first, xp.matrix_transpose(dscores), q)
+    if outgoing.dv:
+        used = weights if dropped is None else weights * dropped
+        first = first and outgoing.dv is not outgoing.dk
+        core.add(outgoing.dv[share][entries, ...], keys, first, xp.matrix_transpose(used), dout)

@@ -1,0 +1,143 @@
+"""Attention in O(T) memory: a tile of scores is made, turned into weights, used and forgotten.
+
+- The division by the row sums goes into the output.
+- Where the norms of queries and keys bound every score, exp needs no shift; else the shift grows from tile to tile,
+  and what was summed with an old one is scaled to the new.
+- Backward makes the weights again from the log-sum-exp of their rows. It subtracts that within the product that
+  makes the scores, as one more column of the queries against a row of ones, and ``rowsum(dout * out)`` likewise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attnbackends import Array
+
+from ._core import Core, Incoming, Outgoing
+from ._dtypes import widen
+from ._plan import Block, Chain
+
+
+def forward(core: Core, chain: Chain) -> None:
+    """Write the output and the log-sum-exp of a chain's rows."""
+    k, v = core.keys(chain.entries)
+    kT = _transposed(core, k, ones=False)
+    for block in chain.blocks:
+        _forward(core, block, kT, v)
+
+
+def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
+    backend, xp = core.backend, core.backend.xp
+    place = block.entries, block.rows, slice(None)
+    q = core.queries(block)
+    out = total = top = None
+    for tile in core.tiles(block):
+        scores = backend.matmul(q, kT[:, :, tile.keys])  # (b, r, D) x (b, D, K) -> (b, r, K)
+        core.hide(tile, scores)
+        if not core.bounded and tile.keys.start < tile.keys.stop:
+            higher = xp.max(scores, axis=-1, keepdims=True)
+            if top is not None:
+                higher = xp.maximum(higher, top)
+                # Where nothing was seen before, nothing was summed that could be scaled.
+                factor = xp.where(top == -xp.inf, xp.zeros_like(top), xp.exp(top - _finite(xp, higher)))
+                total *= factor
+                out *= factor
+            top = higher
+            scores -= _finite(xp, top)
+        backend.apply(xp.exp, scores)
+        tile_total = core.sum_rows(scores)
+        if core.dropout:
+            scores *= core.dropped(tile, scores)
+        tile_out = backend.matmul(scores, v[:, tile.keys, :])  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
+        if out is None or total is None:
+            out, total = tile_out, tile_total
+        else:
+            out += tile_out
+            total += tile_total
+    shift = None if top is None else _finite(xp, top)
+    if core.sinks is not None:
+        sinks = core.sinks[place]
+        before = xp.zeros_like(sinks) if shift is None else shift
+        shift = xp.maximum(before, sinks)
+        factor = xp.exp(before - shift)
+        out *= factor
+        total *= factor
+        total += xp.exp(sinks - shift)
+    out /= core.write_lse(block, total, shift)
+    core.out[place] = out  # type: ignore[index]
+
+
+def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
+    """Write or add the gradients of a chain's rows."""
+    k, v = core.keys(chain.entries)
+    k1T = _transposed(core, k, ones=True)
+    v1T = k1T if v is k else _transposed(core, v, ones=True)
+    for i, block in enumerate(chain.blocks):
+        _backward(core, block, k, k1T, v1T, chain.share, i == 0, incoming, outgoing)
+
+
+def _backward(
+    core: Core,
+    block: Block,
+    k: Array,
+    k1T: Array,
+    v1T: Array,
+    share: int,
+    first: bool,
+    incoming: Incoming,
+    outgoing: Outgoing,
+) -> None:
+    backend, xp = core.backend, core.backend.xp
+    place = block.entries, block.rows, slice(None)
+    q, dout = core.queries(block), widen(backend, incoming.dout[place])  # type: ignore[index]
+    lse = core.lse[place]  # type: ignore[index]
+    delta = xp.sum(dout * core.out[place], axis=-1, keepdims=True)  # type: ignore[index]
+    if incoming.dlse is not None:
+        delta = delta - incoming.dlse[place]
+    core.write_sinks_gradient(block, delta, outgoing.dsinks)
+    folded = core.softcap is None
+    minus_lse = -lse if folded else xp.zeros_like(lse)
+    minus_delta = xp.zeros_like(delta) if core.dropout else -delta
+    q1, dout1 = xp.concat((q, minus_lse), axis=-1), xp.concat((dout, minus_delta), axis=-1)
+    dq: Array = None
+    for tile in core.tiles(block):
+        keys = tile.keys
+        weights = backend.matmul(q1, k1T[:, :, keys])  # (b, r, D + 1) x (b, D + 1, K) -> (b, r, K)
+        tanh = core.hide(tile, weights)
+        if not folded:
+            weights -= lse
+        backend.apply(xp.exp, weights)
+        dscores = backend.matmul(dout1, v1T[:, :, keys])  # (b, r, D_v + 1) x (b, D_v + 1, K) -> (b, r, K)
+        used = weights
+        if core.dropout:
+            dropped = core.dropped(tile, weights)
+            dscores *= dropped
+            dscores -= delta
+            used = weights * dropped
+        dscores *= weights
+        core.add_mask_gradient(tile, dscores, outgoing.dmask)
+        if tanh is not None:
+            dscores *= 1 - tanh * tanh
+        tile_dq = backend.matmul(dscores, k[:, keys, :])  # (b, r, K) x (b, K, D) -> (b, r, D)
+        if dq is None:
+            dq = tile_dq
+        else:
+            dq += tile_dq
+        core.add(outgoing.dk[share][block.entries, ...], keys, first, xp.matrix_transpose(dscores), q)
+        first_value = first and outgoing.dv is not outgoing.dk
+        core.add(outgoing.dv[share][block.entries, ...], keys, first_value, xp.matrix_transpose(used), dout)
+        first = False
+    outgoing.dq[place] = dq if core.scale == 1 else dq * core.scale
+
+
+def _transposed(core: Core, x: Array, *, ones: bool) -> Array:
+    """x (b, T, D) -> (b, D, T) or, with a row of ones, (b, D + 1, T), in the order in which BLAS reads it fastest."""
+    b, T, D = x.shape
+    room = core.backend.empty((b, D + ones, T), like=x)
+    room[:, :D, :] = core.backend.xp.matrix_transpose(x)
+    room[:, D:, :] = 1
+    return room
+
+
+def _finite(xp: Any, top: Array) -> Array:
+    return xp.where(top == -xp.inf, xp.zeros_like(top), top)
