@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from ._recurrent import RecurrentSteps
+
 Array = Any
 DType = Any
 
 
-class Backend:
+class Backend(RecurrentSteps):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -136,6 +138,29 @@ class Backend:
         dweights -= self.xp.sum(weights * dweights, axis=-1, keepdims=True)
         dweights *= weights
         return dweights
+
+    def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
+        """One step of Adam, in place: moves the means m and v, then `param` by ``lr * m / (sqrt(v) + 1e-7)``.
+
+        A CPU wants it in pieces that stay in its cache, CUDA as one kernel.
+        """
+        xp = self.xp
+        change = grad - m
+        change *= 1 - beta1
+        m += change
+        change = grad * grad
+        change -= v
+        change *= 1 - beta2
+        v += change
+        step = xp.sqrt(v)
+        step += 1e-7
+        change = m / step
+        change *= lr
+        param -= change
+
+    def sum_of_squares(self, array: Array) -> Array:
+        """The sum of the squares of all values (); no library has it, and each has a product that is one."""
+        return self.xp.sum(array * array)
 
     def apply(self, function: Callable[..., Array], array: Array) -> Array:
         """``array[...] = function(array)`` for an element-wise function; the standard has no ``out``."""

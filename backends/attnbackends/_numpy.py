@@ -33,6 +33,10 @@ PRODUCT_FLOPS = 8_000_000
 """What a piece of a matrix product must amount to before it is worth a thread: about 0.1 ms of one core."""
 
 
+TINY_FLOPS = 2 * 9216
+"""A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
+
+
 def split(count: int, pieces: int) -> list[slice]:
     """``range(count)`` in `pieces` slices of about equal length."""
     edges = [count * i // pieces for i in range(pieces + 1)]
@@ -67,11 +71,21 @@ class NumpyBackend(UfuncBackend):
         flat = (ids[:, None] * width + np.arange(width)).reshape(-1)
         np.add.at(target.reshape(-1), flat, values.reshape(-1))
 
+    def sum_of_squares(self, array: Array) -> Array:
+        # Products of pieces, so that neither their number nor their order follows the number of threads.
+        flat = array.reshape(-1, order="A") if array.flags.forc else array.reshape(-1)
+        pieces = split(flat.size, max(1, ceil(flat.nbytes / PIECE_BYTES)))
+        sums = np.empty(len(pieces), dtype=array.dtype)
+        self.map(lambda i: np.vecdot(flat[pieces[i]], flat[pieces[i]], out=sums[i : i + 1][0, ...]), range(len(pieces)))
+        return np.sum(sums)
+
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if self.workers.busy:
+            return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:
             shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
             out = np.empty(shape, dtype=np.result_type(a, b))
-        if self.workers.busy:
+        if 2 * out.size * a.shape[-1] < TINY_FLOPS:
             return np.matmul(a, b, out=out)
         self.map(lambda part: np.matmul(part[0], part[1], out=part[2]), self._product_pieces(a, b, out))
         return out

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from . import functional, layers
     from .gradcheck import GradientError, gradcheck
     from .layers import (
+        GRU,
         LSTM,
+        RNN,
         Affine,
         Attention,
         AttentionWeight,
@@ -25,16 +27,21 @@ if TYPE_CHECKING:
         SoftmaxWithLoss,
         TimeAffine,
         TimeAttention,
+        TimeBiLSTM,
         TimeDropout,
         TimeEmbedding,
+        TimeGRU,
         TimeLSTM,
+        TimeRNN,
         TimeSoftmaxWithLoss,
         WeightSum,
     )
 
 __version__ = "0.1.0"
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Affine",
     "Attention",
     "AttentionWeight",
@@ -46,9 +53,12 @@ __all__ = [
     "SoftmaxWithLoss",
     "TimeAffine",
     "TimeAttention",
+    "TimeBiLSTM",
     "TimeDropout",
     "TimeEmbedding",
+    "TimeGRU",
     "TimeLSTM",
+    "TimeRNN",
     "TimeSoftmaxWithLoss",
     "WeightSum",
     "functional",

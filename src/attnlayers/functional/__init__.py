@@ -10,7 +10,9 @@ from .attention import (
 from .cross_entropy import cross_entropy, cross_entropy_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
+from .gru import gru, gru_backward
 from .recurrent import lstm, lstm_backward
+from .rnn import rnn, rnn_backward
 from .softmax import softmax, softmax_backward
 from .weighted_sum import weighted_sum, weighted_sum_backward
 
@@ -27,8 +29,12 @@ __all__ = [
     "dropout_backward",
     "embedding",
     "embedding_backward",
+    "gru",
+    "gru_backward",
     "lstm",
     "lstm_backward",
+    "rnn",
+    "rnn_backward",
     "softmax",
     "softmax_backward",
     "weighted_sum",

@@ -5,11 +5,13 @@ from .affine import Affine, TimeAffine
 from .attention import Attention, AttentionWeight, TimeAttention, WeightSum
 from .dropout import Dropout, TimeDropout
 from .embedding import Embedding, TimeEmbedding
-from .recurrent import LSTM, TimeLSTM
+from .recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
 from .softmax import Softmax, SoftmaxWithLoss, TimeSoftmaxWithLoss
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Affine",
     "Attention",
     "AttentionWeight",
@@ -20,9 +22,12 @@ __all__ = [
     "SoftmaxWithLoss",
     "TimeAffine",
     "TimeAttention",
+    "TimeBiLSTM",
     "TimeDropout",
     "TimeEmbedding",
+    "TimeGRU",
     "TimeLSTM",
+    "TimeRNN",
     "TimeSoftmaxWithLoss",
     "WeightSum",
 ]

@@ -1,4 +1,7 @@
-"""Long short-term memory, one step or all steps at once."""
+"""Recurrent networks, one step or all steps at once."""
+
+from collections.abc import Callable
+from typing import Any
 
 from attnbackends import Array
 
@@ -7,15 +10,161 @@ from ..functional._check import check
 from ._base import Layer
 
 
-class _LSTMWeights(Layer):
+class _Weights(Layer):
     names = ("Wx", "Wh", "b")
+    gates = 1
 
     def __init__(self, Wx: Array, Wh: Array, b: Array) -> None:
-        check(Wx=(Wx, "D 4H"), Wh=(Wh, "H 4H"), b=(b, "4H"))
+        width = f"{self.gates}H" if self.gates > 1 else "H"
+        check(Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width))
         super().__init__(Wx, Wh, b)
 
 
-class LSTM(_LSTMWeights):
+class _OneStep(_Weights):
+    """A step of a network whose only state is h."""
+
+    _pair: tuple[Callable[..., Any], Callable[..., Any]]
+
+    def forward(self, x: Array, h_prev: Array) -> Array:
+        """x (N, D), h_prev (N, H) -> h_next (N, H)."""
+        check(x=(x, "N D"), h_prev=(h_prev, "N H"))
+        _, h_next, self._saved = self._pair[0](x[:, None, :], *self.params, h=h_prev)
+        return h_next
+
+    def backward(self, dh_next: Array) -> tuple[Array, Array]:
+        """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
+        saved = self.saved()
+        check(dh_next=(dh_next, "N H"))
+        dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
+        self.write_grads(*gradients)
+        return dx[:, 0, :], dh_prev
+
+
+class _AllSteps(_Weights):
+    """All steps of a network whose only state is h."""
+
+    _pair: tuple[Callable[..., Any], Callable[..., Any]]
+
+    def __init__(self, Wx: Array, Wh: Array, b: Array, stateful: bool = False) -> None:
+        super().__init__(Wx, Wh, b)
+        self.stateful = stateful
+        self.h: Array | None = None
+        self.dh: Array | None = None
+
+    def forward(self, xs: Array, mask: Array | None = None) -> Array:
+        """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
+        h = self.h if self.stateful else None
+        hs, self.h, self._saved = self._pair[0](xs, *self.params, h=h, mask=mask)
+        return hs
+
+    def backward(self, dhs: Array) -> Array:
+        """dhs (N, T, H) -> dxs (N, T, D)."""
+        dxs, *gradients, self.dh = self._pair[1](self.saved(), dhs)
+        self.write_grads(*gradients)
+        return dxs
+
+    def set_state(self, h: Array | None) -> None:
+        """Begin the next forward from h (N, H); needs `stateful`."""
+        if h is not None:
+            check(h=(h, "N H"))
+        self.h = h
+
+    def reset_state(self) -> None:
+        """Begin the next forward from zeros."""
+        self.h = None
+
+
+class RNN(_OneStep):
+    """One step of ``tanh(x @ Wx + h @ Wh + b)``.
+
+    Parameters
+    ----------
+    Wx : array (D, H)
+    Wh : array (H, H)
+    b : array (H,)
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 5.3.1.
+    """
+
+    _pair = (F.rnn, F.rnn_backward)
+
+
+class TimeRNN(_AllSteps):
+    """The plain recurrent network over T steps.
+
+    Parameters
+    ----------
+    Wx : array (D, H)
+    Wh : array (H, H)
+    b : array (H,)
+    stateful : bool
+        Start each forward from the state in which the last one ended.
+
+    Attributes
+    ----------
+    h : array (N, H) or None
+        State after the last forward.
+    dh : array (N, H) or None
+        Gradient of the state before the first step, from the last backward.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 5.3.2.
+    """
+
+    _pair = (F.rnn, F.rnn_backward)
+
+
+class GRU(_OneStep):
+    """One step of the gated recurrent unit.
+
+    Parameters
+    ----------
+    Wx : array (D, 3H)
+        Columns in the order update gate, reset gate, new memory.
+    Wh : array (H, 3H)
+    b : array (3H,)
+
+    References
+    ----------
+    Deep Learning from Scratch 2, appendix C.
+    """
+
+    gates = 3
+    _pair = (F.gru, F.gru_backward)
+
+
+class TimeGRU(_AllSteps):
+    """Gated recurrent unit over T steps.
+
+    Parameters
+    ----------
+    Wx : array (D, 3H)
+        Columns in the order update gate, reset gate, new memory.
+    Wh : array (H, 3H)
+    b : array (3H,)
+    stateful : bool
+        Start each forward from the state in which the last one ended.
+
+    Attributes
+    ----------
+    h : array (N, H) or None
+        State after the last forward.
+    dh : array (N, H) or None
+        Gradient of the state before the first step, from the last backward.
+
+    References
+    ----------
+    Deep Learning from Scratch 2, appendix C.
+    """
+
+    gates = 3
+    _pair = (F.gru, F.gru_backward)
+
+
+class LSTM(_Weights):
     """One step of long short-term memory.
 
     Parameters
@@ -29,6 +178,8 @@ class LSTM(_LSTMWeights):
     ----------
     Deep Learning from Scratch 2, section 6.3.
     """
+
+    gates = 4
 
     def forward(self, x: Array, h_prev: Array, c_prev: Array) -> tuple[Array, Array]:
         """x (N, D), h_prev (N, H), c_prev (N, H) -> h_next (N, H), c_next (N, H)."""
@@ -45,7 +196,7 @@ class LSTM(_LSTMWeights):
         return dx[:, 0, :], dh_prev, dc_prev
 
 
-class TimeLSTM(_LSTMWeights):
+class TimeLSTM(_Weights):
     """Long short-term memory over T steps.
 
     Parameters
@@ -68,6 +219,8 @@ class TimeLSTM(_LSTMWeights):
     ----------
     Deep Learning from Scratch 2, section 6.3.1.
     """
+
+    gates = 4
 
     def __init__(self, Wx: Array, Wh: Array, b: Array, stateful: bool = False) -> None:
         super().__init__(Wx, Wh, b)
@@ -96,3 +249,62 @@ class TimeLSTM(_LSTMWeights):
     def reset_state(self) -> None:
         """Begin the next forward from zeros."""
         self.h, self.c = None, None
+
+
+class TimeBiLSTM(Layer):
+    """Two LSTMs over T steps, one of which reads from the last step to the first.
+
+    Parameters
+    ----------
+    Wx1, Wx2 : array (D, 4H)
+        Of the one that reads forwards and of the other; columns as in `TimeLSTM`.
+    Wh1, Wh2 : array (H, 4H)
+    b1, b2 : array (4H,)
+    stateful : bool
+        Start each forward from the states in which the last one ended.
+
+    Attributes
+    ----------
+    forward_lstm, backward_lstm : TimeLSTM
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 8.3.1.
+    """
+
+    names = ("Wx1", "Wh1", "b1", "Wx2", "Wh2", "b2")
+
+    def __init__(
+        self, Wx1: Array, Wh1: Array, b1: Array, Wx2: Array, Wh2: Array, b2: Array, stateful: bool = False
+    ) -> None:
+        super().__init__()
+        self.forward_lstm = TimeLSTM(Wx1, Wh1, b1, stateful)
+        self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
+        self.params = self.forward_lstm.params + self.backward_lstm.params
+        self.grads = self.forward_lstm.grads + self.backward_lstm.grads
+
+    def forward(self, xs: Array) -> Array:
+        """xs (N, T, D) -> hs (N, T, 2H), those of the reader from the end behind the others."""
+        xp = check(xs=(xs, "N T D")).xp
+        there = self.forward_lstm.forward(xs)
+        back = self.backward_lstm.forward(xp.flip(xs, axis=1))
+        self._saved = (there.shape[2],)
+        return xp.concat((there, xp.flip(back, axis=1)), axis=2)
+
+    def backward(self, dhs: Array) -> Array:
+        """dhs (N, T, 2H) -> dxs (N, T, D)."""
+        (H,) = self.saved()
+        xp = check(dhs=(dhs, "N T 2H")).xp
+        dxs = self.forward_lstm.backward(dhs[:, :, :H])
+        dxs += xp.flip(self.backward_lstm.backward(xp.flip(dhs[:, :, H:], axis=1)), axis=1)
+        return dxs
+
+    def set_state(self, h: Array, c: Array | None = None) -> None:
+        """Begin the next forward of both from h (N, H) and c (N, H), zeros if left out; needs `stateful`."""
+        for lstm in (self.forward_lstm, self.backward_lstm):
+            lstm.set_state(h, c)
+
+    def reset_state(self) -> None:
+        """Begin the next forward of both from zeros."""
+        for lstm in (self.forward_lstm, self.backward_lstm):
+            lstm.reset_state()

@@ -1,9 +1,13 @@
 """Optimizers, the trainer and the run folder it keeps."""
 
-from .files import RunError
-from .optimizers import SGD, AdaGrad, Adam, Momentum, Optimizer, clip_grads
-from .run import Checkpoint, RunFolder, Settings
-from .trainer import Progress, Trainer
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .files import RunError
+    from .optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
+    from .run import Checkpoint, RunFolder, Settings
+    from .trainer import Progress, Trainer
 
 __all__ = [
     "SGD",
@@ -11,11 +15,29 @@ __all__ = [
     "Adam",
     "Checkpoint",
     "Momentum",
+    "Nesterov",
     "Optimizer",
     "Progress",
+    "RMSprop",
     "RunError",
     "RunFolder",
     "Settings",
     "Trainer",
     "clip_grads",
 ]
+
+_HOMES = {"RunError": "files"} | dict.fromkeys(("Checkpoint", "RunFolder", "Settings"), "run")
+_HOMES |= dict.fromkeys(("Progress", "Trainer"), "trainer")
+
+
+def __getattr__(name: str) -> Any:
+    """Load at the first use: optimizers need nothing that a run folder needs."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES.get(name, 'optimizers')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod, sqrt
-from typing import Any
 
 import numpy as np
 
-from attnbackends import Array, backend_of
+from attnbackends import Array, Backend, backend_of
+
+SMALL_BYTES = 128 * 1024
+"""What an update must touch in all to be worth waking other threads."""
 
 
 def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
@@ -23,13 +25,15 @@ def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     norm : array ()
         Before clipping, on the device.
     """
-    xp = backend_of(*grads).xp
-    total = sum(xp.sum(grad * grad) for grad in grads)
+    backend = backend_of(*grads)
+    xp = backend.xp
+    total = sum(backend.sum_of_squares(grad) for grad in grads)
     norm = xp.sqrt(total)
     rate = max_norm / (norm + 1e-6)
     rate = xp.where(rate < 1, rate, xp.ones_like(rate))
-    for grad in grads:
-        grad *= rate
+    if not backend.reading_is_free or float(rate) < 1:
+        for grad in grads:
+            grad *= rate
     return norm
 
 
@@ -65,16 +69,22 @@ class Optimizer:
 
         def piece(part: tuple[int, slice]) -> None:
             i, rows = part
-            self._change(backend.xp, *(array[rows, ...] for array in arrays[i]))
+            self._change(backend, *(array[rows, ...] for array in arrays[i]))
 
         pieces = []
+        total = 0
         for i, param in enumerate(params):
             row_bytes = prod(param.shape[1:]) * backend.xp.finfo(param.dtype).bits // 8
             touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
             pieces += [(i, rows) for rows in backend.chunks(param.shape[0], touched)]
-        backend.map(piece, pieces)
+            total += param.shape[0] * touched
+        if total < SMALL_BYTES:
+            for part in pieces:
+                piece(part)
+        else:
+            backend.map(piece, pieces)
 
-    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         raise TypeError(f"{type(self).__name__} has no rule")
 
     def state(self) -> dict[str, np.ndarray]:
@@ -99,7 +109,7 @@ class SGD(Optimizer):
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
 
-    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         param -= self.lr * grad
 
 
@@ -112,11 +122,37 @@ class Momentum(Optimizer):
         super().__init__(lr)
         self.momentum = momentum
 
-    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         (v,) = memory
         v *= self.momentum
         v -= self.lr * grad
         param += v
+
+
+class Nesterov(Optimizer):
+    """Momentum that looks ahead: the gradient counts as if it were taken where the momentum leads.
+
+    ``v = momentum * v - lr * grad; param += momentum**2 * v - (1 + momentum) * lr * grad``
+
+    References
+    ----------
+    Bengio, Boulanger-Lewandowski and Pascanu, "Advances in Optimizing Recurrent Networks", 2012; in the book's form.
+    """
+
+    slots = ("v",)
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9) -> None:
+        super().__init__(lr)
+        self.momentum = momentum
+
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
+        (v,) = memory
+        step = self.lr * grad
+        v *= self.momentum
+        v -= step
+        param += self.momentum**2 * v
+        step *= 1 + self.momentum
+        param -= step
 
 
 class AdaGrad(Optimizer):
@@ -132,10 +168,33 @@ class AdaGrad(Optimizer):
     def __init__(self, lr: float = 0.01) -> None:
         super().__init__(lr)
 
-    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         (h,) = memory
         h += grad * grad
-        step = xp.sqrt(h)
+        step = backend.xp.sqrt(h)
+        step += 1e-7
+        param -= self.lr * grad / step
+
+
+class RMSprop(Optimizer):
+    """``h`` is a moving mean of ``grad**2``; ``param -= lr * grad / sqrt(h)``.
+
+    References
+    ----------
+    Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012.
+    """
+
+    slots = ("h",)
+
+    def __init__(self, lr: float = 0.01, decay_rate: float = 0.99) -> None:
+        super().__init__(lr)
+        self.decay_rate = decay_rate
+
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
+        (h,) = memory
+        h *= self.decay_rate
+        h += (1 - self.decay_rate) * grad * grad
+        step = backend.xp.sqrt(h)
         step += 1e-7
         param -= self.lr * grad / step
 
@@ -155,18 +214,7 @@ class Adam(Optimizer):
         self.beta1 = beta1
         self.beta2 = beta2
 
-    def _change(self, xp: Any, param: Array, grad: Array, *memory: Array) -> None:
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         m, v = memory
         lr = self.lr * sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
-        change = grad - m
-        change *= 1 - self.beta1
-        m += change
-        change = grad * grad
-        change -= v
-        change *= 1 - self.beta2
-        v += change
-        step = xp.sqrt(v)
-        step += 1e-7
-        change = m / step
-        change *= lr
-        param -= change
+        backend.adam_step(param, grad, m, v, lr, self.beta1, self.beta2)

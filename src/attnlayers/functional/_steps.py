@@ -1,0 +1,142 @@
+"""What all recurrent networks share: one product for the inputs of all steps before them, one after them.
+
+Entries of a batch do not meet until the gradients of the weights are summed: pieces of the batch run through
+all steps side by side. Inside, arrays are time first, so that a step is one block of memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attnbackends import Array, Backend
+
+from ._check import check
+from ._dtypes import wide, widen
+
+PIECE_ROWS = 64
+"""Fewer rows would waste the packing of the weights in each product."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The arrays of one pass; T is first, all in the dtype to compute in."""
+
+    backend: Backend
+    dtype: object  # of the arguments
+    x: Array  # (T, N, D)
+    Wx: Array  # (D, KH), K gates side by side
+    Wh: Array  # (H, KH)
+    b: Array  # (KH,)
+    mask: Array | None  # (T, N, 1)
+    gates: Array  # (T, N, KH): what the inputs add, then whatever the network makes of it
+    h: Array  # (T + 1, N, H), the initial state first
+
+    def room(self, *shape: int) -> Array:
+        """An array for further results, in the dtype to compute in."""
+        return self.backend.empty(shape, like=self.gates)
+
+    def states(self, first: Array | None) -> Array:
+        """Room for (T + 1, N, H), with the initial state, zeros if it is None, in its place."""
+        return _states(self.backend, self.gates, self.h.shape, first)
+
+    def run(self, piece: Callable[[slice], None]) -> None:
+        """Call `piece` with slices of the batch."""
+        N, width = self.gates.shape[1:]
+        bits = self.backend.xp.finfo(self.gates.dtype).bits
+        pieces = self.backend.chunks(N, 2 * width * bits // 8, at_least=PIECE_ROWS)
+        if len(pieces) == 1 and N * width * self.h.shape[2] > 2**22:
+            piece(pieces[0])  # too few rows to share out: each product is
+        else:
+            self.backend.map(piece, pieces)
+
+    def transposed(self, W: Array) -> Array:
+        """W (H, K) -> (K, H), in an order that a product of few rows needs not rearrange at every step."""
+        transposed = self.backend.xp.matrix_transpose(W)
+        if self.gates.shape[1] < 8:
+            return transposed
+        own = self.room(W.shape[1], W.shape[0])
+        own[...] = transposed
+        return own
+
+    def outputs(self) -> Array:
+        """hs (N, T, H) of the caller's dtype, an array of its own."""
+        xp = self.backend.xp
+        return xp.astype(xp.permute_dims(self.h[1:, ...], (1, 0, 2)), self.dtype, copy=True)
+
+    def last(self, states: Array) -> Array:
+        """The state after the last step (N, H)."""
+        return self.backend.xp.astype(states[-1, ...], self.dtype, copy=True)
+
+    def keep(self, t: int, n: slice, new: Array, old: Array) -> Array:
+        """`new` where step t counts, else `old`."""
+        return new if self.mask is None else self.backend.xp.where(self.mask[t, n, ...], new, old)
+
+    def check_gradients(self, dhs: Array, **last: Array | None) -> None:
+        """Hold the gradients of the output and of the last states against the shape of the output."""
+        check(dhs=(dhs, "N T H"), **{name: (array, "N H") for name, array in last.items()})
+        T, N, _ = self.gates.shape
+        if tuple(dhs.shape) != (N, T, self.h.shape[2]):
+            wanted = (N, T, self.h.shape[2])
+            raise ValueError(f"`dhs` must have the shape of the output, {wanted}, got {tuple(dhs.shape)}")
+
+    def carried(self, last: Array | None) -> Array:
+        """Room for the gradient (N, H) that goes from step to step, with that of the last state to begin with."""
+        carried = self.room(*self.h.shape[1:])
+        carried[...] = 0 if last is None else widen(self.backend, last)
+        return carried
+
+    def through_inputs(self, da: Array) -> tuple[Array, Array, Array]:
+        """From da (T, N, KH), the gradient of all sums that the gates were given, to dx, dWx and db."""
+        backend, xp = self.backend, self.backend.xp
+        T, N, D = self.x.shape
+        flat = xp.reshape(da, (T * N, da.shape[2]))
+        dx = backend.matmul(flat, xp.matrix_transpose(self.Wx))  # (T N, KH) x (KH, D) -> (T N, D)
+        dWx = backend.matmul(xp.matrix_transpose(xp.reshape(self.x, (T * N, D))), flat)  # -> (D, KH)
+        ones = xp.ones_like(flat[:, :1])
+        db = backend.matmul(xp.matrix_transpose(ones), flat)[0, :]  # (1, T N) x (T N, KH), faster than a sum
+        return xp.permute_dims(xp.reshape(dx, (T, N, D)), (1, 0, 2)), dWx, db
+
+    def through_states(self, da: Array, h: Array) -> Array:
+        """From da (T, N, KH) and the states h (T, N, H) that were multiplied to the gradient of their weights."""
+        xp = self.backend.xp
+        T, N, width = da.shape
+        flat_h = xp.reshape(h, (T * N, h.shape[2]))
+        return self.backend.matmul(xp.matrix_transpose(flat_h), xp.reshape(da, (T * N, width)))  # -> (H, KH)
+
+    def narrow(self, *gradients: Array) -> tuple[Array, ...]:
+        """In the dtype of the arguments."""
+        return tuple(self.backend.xp.astype(gradient, self.dtype, copy=False) for gradient in gradients)
+
+
+def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | None, **states: Array | None) -> Steps:
+    """Check the arguments of a network of `count` gates, and multiply all inputs.
+
+    The first of `states` is `h`; all are (N, H) or None.
+    """
+    width = f"{count}H" if count > 1 else "H"
+    backend = check(
+        x=(x, "N T D"), Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width), mask=(mask, "N T: bool"),
+        **{name: (state, "N H") for name, state in states.items()},
+    )  # fmt: skip
+    xp = backend.xp
+    N, T, D = x.shape
+    H = Wh.shape[0]
+    if Wh.shape[1] != count * H:
+        raise ValueError(
+            f"`Wh` must have shape (H, {width}), {count} gate{'s' * (count > 1)} side by side, got {tuple(Wh.shape)}"
+        )
+    time_mask = None if mask is None else xp.permute_dims(mask, (1, 0))[..., None]
+    time_x = widen(backend, xp.permute_dims(x, (1, 0, 2)))
+    if time_mask is not None:
+        time_x = xp.where(time_mask, time_x, xp.zeros_like(time_x[:1, :1, :1]))
+    flat_x = xp.reshape(time_x, (T * N, D))
+    wide_Wx, wide_Wh, wide_b = (widen(backend, weight) for weight in (Wx, Wh, b))
+    gates = xp.reshape(backend.matmul(flat_x, wide_Wx), (T, N, count * H))  # (T N, D) x (D, KH)
+    h = _states(backend, gates, (T + 1, N, H), states["h"])
+    own_x = xp.reshape(flat_x, (T, N, D))
+    return Steps(backend, x.dtype, own_x, wide_Wx, wide_Wh, wide_b, time_mask, gates, h)
+
+
+def _states(backend: Backend, like: Array, shape: tuple[int, ...], first: Array | None) -> Array:
+    states = backend.empty(shape, like=like, dtype=wide(backend, like.dtype))
+    states[0, ...] = 0 if first is None else widen(backend, first)
+    return states

@@ -1,0 +1,83 @@
+"""The plain recurrent network over whole sequences."""
+
+from dataclasses import dataclass
+
+from attnbackends import Array
+
+from ._steps import Steps, begin
+
+
+@dataclass(frozen=True)
+class SavedRNN:
+    """What `rnn_backward` needs."""
+
+    steps: Steps
+
+
+def rnn(
+    x: Array, Wx: Array, Wh: Array, b: Array, *, h: Array | None = None, mask: Array | None = None
+) -> tuple[Array, Array, SavedRNN]:
+    """``h = tanh(x @ Wx + h @ Wh + b)`` over T steps.
+
+    Parameters
+    ----------
+    x : array (N, T, D)
+    Wx : array (D, H)
+    Wh : array (H, H)
+    b : array (H,)
+    h : array (N, H), optional
+        State before the first step; zeros if left out.
+    mask : boolean array (N, T), optional
+        Where False, the step is skipped: the state goes through unchanged.
+
+    Returns
+    -------
+    hs : array (N, T, H)
+        State after each step.
+    h : array (N, H)
+        After the last step.
+    saved : SavedRNN
+
+    References
+    ----------
+    Deep Learning from Scratch 2, section 5.3.
+    """
+    steps = begin(1, x, Wx, Wh, b, mask, h=h)
+    backend, hs = steps.backend, steps.h
+
+    def piece(n: slice) -> None:
+        for t in range(steps.gates.shape[0]):
+            a = steps.gates[t, n, ...]
+            a += backend.matmul(hs[t, n, ...], steps.Wh)  # (n, H) x (H, H) -> (n, H)
+            a += steps.b
+            hs[t + 1, n, ...] = steps.keep(t, n, backend.xp.tanh(a), hs[t, n, ...])
+
+    steps.run(piece)
+    return steps.outputs(), steps.last(hs), SavedRNN(steps)
+
+
+def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of `rnn`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state."""
+    steps = saved.steps
+    backend, xp = steps.backend, steps.backend.xp
+    steps.check_gradients(dhs, dh=dh)
+    T, N, H = steps.gates.shape
+    da, carried = steps.room(T, N, H), steps.carried(dh)
+    Wh_T = steps.transposed(steps.Wh)
+
+    def piece(n: slice) -> None:
+        d_h = carried[n, ...]
+        for t in reversed(range(T)):
+            h, d_a = steps.h[t + 1, n, ...], da[t, n, ...]
+            d_h += xp.astype(dhs[n, t, ...], d_h.dtype, copy=False)
+            d_a[...] = d_h - d_h * h * h
+            if steps.mask is not None:
+                d_a *= xp.astype(steps.mask[t, n, ...], d_a.dtype)
+            d_h = steps.keep(t, n, backend.matmul(d_a, Wh_T), d_h)  # (n, H) x (H, H) -> (n, H)
+        carried[n, ...] = d_h
+
+    steps.run(piece)
+    dx, dWx, db = steps.through_inputs(da)
+    dWh = steps.through_states(da, steps.h[:T, ...])
+    dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)
+    return dx, dWx, dWh, db, carried
