@@ -58,6 +58,15 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     return backend
 
 
+def check_gradient(name: str, gradient: Array, *, like: Array) -> None:
+    """Hold an incoming gradient against the array that it belongs to: library, device, dtype and shape."""
+    check(**{"the output": (like, "*"), name: (gradient, "*")})
+    if tuple(gradient.shape) != tuple(like.shape):
+        raise ValueError(
+            f"`{name}` must have the shape of the output, {tuple(like.shape)}, got {tuple(gradient.shape)}"
+        )
+
+
 @cache
 def _parse(spec: str) -> tuple[tuple[str, ...], str]:
     """``"... T H: int"`` -> (("...", "T", "H"), "int")."""

@@ -16,16 +16,17 @@ class SavedAffine:
     backend: Backend
     x: Array
     W: Array
+    biased: bool
 
 
-def affine(x: Array, W: Array, b: Array) -> tuple[Array, SavedAffine]:
+def affine(x: Array, W: Array, b: Array | None = None) -> tuple[Array, SavedAffine]:
     """``x @ W + b`` over the last axis.
 
     Parameters
     ----------
     x : array (..., D)
     W : array (D, H)
-    b : array (H,)
+    b : array (H,), optional
 
     Returns
     -------
@@ -35,13 +36,14 @@ def affine(x: Array, W: Array, b: Array) -> tuple[Array, SavedAffine]:
     backend = check(x=(x, "* D"), W=(W, "D H"), b=(b, "H"))
     rows = widen(backend, _rows(backend, x))
     out = backend.matmul(rows, widen(backend, W))  # (M, D) x (D, H) -> (M, H)
-    out += widen(backend, b)
+    if b is not None:
+        out += widen(backend, b)
     out = backend.xp.astype(out, x.dtype, copy=False)
-    return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W)
+    return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W, b is not None)
 
 
-def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, Array, Array]:
-    """Gradients of `affine`: dout (..., H) -> dx (..., D), dW (D, H), db (H,)."""
+def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
+    """Gradients of `affine`: dout (..., H) -> dx (..., D), dW (D, H), and db (H,) if there was a bias."""
     backend, x, W = saved.backend, saved.x, saved.W
     xp = backend.xp
     check(x=(x, "... D"), W=(W, "D H"), dout=(dout, "... H"))
@@ -49,9 +51,9 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, Array, Arra
     drows = widen(backend, _rows(backend, dout))
     dx = backend.matmul(drows, xp.matrix_transpose(wide_W))  # (M, H) x (H, D) -> (M, D)
     dW = backend.matmul(xp.matrix_transpose(rows), drows)  # (D, M) x (M, H) -> (D, H)
-    db = xp.sum(drows, axis=0)
-    dx, dW, db = (xp.astype(gradient, x.dtype, copy=False) for gradient in (dx, dW, db))
-    return xp.reshape(dx, x.shape), dW, db
+    further = (dW, xp.sum(drows, axis=0)) if saved.biased else (dW,)
+    dx, *gradients = (xp.astype(gradient, x.dtype, copy=False) for gradient in (dx, *further))
+    return xp.reshape(dx, x.shape), *gradients
 
 
 def _rows(backend: Backend, x: Array) -> Array:

@@ -13,14 +13,18 @@ class Affine(Layer):
     Parameters
     ----------
     W : array (D, H)
-    b : array (H,)
+    b : array (H,), optional
     """
 
-    names = ("W", "b")
+    names: tuple[str, ...] = ("W", "b")
 
-    def __init__(self, W: Array, b: Array) -> None:
+    def __init__(self, W: Array, b: Array | None = None) -> None:
         check(W=(W, "D H"), b=(b, "H"))
-        super().__init__(W, b)
+        if b is None:
+            self.names = ("W",)
+            super().__init__(W)
+        else:
+            super().__init__(W, b)
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., H)."""

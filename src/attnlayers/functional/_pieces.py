@@ -1,0 +1,50 @@
+"""Work over rows, or over single numbers, in pieces that stay in a core's cache."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+from attnbackends import Array, Backend
+
+from ._dtypes import wide, widen
+
+
+def over_rows(
+    backend: Backend, function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], outs: tuple[Array, ...]
+) -> None:
+    """Write what `function` returns for pieces of some rows.
+
+    Parameters
+    ----------
+    backend : Backend
+    function : callable
+        Takes a piece of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
+    arrays, outs : tuples of arrays (M, ·)
+    """
+    rows = arrays[0].shape[0]
+    touched = 2 * sum(prod(array.shape[1:]) for array in (*arrays, *outs)) * backend.xp.finfo(outs[0].dtype).bits // 8
+
+    def piece(m: slice) -> None:
+        results = function(*(widen(backend, array[m, ...]) for array in arrays))
+        for out, result in zip(outs, results, strict=True):
+            out[m, ...] = backend.xp.astype(result, out.dtype, copy=False)
+
+    backend.map(piece, backend.chunks(rows, touched))
+
+
+def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, count: int = 1) -> tuple[Array, ...]:
+    """`count` results of an element-wise function of arrays of one shape, each in the dtype of the first."""
+    flat = tuple(backend.xp.reshape(array, (-1,)) for array in arrays)
+    outs = tuple(backend.empty(flat[0].shape, like=arrays[0]) for _ in range(count))
+    over_rows(backend, function, flat, outs)
+    return tuple(backend.xp.reshape(out, arrays[0].shape) for out in outs)
+
+
+def flat_rows(backend: Backend, x: Array) -> Array:
+    """(..., D) -> (M, D)."""
+    return backend.xp.reshape(x, (prod(x.shape[:-1]), x.shape[-1]))
+
+
+def wide_empty(backend: Backend, shape: tuple[int, ...], like: Array) -> Array:
+    """Room for numbers in the dtype to compute in."""
+    return backend.empty(shape, like=like, dtype=wide(backend, like.dtype))

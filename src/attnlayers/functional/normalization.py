@@ -1,0 +1,135 @@
+"""Normalisation over the last axis."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from attnbackends import Array, Backend
+
+from ._check import check, check_gradient
+from ._dtypes import widen
+from ._pieces import flat_rows, over_rows, wide_empty
+
+
+@dataclass(frozen=True)
+class SavedNorm:
+    """What `layer_norm_backward` and `rms_norm_backward` need."""
+
+    backend: Backend
+    x: Array
+    gain: Array
+    normal: Array  # (M, D), x normalised, in the dtype to compute in
+    inverse: Array  # (M, 1), 1 / standard deviation
+    centred: bool
+
+
+def layer_norm(x: Array, gain: Array, bias: Array, *, epsilon: float = 1e-5) -> tuple[Array, SavedNorm]:
+    """``(x - mean) / sqrt(variance + epsilon) * gain + bias`` over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    gain, bias : array (D,)
+    epsilon : float
+
+    Returns
+    -------
+    out : array (..., D)
+    saved : SavedNorm
+
+    References
+    ----------
+    Ba, Kiros and Hinton, "Layer Normalization", 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer_norm(np.array([1.0, 3.0]), np.ones(2), np.zeros(2), epsilon=0.0)[0]
+    array([-1.,  1.])
+    """
+    backend = check(x=(x, "* D"), gain=(gain, "D"), bias=(bias, "D"))
+    return _normalize(backend, x, gain, bias, epsilon, centred=True)
+
+
+def layer_norm_backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
+    """Gradients of `layer_norm`: dout (..., D) -> dx (..., D), dgain (D,), dbias (D,)."""
+    dx, dgain, drows = _backward(saved, dout)
+    dbias = saved.backend.xp.sum(drows, axis=0)
+    return dx, dgain, saved.backend.xp.astype(dbias, dout.dtype, copy=False)
+
+
+def rms_norm(x: Array, gain: Array, *, epsilon: float = 1e-6) -> tuple[Array, SavedNorm]:
+    """``x / sqrt(mean(x**2) + epsilon) * gain`` over the last axis.
+
+    Parameters
+    ----------
+    x : array (..., D)
+    gain : array (D,)
+    epsilon : float
+
+    Returns
+    -------
+    out : array (..., D)
+    saved : SavedNorm
+
+    References
+    ----------
+    Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rms_norm(np.array([3.0, -3.0]), np.ones(2), epsilon=0.0)[0]
+    array([ 1., -1.])
+    """
+    backend = check(x=(x, "* D"), gain=(gain, "D"))
+    return _normalize(backend, x, gain, None, epsilon, centred=False)
+
+
+def rms_norm_backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array]:
+    """Gradients of `rms_norm`: dout (..., D) -> dx (..., D), dgain (D,)."""
+    dx, dgain, _ = _backward(saved, dout)
+    return dx, dgain
+
+
+def _normalize(
+    backend: Backend, x: Array, gain: Array, bias: Array | None, epsilon: float, *, centred: bool
+) -> tuple[Array, SavedNorm]:
+    xp = backend.xp
+    rows = flat_rows(backend, x)
+    out = backend.empty(rows.shape, like=x)
+    normal = wide_empty(backend, rows.shape, like=x)
+    inverse = wide_empty(backend, (rows.shape[0], 1), like=x)
+    wide_gain, wide_bias = widen(backend, gain), None if bias is None else widen(backend, bias)
+
+    def piece(x: Array) -> tuple[Array, Array, Array]:
+        x = x - xp.mean(x, axis=-1, keepdims=True) if centred else x
+        scale = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + epsilon)
+        x = x * scale
+        scaled = x * wide_gain
+        return (scaled if wide_bias is None else scaled + wide_bias), x, scale
+
+    over_rows(backend, piece, (rows,), (out, normal, inverse))
+    return xp.reshape(out, x.shape), SavedNorm(backend, x, gain, normal, inverse, centred)
+
+
+def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
+    """dx, dgain and dout as rows (M, D) in the dtype to compute in."""
+    backend, xp = saved.backend, saved.backend.xp
+    check_gradient("dout", dout, like=saved.x)
+    drows: Any = widen(backend, flat_rows(backend, dout))
+    dx = backend.empty(drows.shape, like=dout)
+    gain = widen(backend, saved.gain)
+
+    def piece(d: Array, normal: Array, inverse: Array) -> tuple[Array]:
+        d = d * gain
+        d = d - normal * xp.mean(d * normal, axis=-1, keepdims=True) - _mean(xp, d, saved.centred)
+        return (d * inverse,)
+
+    over_rows(backend, piece, (drows, saved.normal, saved.inverse), (dx,))
+    dgain = xp.astype(xp.sum(drows * saved.normal, axis=0), dout.dtype, copy=False)
+    return xp.reshape(dx, saved.x.shape), dgain, drows
+
+
+def _mean(xp: Any, d: Array, centred: bool) -> Array | float:
+    """The part of the gradient that went through the mean; it is that of d alone, for `normal` has mean 0."""
+    return xp.mean(d, axis=-1, keepdims=True) if centred else 0.0
