@@ -80,6 +80,10 @@ class NumpyBackend(UfuncBackend):
         return np.sum(sums)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        with np.errstate(invalid="ignore"):  # infinity times the 0 of a padded register, depending on the shape
+            return self._matmul(a, b, out)
+
+    def _matmul(self, a: Array, b: Array, out: Array | None) -> Array:
         if self.workers.busy:
             return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:

@@ -121,13 +121,14 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
     N, T, D = x.shape
     H = Wh.shape[0]
     if Wh.shape[1] != count * H:
-        raise ValueError(
-            f"`Wh` must have shape (H, {width}), {count} gate{'s' * (count > 1)} side by side, got {tuple(Wh.shape)}"
-        )
+        side_by_side = {1: "", 3: ", three gates side by side", 4: ", four gates side by side"}[count]
+        raise ValueError(f"`Wh` must have shape (H, {width}){side_by_side}, got {tuple(Wh.shape)}")
     time_mask = None if mask is None else xp.permute_dims(mask, (1, 0))[..., None]
     time_x = widen(backend, xp.permute_dims(x, (1, 0, 2)))
     if time_mask is not None:
-        time_x = xp.where(time_mask, time_x, xp.zeros_like(time_x[:1, :1, :1]))
+        zero = backend.empty((1, 1, 1), like=time_x)
+        zero[...] = 0
+        time_x = xp.where(time_mask, time_x, zero)
     flat_x = xp.reshape(time_x, (T * N, D))
     wide_Wx, wide_Wh, wide_b = (widen(backend, weight) for weight in (Wx, Wh, b))
     gates = xp.reshape(backend.matmul(flat_x, wide_Wx), (T, N, count * H))  # (T N, D) x (D, KH)

@@ -191,7 +191,7 @@ def test_torch_has_the_same_rnn() -> None:
 
 def test_a_wrong_number_of_gates_is_named() -> None:
     Wx, _, b = weights(3)
-    with pytest.raises(ValueError, match=r"`Wh` must have shape \(H, 3H\), 3 gates side by side, got \(5, 33\)"):
+    with pytest.raises(ValueError, match=r"`Wh` must have shape \(H, 3H\), three gates side by side, got \(5, 33\)"):
         attnlayers.TimeGRU(Wx, np.zeros((5, 33)), b).forward(draw(N, T, D))
     layer = attnlayers.TimeRNN(*weights(1))
     layer.forward(draw(N, T, D))
