@@ -1,0 +1,5 @@
+"""Drop-in for the `common` package of "Deep Learning from Scratch 2", and for its `ch08.attention_layer`.
+
+``python -m attnlayers.book ch08/train.py`` runs a script of the book as it is; ``from attnlayers.book.layers
+import *`` and its like serve those who edit. Modules and names are the book's; the maths is the library's.
+"""
