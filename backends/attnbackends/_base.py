@@ -10,8 +10,8 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.metadata import version
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,17 @@ from ._recurrent import RecurrentSteps
 
 Array = Any
 DType = Any
+
+
+@dataclass(frozen=True)
+class HostUniform:
+    """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
+
+    backend: "Backend"
+    draw: np.random.Generator
+
+    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
+        return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
 class Backend(RecurrentSteps):
@@ -38,9 +49,12 @@ class Backend(RecurrentSteps):
 
     # -- arrays, in and out: the standard leaves the host to each library
 
-    def asarray(self, data: Any, dtype: DType = None) -> Array:
-        """An array of this library, on its device, from an array of any library or nested lists."""
-        return self.xp.asarray(np.asarray(data), dtype=dtype)
+    def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
+        """An array of this library from nested lists or an array of NumPy or its own.
+
+        On the device of `like` or, without one, where new arrays live.
+        """
+        return self.xp.asarray(np.asarray(data), dtype=dtype, device=None if like is None else like.device)
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
         """An array with any content, on the device of `like`, by default with its dtype."""
@@ -66,10 +80,12 @@ class Backend(RecurrentSteps):
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def generator(self, seed: int) -> Callable[[tuple[int, ...]], Array]:
-        """A seeded source of float32 numbers, uniform over [0, 1): called with a shape."""
-        draw = np.random.default_rng(seed)
-        return lambda shape: self.asarray(draw.random(shape, dtype=np.float32))
+    def generator(self, seed: int) -> Callable[..., Array]:
+        """A seeded source of float32 numbers, uniform over [0, 1).
+
+        Called with a shape and, where it is not the default device that they are wanted on, an array of that device.
+        """
+        return HostUniform(self, np.random.default_rng(seed))
 
     # -- operations
 
@@ -85,10 +101,8 @@ class Backend(RecurrentSteps):
         ids : integer array (M,)
         values : array (M, ...)
         """
-        xp = self.xp
-        one_hot = xp.astype(ids[None, :] == xp.arange(target.shape[0])[:, None], target.dtype)  # (V, M)
-        added = xp.matmul(one_hot, xp.reshape(values, (values.shape[0], prod(target.shape[1:]))))
-        target += xp.reshape(added, target.shape)
+        for i in range(ids.shape[0]):
+            target[int(ids[i]), ...] += values[i, ...]
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         """Softmax over the last axis, in place.
@@ -180,6 +194,15 @@ class Backend(RecurrentSteps):
             return self.xp.matmul(a, b)
         out[...] = self.xp.matmul(a, b)
         return out
+
+    def sum_rows(self, x: Array) -> Array:
+        """Sum over the last axis, which stays: (..., T) -> (..., 1).
+
+        A product with ones: a third of the time of NumPy's sum.
+        """
+        ones = self.empty((x.shape[-1], 1), like=x)
+        ones[...] = 1
+        return self.matmul(x, ones)
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself
 

@@ -44,7 +44,7 @@ class CupyBackend(UfuncBackend):
     def __init__(self) -> None:
         self.xp = _load()
 
-    def asarray(self, data: Any, dtype: DType = None) -> Array:
+    def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
             data = np.asarray(data)
         return self.xp.asarray(data, dtype=dtype)
@@ -59,9 +59,9 @@ class CupyBackend(UfuncBackend):
     def reading_is_free(self) -> bool:
         return False
 
-    def generator(self, seed: int) -> Callable[[tuple[int, ...]], Array]:
+    def generator(self, seed: int) -> Callable[..., Array]:
         draw = self.xp.random.default_rng(seed)
-        return lambda shape: draw.random(shape, dtype=self.xp.float32)
+        return lambda shape, like=None: draw.random(shape, dtype=self.xp.float32)
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         self.xp.add.at(target, ids, values)

@@ -52,7 +52,7 @@ class NumpyBackend(UfuncBackend):
     def __init__(self) -> None:
         self.workers = Workers(select_threads(os.environ))
 
-    def asarray(self, data: Any, dtype: DType = None) -> Array:
+    def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
 
     def device(self, array: Array) -> Any:
@@ -68,7 +68,7 @@ class NumpyBackend(UfuncBackend):
         if not target.flags.c_contiguous:
             np.add.at(target, ids, values)
             return
-        flat = (ids[:, None] * width + np.arange(width)).reshape(-1)
+        flat = (ids.astype(np.intp)[:, None] * width + np.arange(width)).reshape(-1)
         np.add.at(target.reshape(-1), flat, values.reshape(-1))
 
     def sum_of_squares(self, array: Array) -> Array:
@@ -112,8 +112,8 @@ class NumpyBackend(UfuncBackend):
 
     def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
         total = count * bytes_each
-        shared = min(FEW, count // at_least, total // SMALL_BYTES)
-        return split(count, max(1, min(count, ceil(total / PIECE_BYTES)), shared))
+        wanted = max(ceil(total / PIECE_BYTES), min(FEW, total // SMALL_BYTES))
+        return split(count, max(1, min(wanted, count // at_least)))
 
     def rows_at_once(self, row_bytes: int) -> int:
         return max(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))

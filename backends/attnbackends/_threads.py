@@ -1,8 +1,9 @@
 """Worker threads over BLAS: independent pieces of work side by side, one BLAS thread each.
 
-The pieces are made by the caller from shapes alone, so the number of workers never changes a result. While
-any call is under way the BLAS libraries of the process are limited to one thread; the limit is counted, so
-concurrent callers neither lift it under each other's feet nor leave it behind.
+The pieces are made by the caller from shapes alone, so the number of workers never changes a result. While a call
+is under way BLAS is limited to one thread. Some BLAS libraries keep that number for the whole process: there callers
+are counted, so that none lifts the limit under another's feet or leaves it behind. Those over OpenMP keep one for
+each thread: there every caller and every worker sets its own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,13 +43,13 @@ class Workers:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._executor: Executor | None = None
-        self._limit: Any = None
         self._callers = 0
+        self._before: list[int] = []  # of the libraries with one number for the process
 
     def _after_fork(self) -> None:
         """Threads do not survive a fork; a limit that one of them had set must not survive it either."""
-        if self._limit is not None:
-            self._limit.restore_original_limits()
+        if self._callers:
+            _set_threads(self._of_process, self._before)
         self._local = threading.local()
         self._reset()
 
@@ -57,6 +59,14 @@ class Workers:
         from threadpoolctl import ThreadpoolController
 
         return ThreadpoolController().select(user_api="blas")
+
+    @cached_property
+    def _of_process(self) -> list[Any]:
+        return [library for library in self._blas.lib_controllers if not _is_per_thread(library)]
+
+    @cached_property
+    def _of_thread(self) -> list[Any]:
+        return [library for library in self._blas.lib_controllers if _is_per_thread(library)]
 
     @cached_property
     def count(self) -> int:
@@ -95,10 +105,14 @@ class Workers:
             for piece in queue:
                 function(piece)
             return
+        self.count  # noqa: B018  read before the limit hides it
+        of_thread = [library.num_threads for library in self._of_thread]
         self._enter()
         try:
+            _set_threads(self._of_thread, [1] * len(of_thread))
             self._share(function, queue)
         finally:
+            _set_threads(self._of_thread, of_thread)
             self._leave()
 
     def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
@@ -117,11 +131,10 @@ class Workers:
             finally:
                 self._local.working = False
 
-        others = min(self.count, len(queue)) - 1
         futures = []
-        if others > 0:
-            executor = self._pool()
-            futures = [executor.submit(copy_context().run, work) for _ in range(others)]
+        with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: this one does it all
+            for _ in range(min(self.count, len(queue)) - 1):
+                futures.append(self._pool().submit(copy_context().run, work))
         try:
             work()
         finally:
@@ -135,19 +148,35 @@ class Workers:
             if self._executor is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._executor = ThreadPoolExecutor(max(1, self.count - 1), thread_name_prefix="attnbackends")
+                self._executor = ThreadPoolExecutor(
+                    max(1, self.count - 1),
+                    thread_name_prefix="attnbackends",
+                    initializer=lambda: _set_threads(self._of_thread, [1] * len(self._of_thread)),
+                )
             return self._executor
 
     def _enter(self) -> None:
-        self.count  # noqa: B018  read before the limit hides it
         with self._lock:
             if self._callers == 0:
-                self._limit = self._blas.limit(limits=1)
+                self._before = [library.num_threads for library in self._of_process]
+                _set_threads(self._of_process, [1] * len(self._before))
             self._callers += 1
 
     def _leave(self) -> None:
         with self._lock:
             self._callers -= 1
             if self._callers == 0:
-                self._limit.restore_original_limits()
-                self._limit = None
+                _set_threads(self._of_process, self._before)
+
+
+def _is_per_thread(library: Any) -> bool:
+    return getattr(library, "threading_layer", None) == "openmp"
+
+
+def _set_threads(libraries: list[Any], counts: list[int]) -> None:
+    for library, count in zip(libraries, counts, strict=True):
+        # threadpoolctl lets one thread alone change OpenBLAS' number; here a count of callers keeps the order.
+        release = getattr(library, "clear_controlling_thread", None)
+        if release is not None:
+            release(force=True)
+        library.set_num_threads(count)

@@ -13,6 +13,22 @@ from ._base import Array, Backend, DType
 from ._errors import BackendError
 
 
+class _Uniform:
+    """Uniform numbers drawn on the generator's device. A copy goes on from where the original stands."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+
+    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
+        import torch
+
+        numbers = torch.rand(shape, generator=self.draw, device=self.draw.device, dtype=torch.float32)
+        return numbers if like is None else numbers.to(like.device)
+
+    def __deepcopy__(self, memo: object) -> "_Uniform":
+        return _Uniform(self.draw.clone_state())
+
+
 class TorchBackend(Backend):
     """PyTorch tensors.
 
@@ -36,12 +52,12 @@ class TorchBackend(Backend):
         except (RuntimeError, AssertionError) as error:
             raise BackendError(f"ATTN_TORCH_DEVICE={device} does not answer ({str(error).splitlines()[0]})") from error
 
-    def asarray(self, data: Any, dtype: DType = None) -> Array:
+    def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self._torch.Tensor):
             data = np.asarray(data)
             if not data.flags.writeable:
                 data = data.copy()
-        return self._torch.asarray(data, dtype=dtype, device=self._device)
+        return self._torch.asarray(data, dtype=dtype, device=self._device if like is None else like.device)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         array = array.detach().cpu()
@@ -57,12 +73,11 @@ class TorchBackend(Backend):
     def reading_is_free(self) -> bool:
         return bool(self._device.type == "cpu")
 
-    def generator(self, seed: int) -> Callable[[tuple[int, ...]], Array]:
-        draw = self._torch.Generator(device=self._device).manual_seed(seed)
-        return lambda shape: self._torch.rand(shape, generator=draw, device=self._device, dtype=self._torch.float32)
+    def generator(self, seed: int) -> Callable[..., Array]:
+        return _Uniform(self._torch.Generator(device=self._device).manual_seed(seed))
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
-        target.index_add_(0, ids, values)
+        target.index_add_(0, ids.to(self._torch.int64), values)
 
     def describe(self) -> dict[str, str]:
         return {

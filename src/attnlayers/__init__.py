@@ -12,28 +12,45 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import functional, layers
-    from .gradcheck import GradientError, gradcheck
+    from ._gradcheck import GradientError, gradcheck
     from .layers import (
         GRU,
         LSTM,
         RNN,
+        AdditiveAttention,
         Affine,
         Attention,
         AttentionWeight,
         Dropout,
         Embedding,
+        FeedForward,
+        GeneralAttention,
+        KVCache,
         Layer,
+        LayerNorm,
+        LearnedPositions,
+        LocalAttention,
+        MultiHeadAttention,
+        RMSNorm,
+        SinusoidalPositions,
         Softmax,
         SoftmaxWithLoss,
+        TimeAdditiveAttention,
         TimeAffine,
         TimeAttention,
         TimeBiLSTM,
         TimeDropout,
         TimeEmbedding,
+        TimeGeneralAttention,
         TimeGRU,
+        TimeLocalAttention,
         TimeLSTM,
         TimeRNN,
         TimeSoftmaxWithLoss,
+        TransformerDecoder,
+        TransformerDecoderLayer,
+        TransformerEncoder,
+        TransformerEncoderLayer,
         WeightSum,
     )
 
@@ -42,24 +59,41 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "AdditiveAttention",
     "Affine",
     "Attention",
     "AttentionWeight",
     "Dropout",
     "Embedding",
+    "FeedForward",
+    "GeneralAttention",
     "GradientError",
+    "KVCache",
     "Layer",
+    "LayerNorm",
+    "LearnedPositions",
+    "LocalAttention",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "SinusoidalPositions",
     "Softmax",
     "SoftmaxWithLoss",
+    "TimeAdditiveAttention",
     "TimeAffine",
     "TimeAttention",
     "TimeBiLSTM",
     "TimeDropout",
     "TimeEmbedding",
     "TimeGRU",
+    "TimeGeneralAttention",
     "TimeLSTM",
+    "TimeLocalAttention",
     "TimeRNN",
     "TimeSoftmaxWithLoss",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "WeightSum",
     "functional",
     "gradcheck",
@@ -73,9 +107,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("functional", "layers"):
         return import_module(f".{name}", __name__)
-    home = "gradcheck" if name in ("GradientError", "gradcheck") else "layers"
+    home = "_gradcheck" if name in ("GradientError", "gradcheck") else "layers"
     value = getattr(import_module(f".{home}", __name__), name)
-    globals()[name] = value  # the function `gradcheck` and not the module of that name, from now on
+    globals()[name] = value
     return value
 
 

@@ -75,7 +75,7 @@ class Core:
             mask = self.mask[entries if self.mask.shape[0] > 1 else slice(None), ...]
             seen = xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))  # (b or 1, T_k or 1, 1)
         if self.visibility.lengths is not None and entries.stop - entries.start > 1:
-            own = backend.asarray(self.visibility.lengths_of(entries))
+            own = backend.asarray(self.visibility.lengths_of(entries), like=k)
             valid = (backend.arange(k.shape[1], like=k)[None, :] < own[:, None])[..., None]
             seen = valid if seen is None else seen & valid
         if seen is not None:
@@ -113,7 +113,7 @@ class Core:
             else:
                 scores += widen(backend, mask)
         for columns, hidden in self.visibility.hidden(block):
-            backend.fill(scores[:, :, columns], backend.asarray(hidden), -xp.inf)
+            backend.fill(scores[:, :, columns], backend.asarray(hidden, like=scores), -xp.inf)
         return tanh
 
     def cap(self, scores: Array) -> Array:
@@ -129,14 +129,8 @@ class Core:
         """What dropout multiplies the weights of a block by: drawn anew, from a seed that is the block's own."""
         place = (block.entries.start * self.q.shape[1] + block.rows.start) * self.k.shape[1] + block.keys.start
         draw = self.backend.generator((self.seed * 1_000_003 + place) % 2**63)
-        kept = draw(tuple(weights.shape)) >= self.dropout
+        kept = draw(tuple(weights.shape), weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
-
-    def sum_rows(self, x: Array) -> Array:
-        """(b, r, K) -> (b, r, 1), as a product: three times as fast as a sum, where BLAS does it."""
-        ones = self.backend.empty((x.shape[-1], 1), like=x)
-        ones[...] = 1
-        return self.backend.matmul(x, ones)
 
     def write_lse(self, block: Block, total: Array, top: Array | None) -> Array:
         """Keep the log-sum-exp of a block's rows; returns `total` with 1 in the place of 0, to divide by."""

@@ -32,7 +32,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
         top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
         weights -= top
     backend.apply(xp.exp, weights)
-    total = core.sum_rows(weights)
+    total = backend.sum_rows(weights)
     if sinks is not None:
         total += xp.exp(sinks if top is None else sinks - top)
     weights /= core.write_lse(block, total, top)

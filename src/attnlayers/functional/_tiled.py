@@ -45,7 +45,7 @@ def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
             top = higher
             scores -= _finite(xp, top)
         backend.apply(xp.exp, scores)
-        tile_total = core.sum_rows(scores)
+        tile_total = backend.sum_rows(scores)
         if core.dropout:
             scores *= core.dropped(tile, scores)
         tile_out = backend.matmul(scores, v[:, tile.keys, :])  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)

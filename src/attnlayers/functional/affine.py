@@ -51,7 +51,7 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     drows = widen(backend, _rows(backend, dout))
     dx = backend.matmul(drows, xp.matrix_transpose(wide_W))  # (M, H) x (H, D) -> (M, D)
     dW = backend.matmul(xp.matrix_transpose(rows), drows)  # (D, M) x (M, H) -> (D, H)
-    further = (dW, xp.sum(drows, axis=0)) if saved.biased else (dW,)
+    further = (dW, backend.sum_rows(xp.matrix_transpose(drows))[:, 0]) if saved.biased else (dW,)
     dx, *gradients = (xp.astype(gradient, x.dtype, copy=False) for gradient in (dx, *further))
     return xp.reshape(dx, x.shape), *gradients
 

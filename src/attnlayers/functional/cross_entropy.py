@@ -53,14 +53,16 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     backend = check(logits=(logits, "... V"), labels=(labels, "...: int"))
     xp = backend.xp
     rows, V = prod(labels.shape), logits.shape[-1]
-    flat_labels = xp.reshape(labels, (rows,))
-    check_ids(backend, "labels", flat_labels, V, ignore=ignore)
+    flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
+    counts = flat_labels != ignore
+    flat_labels = xp.where(counts, flat_labels, xp.zeros_like(flat_labels))
+    if V or (backend.reading_is_free and bool(xp.any(counts))):
+        check_ids(backend, "labels", flat_labels, V, f", or {ignore} to be ignored")
     dtype = wide(backend, logits.dtype)
     source = xp.reshape(logits, (rows, V))
     probabilities = backend.empty((rows, V), like=logits, dtype=dtype)
     losses = backend.empty((rows,), like=logits, dtype=dtype)
-    counts = flat_labels != ignore
-    places = xp.where(counts, flat_labels, 0) + backend.arange(rows, like=flat_labels) * V
+    places = flat_labels + backend.arange(rows, like=flat_labels) * V
     counted = xp.astype(counts, dtype)
 
     def piece(m: slice) -> None:
@@ -71,10 +73,14 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         backend.apply(xp.exp, p)
         total = xp.sum(p, axis=-1)
         losses[m] += xp.log(total)
-        losses[m] *= counted[m]
-        p *= (counted[m] / total)[:, None]
+        p /= total[:, None]
+        ignored = ~counts[m]
+        backend.fill(losses[m], ignored, 0)  # whatever an ignored row holds
+        backend.fill(p, ignored[:, None], 0)
 
-    if rows and V:
+    if not V:
+        losses[...] = 0
+    elif rows:
         backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
     count = xp.sum(counted)
     count = xp.where(count == 0, xp.ones_like(count), count)
@@ -87,5 +93,6 @@ def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0)
     backend, xp = saved.backend, saved.backend.xp
     factor = dloss / saved.count
     dlogits = saved.probabilities * factor
-    backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)
+    if 0 not in dlogits.shape:
+        backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)
     return xp.astype(xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype, copy=False)

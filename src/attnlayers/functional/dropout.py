@@ -16,7 +16,7 @@ class SavedDropout:
     factor: Array
 
 
-def dropout(x: Array, ratio: float, draw: Callable[[tuple[int, ...]], Array]) -> tuple[Array, SavedDropout]:
+def dropout(x: Array, ratio: float, draw: Callable[..., Array]) -> tuple[Array, SavedDropout]:
     """Set a share of the values to 0 and scale the others up, so that the mean stays.
 
     Parameters
@@ -25,7 +25,7 @@ def dropout(x: Array, ratio: float, draw: Callable[[tuple[int, ...]], Array]) ->
     ratio : float
         Share of the values that are dropped, 0 <= ratio < 1.
     draw : callable
-        Called with a shape; uniform numbers over [0, 1), as ``backend.generator(seed)`` gives them.
+        Called with a shape and `x`; uniform numbers over [0, 1) on its device: ``backend.generator(seed)``.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def dropout(x: Array, ratio: float, draw: Callable[[tuple[int, ...]], Array]) ->
     backend = check(x=(x, "*"))
     if not 0 <= ratio < 1:
         raise ValueError(f"`ratio` must lie in [0, 1), got {ratio}")
-    kept = backend.xp.astype(draw(tuple(x.shape)) >= ratio, x.dtype)
+    kept = backend.xp.astype(draw(tuple(x.shape), x) >= ratio, x.dtype)
     saved = SavedDropout(backend, kept * (1 / (1 - ratio)))
     return x * saved.factor, saved
 

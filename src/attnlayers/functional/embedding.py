@@ -48,7 +48,7 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     """
     backend = check(W=(W, "V D"), ids=(ids, "*: int"))
     xp = backend.xp
-    flat = xp.reshape(ids, (prod(ids.shape),))
+    flat = xp.astype(xp.reshape(ids, (prod(ids.shape),)), xp.int64, copy=False)
     check_ids(backend, "ids", flat, W.shape[0])
     out = xp.reshape(xp.take(W, flat, axis=0), (*ids.shape, W.shape[1]))
     return out, SavedEmbedding(backend, W, flat, tuple(out.shape))
@@ -80,14 +80,11 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
     return out
 
 
-def check_ids(backend: Backend, name: str, ids: Array, size: int, *, ignore: int | None = None) -> None:
+def check_ids(backend: Backend, name: str, ids: Array, size: int, also: str = "") -> None:
     """Refuse ids outside ``0 .. size - 1``, where that needs no wait for a device."""
     if not backend.reading_is_free or 0 in ids.shape:
         return
     xp = backend.xp
     lowest, highest = int(xp.min(ids)), int(xp.max(ids))
-    floor = 0 if ignore is None else min(0, ignore)
-    if lowest < floor or highest >= size:
-        outside = lowest if lowest < floor else highest
-        also = "" if ignore is None else f", or {ignore} to be ignored"
-        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {outside}")
+    if lowest < 0 or highest >= size:
+        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {lowest if lowest < 0 else highest}")

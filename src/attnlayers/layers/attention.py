@@ -23,7 +23,9 @@ class WeightSum(Layer):
 
     def backward(self, dc: Array) -> tuple[Array, Array]:
         """dc (N, H) -> dhs (N, T, H), da (N, T)."""
-        return F.weighted_sum_backward(self.saved(), dc)
+        saved = self.saved()
+        check(hs=(saved.values, "N T H"), dc=(dc, "N H"))
+        return F.weighted_sum_backward(saved, dc)
 
 
 class AttentionWeight(Layer):
@@ -43,7 +45,7 @@ class AttentionWeight(Layer):
     def backward(self, da: Array) -> tuple[Array, Array]:
         """da (N, T) -> dhs (N, T, H), dh (N, H)."""
         saved = self.saved()
-        check(da=(da, "N T"))
+        check(hs=(saved.core.k, "N T H"), da=(da, "N T"))
         dh, dhs = F.attention_weights_backward(saved, da[:, None, :])
         return dhs, dh[:, 0, :]
 
@@ -73,12 +75,12 @@ class Attention(Layer):
     def forward(self, hs: Array, h: Array, mask: Array | None = None) -> Array:
         """hs (N, T, H), h (N, H), mask (N, T) with True = attend -> c (N, H)."""
         check(hs=(hs, "N T H"), h=(h, "N H"), mask=(mask, "N T: bool"))
+        self._saved = hs
         return self._all_steps.forward(hs, h[:, None, :], mask)[:, 0, :]
 
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, H) -> dhs (N, T, H), dh (N, H)."""
-        self._all_steps.saved()
-        check(dout=(dout, "N H"))
+        check(hs=(self.saved(), "N T H"), dout=(dout, "N H"))
         dhs, dh = self._all_steps.backward(dout[:, None, :])
         return dhs, dh[:, 0, :]
 

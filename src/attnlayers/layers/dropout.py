@@ -36,7 +36,7 @@ class Dropout(Layer):
     def reseed(self, seed: int) -> None:
         """Start the generator anew: what follows is what followed the last time."""
         self._seed = seed
-        self._draw: Callable[[tuple[int, ...]], Array] | None = None
+        self._draw: Callable[..., Array] | None = None
 
     def forward(self, x: Array, train_flg: bool | None = None) -> Array:
         """x (...) -> (...); `train_flg`, if given, overrides the attribute for this call."""

@@ -74,7 +74,7 @@ def gradcheck(layer: Any, *inputs: Any, seed: int = 0, rtol: float = 1e-6, **opt
     checked, outs = run(inputs)
     backend = backend_of(*outs)
     numpy_douts = [np.asarray(rng.standard_normal(tuple(out.shape))) for out in outs]
-    returned = checked.backward(*(backend.asarray(dout) for dout in numpy_douts))
+    returned = checked.backward(*(backend.asarray(dout.copy()) for dout in numpy_douts))
     gradients = () if returned is None else returned if isinstance(returned, tuple) else (returned,)
     if len(gradients) != len(arrays):
         raise GradientError(f"backward returned {len(gradients)} gradients for {len(arrays)} floating point inputs")

@@ -1,0 +1,99 @@
+"""Matrix products on every library, small ones and those that NumPy cuts in pieces."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from support import Library, assert_as_exact_as
+
+from attnbackends import get_backend
+from attnbackends._numpy import NumpyBackend
+
+SHAPES = {
+    "small": ((3, 5), (5, 7)),
+    "tall": ((2003, 67), (67, 101)),
+    "wide": ((101, 67), (67, 2003)),
+    "deep": ((31, 20011), (20011, 29)),
+    "column": ((20011, 211), (211, 1)),
+    "row": ((1, 211), (211, 20011)),
+    "stack": ((13, 97, 83), (13, 83, 101)),
+    "two axes of stacks": ((5, 7, 97, 61), (5, 7, 61, 67)),
+    "second broadcast": ((17, 97, 83), (83, 101)),
+    "first broadcast": ((97, 83), (17, 83, 101)),
+    "stack of one": ((1, 97, 83), (17, 83, 101)),
+    "crossed": ((7, 1, 97, 61), (1, 5, 61, 67)),
+    "shorter stack": ((5, 97, 61), (7, 5, 61, 67)),
+    "no rows": ((0, 5), (5, 7)),
+    "nothing to sum": ((3, 0), (0, 7)),
+    "no stack": ((0, 3, 5), (0, 5, 7)),
+}
+WHOLE = {"small", "deep", "column", "row", "no rows", "nothing to sum", "no stack"}
+
+
+@cache
+def operands(name: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in SHAPES[name])
+    return a, b
+
+
+@cache
+def products(name: str, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """By NumPy alone, in this dtype and in the widest one."""
+    a, b = operands(name, dtype)
+    wide_a, wide_b = (x.astype(np.longdouble) for x in (a, b))
+    return a @ b, np.einsum("...ij,...jk->...ik", wide_a, wide_b)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_product(library: Library, name: str, dtype: str) -> None:
+    a, b = operands(name, dtype)
+    plain, exact = products(name, dtype)
+    product = library.backend.matmul(library.array(a), library.array(b))
+    assert_as_exact_as(plain, library.numpy(product), exact, factor=16)  # each BLAS sums in its own order
+    out = library.xp.full(plain.shape, np.nan, dtype=product.dtype)
+    assert library.backend.matmul(library.array(a), library.array(b), out=out) is out
+    assert np.array_equal(library.numpy(out), library.numpy(product))
+
+
+@pytest.mark.parametrize("name", ["tall", "wide", "stack"])
+def test_product_of_transposed_operands_into_a_part_of_an_array(library: Library, name: str) -> None:
+    a, b = operands(name, "float64")
+    whole = library.xp.zeros((*a.shape[:-1], b.shape[-1] + 2), dtype=library.xp.float64)
+    turned = [library.array(np.ascontiguousarray(np.swapaxes(x, -1, -2))) for x in (a, b)]
+    library.backend.matmul(*(library.xp.matrix_transpose(x) for x in turned), out=whole[..., 1:-1])
+    product = library.numpy(whole)
+    np.testing.assert_allclose(product[..., 1:-1], a @ b, rtol=1e-12, atol=1e-12)
+    assert not product[..., [0, -1]].any()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pieces_of_a_product_write_each_number_once(name: str) -> None:
+    backend = get_backend("numpy")
+    assert isinstance(backend, NumpyBackend)
+    a, b = operands(name, "float64")
+    out = np.zeros((a @ b).shape)
+    pieces = backend._product_pieces(a, b, out)
+    for a_part, b_part, out_part in pieces:
+        assert np.shares_memory(out_part, out) or out.size == 0
+        assert out_part.shape == (a_part @ b_part).shape
+        out_part += 1
+    assert (out == 1).all()
+    assert (len(pieces) == 1) == (name in WHOLE)
+
+
+def test_a_product_within_a_piece_of_work_is_the_same() -> None:
+    backend = get_backend("numpy")
+    a, b = operands("stack", "float32")
+    products: list[np.ndarray] = []
+    backend.map(lambda _: products.append(backend.matmul(a, b)), range(3))
+    for product in products:
+        np.testing.assert_allclose(product, a @ b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shapes", [((3, 5), (4, 7)), ((2, 3, 5), (4, 5, 7))])
+def test_operands_that_do_not_fit(library: Library, shapes: tuple[tuple[int, ...], ...]) -> None:
+    a, b = (library.array(np.zeros(shape)) for shape in shapes)
+    with pytest.raises((ValueError, RuntimeError)):
+        library.backend.matmul(a, b)

@@ -1,0 +1,150 @@
+"""What importing loads and prints, the public names, and the examples in docstrings."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+from support import ROOT, output_of
+
+import attnlayers
+import attnlayers.functional
+import attnlayers.layers
+
+MODULES = sorted(
+    ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+    for root in (ROOT / "src", ROOT / "backends")
+    for path in root.rglob("*.py")
+    if path.name != "__main__.py"
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "unloaded"),
+    [
+        ("attnbackends", {"attnlayers", "cupy", "torch", "array_api_strict", "threadpoolctl"}),
+        ("attnlayers", {"cupy", "torch", "array_api_strict", "matplotlib", "typer"}),
+    ],
+)
+def test_importing_leaves_others_unloaded(module: str, unloaded: set[str]) -> None:
+    loaded = output_of(f"import sys, {module}; print(*sorted({{m.partition('.')[0] for m in sys.modules}}))")
+    assert module in loaded.split()
+    assert not unloaded & set(loaded.split())
+
+
+@pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
+def test_importing_prints_nothing_and_starts_no_thread(module: str) -> None:
+    assert output_of(f"import {module}") == ""
+    assert output_of(f"import {module}, threading; print(threading.active_count())") == "1"
+
+
+def test_importing_writes_no_file(tmp_path: Path) -> None:
+    output_of(f"import os; os.chdir({str(tmp_path)!r}); import attnlayers", PYTHONDONTWRITEBYTECODE="1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_names_of_functional() -> None:
+    pairs = [
+        "additive_attention",
+        "affine",
+        "alibi",
+        "attention",
+        "attention_weights",
+        "cross_entropy",
+        "dropout",
+        "embedding",
+        "gelu",
+        "gru",
+        "layer_norm",
+        "local_attention",
+        "lstm",
+        "relu",
+        "rms_norm",
+        "rnn",
+        "rotary",
+        "softmax",
+        "swiglu",
+        "weighted_sum",
+    ]
+    both = {f"{pair}{end}" for pair in pairs for end in ("", "_backward")}
+    assert set(attnlayers.functional.__all__) == both | {"alibi_slopes"}
+    assert all(callable(getattr(attnlayers.functional, name)) for name in attnlayers.functional.__all__)
+
+
+def test_public_names_of_layers() -> None:
+    assert sorted(attnlayers.layers.__all__) == [
+        "AdditiveAttention",
+        "Affine",
+        "Attention",
+        "AttentionWeight",
+        "Dropout",
+        "Embedding",
+        "FeedForward",
+        "GRU",
+        "GeneralAttention",
+        "KVCache",
+        "LSTM",
+        "Layer",
+        "LayerNorm",
+        "LearnedPositions",
+        "LocalAttention",
+        "MultiHeadAttention",
+        "RMSNorm",
+        "RNN",
+        "SinusoidalPositions",
+        "Softmax",
+        "SoftmaxWithLoss",
+        "TimeAdditiveAttention",
+        "TimeAffine",
+        "TimeAttention",
+        "TimeBiLSTM",
+        "TimeDropout",
+        "TimeEmbedding",
+        "TimeGRU",
+        "TimeGeneralAttention",
+        "TimeLSTM",
+        "TimeLocalAttention",
+        "TimeRNN",
+        "TimeSoftmaxWithLoss",
+        "TransformerDecoder",
+        "TransformerDecoderLayer",
+        "TransformerEncoder",
+        "TransformerEncoderLayer",
+        "WeightSum",
+    ]
+    for name in attnlayers.layers.__all__:
+        assert name == "KVCache" or issubclass(getattr(attnlayers.layers, name), attnlayers.layers.Layer)
+        assert getattr(attnlayers, name) is getattr(attnlayers.layers, name)
+
+
+def test_public_names_of_the_package() -> None:
+    own = {"GradientError", "functional", "gradcheck", "layers"}
+    assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
+    assert all(hasattr(attnlayers, name) for name in attnlayers.__all__)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "from attnlayers import GradientError", "import attnlayers._gradcheck", "from attnlayers import *"]
+)
+def test_gradcheck_is_the_function_and_not_its_module(before: str) -> None:
+    assert output_of(f"{before}\nfrom attnlayers import gradcheck; print(callable(gradcheck))") == "True"
+
+
+def test_every_public_name_has_a_docstring() -> None:
+    for module in (attnlayers.functional, attnlayers.layers):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, f"{module.__name__}.{name}"
+
+
+def test_modules_are_found() -> None:
+    assert {"attnbackends", "attnbackends._base", "attnlayers", "attnlayers.functional.attention"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f"{name} needs an extra: {error}")
+    failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0, f"{failed} of {tried} examples fail"
