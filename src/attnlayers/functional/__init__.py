@@ -17,10 +17,18 @@ from .normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_b
 from .recurrent import lstm, lstm_backward
 from .rnn import rnn, rnn_backward
 from .rotary import rotary, rotary_backward
+from .scored_attention import (
+    additive_attention,
+    additive_attention_backward,
+    local_attention,
+    local_attention_backward,
+)
 from .softmax import softmax, softmax_backward
 from .weighted_sum import weighted_sum, weighted_sum_backward
 
 __all__ = [
+    "additive_attention",
+    "additive_attention_backward",
     "affine",
     "affine_backward",
     "alibi",
@@ -42,6 +50,8 @@ __all__ = [
     "gru_backward",
     "layer_norm",
     "layer_norm_backward",
+    "local_attention",
+    "local_attention_backward",
     "lstm",
     "lstm_backward",
     "relu",

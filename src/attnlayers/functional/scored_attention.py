@@ -1,0 +1,210 @@
+"""Attention whose scores are no dot products, or whose weights are more than a softmax of them.
+
+The weights are kept for backward: these forms belong to the recurrent networks of 2015, whose sequences are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attnbackends import Array, Backend
+
+from ._check import check, check_gradient
+from ._dtypes import widen
+from ._pieces import wide_empty
+
+
+@dataclass(frozen=True)
+class SavedAdditive:
+    """What `additive_attention_backward` needs; all in the dtype to compute in."""
+
+    backend: Backend
+    q: Array  # (N, T_q, A)
+    k: Array  # (N, T_k, A)
+    v: Array  # (N, T_k, H)
+    w: Array  # (A,)
+    weights: Array  # (N, T_q, T_k)
+    out: Array
+
+
+def additive_attention(
+    q: Array, k: Array, v: Array, w: Array, *, mask: Array | None = None
+) -> tuple[Array, SavedAdditive]:
+    """``softmax(tanh(q + k) @ w) @ v``, the sum over every pair of a query and a key.
+
+    Parameters
+    ----------
+    q : array (N, T_q, A)
+        Queries, projected.
+    k : array (N, T_k, A)
+        Keys, projected.
+    v : array (N, T_k, H)
+    w : array (A,)
+    mask : boolean array (N, T_k), optional
+        True = attend; what is left out may hold anything.
+
+    Returns
+    -------
+    out : array (N, T_q, H)
+    saved : SavedAdditive
+        ``saved.weights`` are (N, T_q, T_k), in float32 for half precision.
+
+    References
+    ----------
+    Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate", 2015, A.1.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> q, k, v = np.zeros((1, 1, 1)), np.array([[[0.0], [9.0]]]), np.array([[[0.0], [1.0]]])
+    >>> additive_attention(q, k, v, np.array([np.log(3.0)]))[0].round(3)
+    array([[[0.75]]])
+    """
+    backend = check(q=(q, "N T_q A"), k=(k, "N T_k A"), v=(v, "N T_k H"), w=(w, "A"), mask=(mask, "N T_k: bool"))
+    xp = backend.xp
+    wide_q, wide_k, wide_v, wide_w = (
+        widen(backend, q),
+        _seen(backend, k, mask),
+        _seen(backend, v, mask),
+        widen(backend, w),
+    )
+    weights = wide_empty(backend, (q.shape[0], q.shape[1], k.shape[1]), like=q)
+
+    def block(n: slice, rows: slice) -> None:
+        tanh = xp.tanh(wide_q[n, rows, None, :] + wide_k[n, None, :, :])  # (n, r, T_k, A)
+        weights[n, rows, :] = xp.matmul(tanh, wide_w[:, None])[..., 0]
+
+    _in_blocks(backend, block, wide_q, wide_k)
+    backend.softmax(weights, None if mask is None else mask[:, None, :])
+    out = xp.astype(backend.matmul(weights, wide_v), q.dtype, copy=False)  # (N, T_q, T_k) x (N, T_k, H)
+    return out, SavedAdditive(backend, wide_q, wide_k, wide_v, wide_w, weights, out)
+
+
+def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Array, Array, Array, Array]:
+    """Gradients of `additive_attention`: dout (N, T_q, H) -> dq, dk, dv, dw; keys that were left out get 0."""
+    backend, xp, q, k = saved.backend, saved.backend.xp, saved.q, saved.k
+    check_gradient("dout", dout, like=saved.out)
+    wide_dout = widen(backend, dout)
+    dv = backend.matmul(xp.matrix_transpose(saved.weights), wide_dout)  # (N, T_k, T_q) x (N, T_q, H)
+    dscores = backend.matmul(wide_dout, xp.matrix_transpose(saved.v))  # (N, T_q, H) x (N, H, T_k)
+    backend.softmax_backward(saved.weights, dscores)
+    dq, dk = xp.zeros_like(q), xp.zeros_like(k)
+    dw = xp.zeros_like(q[:, 0, :]) if q.shape[1] else xp.zeros_like(saved.w[None, :])  # (N, A): each entry has its own
+
+    def block(n: slice, rows: slice) -> None:
+        tanh = xp.tanh(q[n, rows, None, :] + k[n, None, :, :])  # (n, r, T_k, A)
+        d = dscores[n, rows, :]
+        dw[n, :] += xp.sum(tanh * d[..., None], axis=(1, 2))
+        tanh *= tanh
+        dsum = (1 - tanh) * (d[..., None] * saved.w)
+        dq[n, rows, :] = xp.sum(dsum, axis=2)
+        dk[n, ...] += xp.sum(dsum, axis=1)
+
+    _in_blocks(backend, block, q, k)
+    return tuple(xp.astype(d, dout.dtype, copy=False) for d in (dq, dk, dv, xp.sum(dw, axis=0)))
+
+
+@dataclass(frozen=True)
+class SavedLocal:
+    """What `local_attention_backward` needs; all in the dtype to compute in."""
+
+    backend: Backend
+    q: Array  # (N, T_q, D)
+    k: Array  # (N, T_k, D)
+    v: Array  # (N, T_k, H)
+    softmax: Array  # (N, T_q, T_k)
+    near: Array  # (N, T_q, T_k), what the softmax is multiplied by
+    slope: Array  # (N, T_q, T_k), (key - centre) / deviation**2
+    weights: Array
+    out: Array
+
+
+def local_attention(
+    q: Array, k: Array, v: Array, centres: Array, *, width: int, mask: Array | None = None
+) -> tuple[Array, SavedLocal]:
+    """Softmax over the keys within `width` of a centre, times a Gaussian around it, used to weight a sum.
+
+    Parameters
+    ----------
+    q : array (N, T_q, D)
+    k : array (N, T_k, D)
+    v : array (N, T_k, H)
+    centres : array (N, T_q)
+        Where each query looks, a position among the keys; need not be whole.
+    width : int
+        Keys on either side that are looked at; the Gaussian's standard deviation is half of it.
+    mask : boolean array (N, T_k), optional
+        True = attend; what is left out may hold anything.
+
+    Returns
+    -------
+    out : array (N, T_q, H)
+    saved : SavedLocal
+        ``saved.weights`` are (N, T_q, T_k), in float32 for half precision; they sum to 1 at most.
+
+    References
+    ----------
+    Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> q, k, v = np.zeros((1, 1, 1)), np.zeros((1, 3, 1)), np.array([[[5.0], [7.0], [9.0]]])
+    >>> local_attention(q, k, v, np.array([[0.0]]), width=1)[1].weights.round(3)
+    array([[[0.5  , 0.068, 0.   ]]])
+    """
+    backend = check(
+        q=(q, "N T_q D"), k=(k, "N T_k D"), v=(v, "N T_k H"), centres=(centres, "N T_q"), mask=(mask, "N T_k: bool")
+    )
+    xp = backend.xp
+    if width < 1:
+        raise ValueError(f"`width` must be 1 or more keys, got {width}")
+    wide_q, wide_k, wide_v = widen(backend, q), _seen(backend, k, mask), _seen(backend, v, mask)
+    positions = xp.astype(backend.arange(k.shape[1], like=k), wide_q.dtype)
+    apart = positions - widen(backend, centres)[..., None]  # (N, T_q, T_k)
+    seen = xp.abs(apart) <= width
+    seen = seen if mask is None else seen & mask[:, None, :]
+    softmax = backend.softmax(backend.matmul(wide_q, xp.matrix_transpose(wide_k)), seen)
+    slope = apart * (4 / width**2)
+    near = xp.exp(-0.5 * apart * slope)
+    weights = softmax * near
+    out = xp.astype(backend.matmul(weights, wide_v), q.dtype, copy=False)
+    return out, SavedLocal(backend, wide_q, wide_k, wide_v, softmax, near, slope, weights, out)
+
+
+def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Array, Array, Array]:
+    """Gradients of `local_attention`: dout (N, T_q, H) -> dq, dk, dv, dcentres.
+
+    A centre moves the Gaussian; where its window begins and ends counts as fixed.
+    """
+    backend, xp = saved.backend, saved.backend.xp
+    check_gradient("dout", dout, like=saved.out)
+    wide_dout = widen(backend, dout)
+    dv = backend.matmul(xp.matrix_transpose(saved.weights), wide_dout)  # (N, T_k, T_q) x (N, T_q, H)
+    dweights = backend.matmul(wide_dout, xp.matrix_transpose(saved.v))  # (N, T_q, H) x (N, H, T_k)
+    dcentres = xp.sum(dweights * saved.weights * saved.slope, axis=-1)
+    dscores = backend.softmax_backward(saved.softmax, dweights * saved.near)
+    dq = backend.matmul(dscores, saved.k)
+    dk = backend.matmul(xp.matrix_transpose(dscores), saved.q)
+    return tuple(xp.astype(d, dout.dtype, copy=False) for d in (dq, dk, dv, dcentres))
+
+
+def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
+    """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
+    x = widen(backend, x)
+    return x if mask is None else backend.xp.where(mask[..., None], x, backend.xp.zeros_like(x[:1, :1, :1]))
+
+
+def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:
+    """Call `block` with entries and rows of queries, so that (n, r, T_k, A) numbers are not too many at a time."""
+    N, T_q, A = q.shape
+    row_bytes = k.shape[1] * A * backend.xp.finfo(q.dtype).bits // 8
+    at_once = min(T_q, backend.rows_at_once(row_bytes))
+
+    def entries(n: slice) -> None:
+        for first in range(0, T_q, max(1, at_once)):
+            block(n, slice(first, min(first + at_once, T_q)))
+
+    backend.map(entries, backend.chunks(N, 2 * max(1, at_once) * row_bytes))

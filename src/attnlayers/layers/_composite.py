@@ -1,0 +1,83 @@
+"""Layers made of layers."""
+
+from typing import Any
+
+import numpy as np
+
+import attnbackends
+from attnbackends import Array, Backend
+
+from ._base import Layer
+
+
+class Composite(Layer):
+    """Layers under names; their parameters and gradients in two parallel lists.
+
+    Parameters
+    ----------
+    **layers : Layer
+        In the order of `params`; a parameter W of a layer ``query`` is called ``query.W``.
+    """
+
+    def __init__(self, **layers: Layer) -> None:
+        super().__init__()
+        self.layers = layers
+        self.params = [param for layer in layers.values() for param in layer.params]
+        self.grads = [grad for layer in layers.values() for grad in layer.grads]
+        self.names: tuple[str, ...] = tuple(f"{name}.{part}" for name, layer in layers.items() for part in layer.names)
+
+    def train(self, flag: bool) -> None:
+        """Switch all dropout within on or off."""
+        switch_dropout(self, flag)
+
+
+def switch_dropout(layer: Any, flag: bool) -> None:
+    """Set ``train_flg`` wherever a layer, or a layer within it, has one."""
+    if hasattr(layer, "train_flg"):
+        layer.train_flg = flag
+    for inner in getattr(layer, "layers", {}).values():
+        switch_dropout(inner, flag)
+
+
+class Initial:
+    """A seeded source of initial weights; they are drawn on the host, so that every device starts alike.
+
+    Parameters
+    ----------
+    seed : int
+    dtype : str
+        Of the weights: ``"float32"``, ``"float64"``, …
+    backend : Backend, optional
+        Where they live. Default: the one that the environment chose.
+    """
+
+    def __init__(self, seed: int = 0, dtype: str = "float32", backend: Backend | None = None) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.dtype = dtype
+        self.backend = backend or attnbackends.backend
+
+    @classmethod
+    def of(cls, initial: "Initial | int") -> "Initial":
+        """A source, or the one of a seed."""
+        return initial if isinstance(initial, Initial) else cls(initial)
+
+    def seed(self) -> int:
+        """For a generator of a layer's own."""
+        return int(self.rng.integers(2**31))
+
+    def array(self, values: np.ndarray) -> Array:
+        """These values, as a weight."""
+        return self.backend.asarray(values, dtype=getattr(self.backend.xp, self.dtype))
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        """Normal numbers of that standard deviation."""
+        return self.array(scale * self.rng.standard_normal(shape))
+
+    def xavier(self, rows: int, columns: int) -> Array:
+        """Uniform numbers for a map (D, H), whose variance is 2 / (D + H) (Glorot and Bengio, 2010)."""
+        bound = (6 / (rows + columns)) ** 0.5
+        return self.array(self.rng.uniform(-bound, bound, (rows, columns)))
+
+    def full(self, value: float, *shape: int) -> Array:
+        """One value everywhere."""
+        return self.array(np.full(shape, value))

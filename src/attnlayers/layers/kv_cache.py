@@ -1,0 +1,101 @@
+"""Memory for step-by-step decoding."""
+
+from attnbackends import Array, backend_of
+
+from ..functional._check import check
+
+
+class KVCache:
+    """Keys and values of the steps so far, in memory that is allocated once.
+
+    Parameters
+    ----------
+    batch, heads, capacity, head_size : int
+        N, the number of key heads, the largest number of steps, and D.
+    value_size : int, optional
+        Default: `head_size`.
+    like : array
+        Library, device and dtype are those of this array.
+
+    Attributes
+    ----------
+    length : int
+        Steps that are held.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> two_steps = np.ones((1, 2, 2, 4))
+    >>> cache = KVCache(batch=1, heads=2, capacity=3, head_size=4, like=two_steps)
+    >>> keys, values = cache.append(two_steps, two_steps)
+    >>> keys.shape, cache
+    ((1, 2, 2, 4), KVCache(2 of 3 steps, keys (1, 2, 3, 4), values (1, 2, 3, 4)))
+    """
+
+    def __init__(
+        self, batch: int, heads: int, capacity: int, head_size: int, *, like: Array, value_size: int | None = None
+    ) -> None:
+        if min(batch, heads, capacity, head_size) < 1:
+            raise ValueError(f"the sizes of a cache must be 1 or more, got {(batch, heads, capacity, head_size)}")
+        self._backend = backend_of(like=like)
+        sizes = head_size, head_size if value_size is None else value_size
+        self._all = tuple(self._backend.empty((batch, heads, capacity, size), like=like) for size in sizes)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """The largest number of steps."""
+        return int(self._all[0].shape[2])
+
+    @property
+    def keys(self) -> Array:
+        """(N, heads, length, D), a view."""
+        return self._all[0][:, :, : self.length, :]
+
+    @property
+    def values(self) -> Array:
+        """(N, heads, length, D_v), a view."""
+        return self._all[1][:, :, : self.length, :]
+
+    def append(self, keys: Array, values: Array) -> tuple[Array, Array]:
+        """Add steps: keys (N, heads, T, D), values (N, heads, T, D_v) -> all that are held, views.
+
+        Raises
+        ------
+        ValueError
+            For another shape than the cache was made for, or more steps than it has room for; it stays as it was.
+        TypeError
+            For another dtype.
+        """
+        for name, new, room in zip(("keys", "values"), (keys, values), self._all, strict=True):
+            check(**{name: (new, "N heads T D"), "the cache": (room, "N heads capacity D")})
+        check(keys=(keys, "N heads T D"), values=(values, "N heads T D_v"))
+        end = self.length + int(keys.shape[2])
+        if end > self.capacity:
+            raise ValueError(
+                f"the cache is full: it holds {self.length} of {self.capacity} steps, got {keys.shape[2]} more: "
+                "make it with a larger capacity"
+            )
+        for new, room in zip((keys, values), self._all, strict=True):
+            room[:, :, self.length : end, :] = new
+        self.length = end
+        return self.keys, self.values
+
+    def keep(self, rows: Array) -> None:
+        """Go on with these entries of the batch: rows (N,) of integers, some of them twice, as beams do."""
+        check(rows=(rows, "N: int"))
+        if rows.shape[0] != self._all[0].shape[0]:
+            raise ValueError(f"`rows` must have shape (N,) = ({self._all[0].shape[0]},), got {tuple(rows.shape)}")
+        for room in self._all:
+            held = room[:, :, : self.length, :]
+            held[...] = self._backend.xp.take(held, rows, axis=0)
+
+    def truncate(self, length: int = 0) -> None:
+        """Forget all steps after the first `length`."""
+        if not 0 <= length <= self.length:
+            raise ValueError(f"`length` must lie in 0 .. {self.length}, the steps that are held, got {length}")
+        self.length = length
+
+    def __repr__(self) -> str:
+        shapes = [tuple(room.shape) for room in self._all]
+        return f"KVCache({self.length} of {self.capacity} steps, keys {shapes[0]}, values {shapes[1]})"

@@ -1,0 +1,105 @@
+"""Local attention: each decoder step looks at a few encoder states around a place that it chooses."""
+
+from typing import Self
+
+from attnbackends import Array
+
+from .. import functional as F
+from ..functional._check import check
+from ._composite import Initial
+from .scores import _OneStep, _TimeScores
+
+
+class TimeLocalAttention(_TimeScores):
+    """Luong's local attention with predicted centres, all decoder steps at once.
+
+    The centre of a step is ``(length - 1) * sigmoid(tanh(h_dec @ W_p) @ v_p)``, where length counts the encoder states
+    that the mask lets through; it must let through the first ones. Scores are ``h_dec @ W @ h_enc``.
+
+    Parameters
+    ----------
+    W : array (H_dec, H_enc)
+    W_p : array (H_dec, P)
+    v_p : array (P, 1)
+    width : int
+        States on either side of the centre that are looked at.
+
+    Attributes
+    ----------
+    centres : array (N, T_dec) or None
+        Of the last forward.
+
+    References
+    ----------
+    Luong, Pham and Manning, "Effective Approaches to Attention-based Neural Machine Translation", 2015, section 3.2,
+    "local-p". There the centre is length * sigmoid(…) and may stand behind the last state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = TimeLocalAttention(np.ones((3, 7)), np.zeros((3, 2)), np.zeros((2, 1)), width=1)
+    >>> layer.forward(np.ones((2, 5, 7)), np.ones((2, 4, 3))).shape, layer.centres[0].tolist()
+    ((2, 4, 7), [2.0, 2.0, 2.0, 2.0])
+    """
+
+    names = ("W", "W_p", "v_p")
+
+    def __init__(self, W: Array, W_p: Array, v_p: Array, width: int = 10) -> None:
+        check(W=(W, "H_dec H_enc"), W_p=(W_p, "H_dec P"), v_p=(v_p, "P 1"))
+        super().__init__(W, W_p, v_p)
+        self.width = width
+        self.centres: Array | None = None
+
+    @classmethod
+    def create(cls, enc_size: int, dec_size: int, *, width: int = 10, initial: Initial | int = 0) -> Self:
+        """A layer with initial weights; `initial` is a source of weights, or a seed."""
+        draw = Initial.of(initial)
+        return cls(draw.xavier(dec_size, enc_size), draw.xavier(dec_size, dec_size), draw.xavier(dec_size, 1), width)
+
+    def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
+        """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
+        self._check(hs_enc, hs_dec, mask)
+        W, W_p, v_p = self.params
+        xp = self.backend.xp
+        if mask is None:
+            last = xp.full_like(hs_enc[:, :1, 0], hs_enc.shape[1] - 1)  # (N, 1)
+        else:
+            last = xp.sum(xp.astype(mask, hs_enc.dtype), axis=1, keepdims=True, dtype=hs_enc.dtype) - 1
+        hidden, saved_p = F.affine(hs_dec, W_p)
+        hidden = xp.tanh(hidden)
+        where, saved_v = F.affine(hidden, v_p)  # (N, T_dec, 1)
+        share = 0.5 * xp.tanh(0.5 * where[..., 0]) + 0.5
+        self.centres = last * share
+        q, saved_q = F.affine(hs_dec, W)
+        out, saved = F.local_attention(q, hs_enc, hs_enc, self.centres, width=self.width, mask=mask)
+        self._saved = saved, saved_q, saved_p, saved_v, hidden, last * share * (1 - share)
+        return out
+
+    def backward(self, dout: Array) -> tuple[Array, Array]:
+        """dout (N, T_dec, H_enc) -> dhs_enc (N, T_enc, H_enc), dhs_dec (N, T_dec, H_dec)."""
+        saved, saved_q, saved_p, saved_v, hidden, slope = self.saved()
+        dq, dk, dv, dcentres = F.local_attention_backward(saved, dout)
+        dhidden, dv_p = F.affine_backward(saved_v, (dcentres * slope)[..., None])
+        dhs_dec, dW_p = F.affine_backward(saved_p, dhidden * (1 - hidden * hidden))
+        dh, dW = F.affine_backward(saved_q, dq)
+        self.write_grads(dW, dW_p, dv_p)
+        return dk + dv, dhs_dec + dh
+
+
+class LocalAttention(_OneStep):
+    """`TimeLocalAttention` for one decoder step.
+
+    Parameters
+    ----------
+    W, W_p, v_p, width
+        As in `TimeLocalAttention`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LocalAttention(np.ones((3, 7)), np.zeros((3, 2)), np.zeros((2, 1)), width=1)
+    >>> layer.forward(np.ones((2, 5, 7)), np.ones((2, 3))).shape
+    (2, 7)
+    """
+
+    _of_all = TimeLocalAttention

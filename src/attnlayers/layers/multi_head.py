@@ -1,0 +1,277 @@
+"""Attention in several heads, over a sequence itself or over another one, and step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attnbackends import Array
+
+from .. import functional as F
+from ..functional._check import check
+from ._composite import Composite, Initial
+from ._heads import check_heads, merge, split, sum_to
+from .affine import Affine
+from .kv_cache import KVCache
+
+
+@dataclass(frozen=True)
+class _Saved:
+    attention: Any
+    rotary: tuple[Any, Any] | None
+    cross: bool
+    bias_shape: tuple[int, ...]
+
+
+class MultiHeadAttention(Composite):
+    """Queries, keys and values projected for several heads, attention in each, and one projection of them all.
+
+    Parameters
+    ----------
+    Wq : array (D, heads * D_head)
+    Wk : array (D_context, key_heads * D_head)
+    Wv : array (D_context, key_heads * D_value)
+    Wo : array (heads * D_value, D_out)
+    bq, bk, bv, bo : array, optional
+        Biases of the four.
+    heads : int
+    key_heads : int, optional
+        Fewer key heads than query heads: consecutive query heads share one (grouped, or multi-query attention).
+    rotary : {"half", "interleaved"}, optional
+        Turn queries and keys by their positions; which features make a pair.
+    rotary_base : float
+    window : (int or None, int or None), optional
+        How many keys before and after its position a query sees.
+    softcap : float, optional
+        Cap on scores.
+    dropout : float
+        Share of the weights that are dropped while training.
+    seed : int
+        Of what is dropped.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False drops nothing.
+    dbias : array or None
+        Gradient of a floating point `bias`, from the last backward that was asked for it.
+
+    References
+    ----------
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.2.2.
+    Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models", 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = MultiHeadAttention.create(8, heads=4, key_heads=2, rotary="half")
+    >>> x = np.ones((1, 3, 8), dtype=np.float32)
+    >>> full = layer.forward(x, causal=True)
+    >>> cache = layer.new_cache(batch=1, capacity=3)
+    >>> steps = [layer.step(x[:, t : t + 1], cache) for t in range(3)]
+    >>> bool(np.allclose(np.concatenate(steps, axis=1), full, atol=1e-6))
+    True
+    """
+
+    def __init__(
+        self,
+        Wq: Array,
+        Wk: Array,
+        Wv: Array,
+        Wo: Array,
+        bq: Array | None = None,
+        bk: Array | None = None,
+        bv: Array | None = None,
+        bo: Array | None = None,
+        *,
+        heads: int,
+        key_heads: int | None = None,
+        rotary: str | None = None,
+        rotary_base: float = 10000.0,
+        window: tuple[int | None, int | None] | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        key_heads = heads if key_heads is None else key_heads
+        check(Wq=(Wq, "D heads*D_head"), Wk=(Wk, "D_context key_heads*D_head"), Wv=(Wv, "D_context key_heads*D_value"))
+        check_heads(Wq, Wk, Wv, Wo, heads, key_heads)
+        if rotary not in (None, "half", "interleaved"):
+            raise ValueError(f"`rotary` must be 'half', 'interleaved' or None, got {rotary!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
+        self.query, self.key, self.value, self.output = Affine(Wq, bq), Affine(Wk, bk), Affine(Wv, bv), Affine(Wo, bo)
+        super().__init__(query=self.query, key=self.key, value=self.value, output=self.output)
+        self.heads, self.key_heads = heads, key_heads
+        self.rotary, self.rotary_base = rotary, rotary_base
+        self.window, self.softcap = window, softcap
+        self.dropout, self.seed, self.train_flg = dropout, seed, True
+        self.dbias: Array | None = None
+        self._attention: Any = None
+        self._passes = 0
+
+    @classmethod
+    def create(
+        cls,
+        d_model: int,
+        heads: int,
+        *,
+        key_heads: int | None = None,
+        d_context: int | None = None,
+        bias: bool = True,
+        initial: Initial | int = 0,
+        **options: Any,
+    ) -> MultiHeadAttention:
+        """A layer with initial weights.
+
+        Parameters
+        ----------
+        d_model : int
+            Size of inputs and outputs; a head has ``d_model / heads`` features.
+        heads, key_heads : int
+        d_context : int, optional
+            Size of what keys and values are made of. Default: `d_model`.
+        bias : bool
+        initial : Initial or int
+            A source of weights, or a seed.
+        **options
+            Further parameters of the class.
+        """
+        if heads < 1 or d_model % heads:
+            raise ValueError(f"`d_model` must be a multiple of `heads`, got {d_model} and {heads}")
+        draw = Initial.of(initial)
+        size, keys, context = d_model // heads, key_heads or heads, d_context or d_model
+        shapes = (d_model, d_model), (context, keys * size), (context, keys * size), (d_model, d_model)
+        weights = [draw.xavier(*shape) for shape in shapes]
+        biases = [draw.full(0, shape[1]) for shape in shapes] if bias else []
+        return cls(*weights, *biases, heads=heads, key_heads=key_heads, **({"seed": draw.seed()} | options))
+
+    @property
+    def attention_weights(self) -> Array | None:
+        """(N, heads, T_q, T_k) of the last forward or step, before dropout."""
+        return None if self._attention is None else self._attention.weights
+
+    def forward(
+        self,
+        x: Array,
+        context: Array | None = None,
+        mask: Array | None = None,
+        *,
+        causal: bool = False,
+        bias: Array | None = None,
+    ) -> Array:
+        """Attend to the sequence itself, or to another one.
+
+        Parameters
+        ----------
+        x : array (N, T, D)
+        context : array (N, T_k, D_context), optional
+            What keys and values are made of. Default: x.
+        mask : boolean array (N, T_k), optional
+            True = attend; what is left out may hold anything.
+        causal : bool
+            A step sees itself and what comes before.
+        bias : array, optional
+            Broadcasts to (N, heads, T, T_k): added to the scores, or boolean with True = attend.
+
+        Returns
+        -------
+        array (N, T, D_out)
+        """
+        cross = context is not None
+        if cross and (causal or self.rotary or self.window):
+            raise ValueError("`context` excludes causal, rotary and window: steps of two sequences have no distance")
+        source = x if context is None else context
+        check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
+        q = split(self.query.forward(x), self.heads)
+        k, v = self._keys_and_values(source)
+        rotary = None
+        if self.rotary:
+            q, saved_q = self._turn(q, 0)
+            k, saved_k = self._turn(k, 0)
+            rotary = saved_q, saved_k
+        dropout, self._passes = (self.dropout if self.train_flg else 0.0), self._passes + 1
+        out, self._attention = self._attend(
+            q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
+        )
+        self._saved = _Saved(self._attention, rotary, cross, () if bias is None else tuple(bias.shape))
+        return self.output.forward(merge(out))
+
+    def backward(self, dout: Array, *, bias: bool = False) -> Any:  # type: ignore[override]
+        """dout (N, T, D_out) -> dx (N, T, D); dx, dcontext where there was a context.
+
+        With `bias`, `dbias` becomes the gradient of the floating point bias that forward was given.
+        """
+        saved = self.saved()
+        dheads = split(self.output.backward(dout), self.heads)
+        dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, also=("mask",) if bias else ())
+        self.dbias = sum_to(dbias[0], saved.bias_shape) if bias else None
+        if saved.rotary:
+            dq, dk = (F.rotary_backward(own, d) for own, d in zip(saved.rotary, (dq, dk), strict=True))
+        dx = self.query.backward(merge(dq))
+        dcontext = self.key.backward(merge(dk))
+        dcontext += self.value.backward(merge(dv))
+        if saved.cross:
+            return dx, dcontext
+        dx += dcontext
+        return dx
+
+    # -- step by step, without backward
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `step`."""
+        K, V = (layer.params[0].shape[1] // self.key_heads for layer in (self.key, self.value))
+        return KVCache(batch, self.key_heads, capacity, K, value_size=V, like=self.key.params[0])
+
+    def read(self, context: Array) -> KVCache:
+        """A full cache of another sequence (N, T_k, D_context), for `look`."""
+        check(context=(context, "N T_k D_context"))
+        cache = self.new_cache(context.shape[0], context.shape[1])
+        cache.append(*self._keys_and_values(context))
+        return cache
+
+    def step(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
+        """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D_out), as `causal` gives it."""
+        check(x=(x, "N T D"))
+        start = cache.length
+        q = split(self.query.forward(x), self.heads)
+        k, v = self._keys_and_values(x)
+        if self.rotary:
+            q, k = self._turn(q, start)[0], self._turn(k, start)[0]
+        return self._attend_cached(q, *cache.append(k, v), mask, causal=True, query_start=start)
+
+    def look(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
+        """Attend to what a cache holds: x (N, T, D), mask (N, T_k) -> (N, T, D_out)."""
+        check(x=(x, "N T D"))
+        return self._attend_cached(split(self.query.forward(x), self.heads), cache.keys, cache.values, mask)
+
+    def _attend_cached(self, q: Array, k: Array, v: Array, mask: Array | None, **options: Any) -> Array:
+        check(keys=(k, "N heads T_k D"), mask=(mask, "N T_k: bool"))
+        self._saved = None
+        out, self._attention = self._attend(q, k, v, mask, None, **options)
+        return self.output.forward(merge(out))
+
+    # -- the parts
+
+    def _keys_and_values(self, source: Array) -> tuple[Array, Array]:
+        return split(self.key.forward(source), self.key_heads), split(self.value.forward(source), self.key_heads)
+
+    def _turn(self, x: Array, start: int) -> tuple[Array, Any]:
+        positions = self.backend.arange(x.shape[-2], like=x) + start
+        return F.rotary(x, positions, base=self.rotary_base, interleaved=self.rotary == "interleaved")
+
+    def _attend(
+        self, q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, **options: Any
+    ) -> tuple[Array, Any]:
+        xp = self.backend.xp
+        both = bias
+        if mask is not None:
+            keys = mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
+            if bias is None:
+                both = keys
+            elif xp.isdtype(bias.dtype, "bool"):
+                both = keys & bias
+            else:  # only a boolean mask keeps what it leaves out from being read
+                both = xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf))
+                k, v = (xp.where(mask[:, None, :, None], x, xp.zeros_like(x[:1, :1, :1, :1])) for x in (k, v))
+        return F.attention(q, k, v, mask=both, grouped=True, window=self.window, softcap=self.softcap, **options)
