@@ -1,6 +1,6 @@
 """The same maths a second time, as plainly as it can be said: loops over steps and entries, in NumPy.
 
-The classes follow the manner of the book's chapter 8: one layer object for each decoder step, which repeats
+The classes follow the manner of the book's chapter 8: one layer object for each decoder step, which broadcasts or repeats
 its arrays and multiplies (N, T, H) element by element. The functions go from number to number. Both compute in the
 dtype of their arguments: in float64 they are what results are compared with, in float32 they tell what error is
 fair. The benchmarks measure against `BookTimeAttention`.
@@ -36,15 +36,15 @@ class BookWeightSum:
 
     def forward(self, hs: np.ndarray, a: np.ndarray) -> np.ndarray:
         N, T, H = hs.shape
-        repeated = a.reshape(N, T, 1).repeat(H, axis=2)
-        self.saved = hs, repeated
-        return (hs * repeated).sum(axis=1)
+        column = a.reshape(N, T, 1)
+        self.saved = hs, column
+        return (hs * column).sum(axis=1)
 
     def backward(self, dc: np.ndarray) -> Arrays:
-        hs, repeated = self.saved
+        hs, column = self.saved
         N, T, H = hs.shape
         dproduct = dc.reshape(N, 1, H).repeat(T, axis=1)
-        return dproduct * repeated, (dproduct * hs).sum(axis=2)
+        return dproduct * column, (dproduct * hs).sum(axis=2)
 
 
 class BookAttentionWeight:
@@ -55,9 +55,9 @@ class BookAttentionWeight:
 
     def forward(self, hs: np.ndarray, h: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         N, T, H = hs.shape
-        repeated = h.reshape(N, 1, H).repeat(T, axis=1)
-        self.saved = hs, repeated
-        return self.softmax.forward((hs * repeated).sum(axis=2), mask)
+        row = h.reshape(N, 1, H)
+        self.saved = hs, row
+        return self.softmax.forward((hs * row).sum(axis=2), mask)
 
     def backward(self, da: np.ndarray) -> Arrays:
         hs, repeated = self.saved
@@ -105,7 +105,7 @@ class BookTimeAttention:
         dhs_dec = np.empty_like(dout)
         for t, step in enumerate(self.steps):
             dhs, dhs_dec[:, t] = step.backward(dout[:, t])
-            dhs_enc = dhs_enc + dhs
+            dhs_enc += dhs
         return dhs_enc, dhs_dec
 
 

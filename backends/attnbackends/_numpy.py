@@ -13,7 +13,7 @@ from ._select import select_threads
 from ._threads import Workers
 from ._ufunc import UfuncBackend
 
-PIECE_BYTES = 2 * 1024**2
+PIECE_BYTES = 8 * 1024**2
 """What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
 the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
 
