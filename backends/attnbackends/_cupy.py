@@ -1,6 +1,7 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,21 @@ from ._errors import BackendError
 from ._ufunc import UfuncBackend
 
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
+
+
+KERNELS = ("lstm_cell", "lstm_cell_backward", "lstm_all_steps", "softmax_rows", "adam_step")
+"""The kernels of ``kernels/steps.cu``."""
+
+FEW_ROWS = 16
+"""Sequences that one kernel takes through all their steps; more of them are better off with a product a step."""
+
+MANY_UNITS = 1024
+"""Of a state: what a block's shared memory holds, in either dtype."""
+
+
+def _blocks(count: int) -> tuple[int, int]:
+    """Blocks and threads for one thread an item."""
+    return -(-count // 256), 256
 
 
 def _load() -> Any:
@@ -43,6 +59,7 @@ class CupyBackend(UfuncBackend):
 
     def __init__(self) -> None:
         self.xp = _load()
+        self._kernels: dict[tuple[str, str], Any] = {}
 
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
@@ -65,6 +82,92 @@ class CupyBackend(UfuncBackend):
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         self.xp.add.at(target, ids, values)
+
+    # -- few kernels: what costs at the book's sizes is their number
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        return self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
+
+    def sum_of_squares(self, array: Array) -> Array:
+        return self.xp.vdot(array, array)
+
+    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
+        T = scores.shape[-1] if scores.ndim else 0
+        if mask is not None or T == 0 or not self._has_kernels(scores):
+            return super().softmax(scores, mask)
+        threads = min(256, max(32, 1 << (T - 1).bit_length()))
+        self._launch("softmax_rows", (scores.size // T, threads), (scores, np.int32(T)), shared=threads)
+        return scores
+
+    def lstm_steps(
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        first: tuple[Array | None, Array | None],
+        h: Array,
+        c: Array,
+        tanh_c: Array,
+        mask: Array | None = None,
+    ) -> None:
+        T, N, H = tanh_c.shape
+        arrays = [gates, Wh, b, h, c, tanh_c, *(state for state in first if state is not None)]
+        if mask is not None or N > FEW_ROWS or H > MANY_UNITS or not self._has_kernels(*arrays):
+            super().lstm_steps(gates, Wh, b, first, h, c, tanh_c, mask)
+            return
+        begin = [np.uintp(0) if state is None else state for state in first]
+        shape = (np.int32(T), np.int32(N), np.int32(H))
+        arguments = (gates, Wh, b, *begin, h, c, tanh_c, *shape)
+        self._launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H)
+
+    def lstm_cell(
+        self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
+    ) -> None:
+        arrays = (gates, from_h, b, c, new_c, tanh_c, new_h)
+        if not self._has_kernels(*arrays):
+            super().lstm_cell(*arrays)
+            return
+        N, H = c.shape
+        self._launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
+
+    def lstm_cell_backward(
+        self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
+    ) -> None:
+        arrays = (gates, c, tanh_c, dhs, dh, dc, da)
+        N, H = c.shape
+        rows = dhs.strides[1] == dhs.itemsize and dhs.strides[0] % dhs.itemsize == 0
+        if not rows or dhs.dtype != gates.dtype or not self._has_kernels(gates, c, tanh_c, dh, dc, da):
+            super().lstm_cell_backward(*arrays)
+            return
+        stride = np.int64(dhs.strides[0] // dhs.itemsize)
+        self._launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
+
+    def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
+        if not self._has_kernels(param, grad, m, v):
+            super().adam_step(param, grad, m, v, lr, beta1, beta2)
+            return
+        numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
+        self._launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
+
+    def _has_kernels(self, *arrays: Array) -> bool:
+        """Whether the kernels can be launched on these arrays: one dtype that they are compiled for, no gaps."""
+        first = arrays[0].dtype
+        return first.char in "fd" and all(
+            array.dtype == first and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays
+        )
+
+    def _launch(self, name: str, grid: tuple[int, int], arguments: tuple[Any, ...], shared: int = 0) -> None:
+        """Launch a kernel of ``steps.cu`` on (blocks, threads of each), with so many shared values."""
+        dtype = arguments[0].dtype
+        key = (name, dtype.char)
+        if key not in self._kernels:
+            real = {"f": "float", "d": "double"}[dtype.char]
+            source = (Path(__file__).parent / "kernels" / "steps.cu").read_text(encoding="utf-8")
+            module = self.xp.RawModule(code=f"#define REAL {real}\n{source}")
+            for known in KERNELS:
+                self._kernels[known, dtype.char] = module.get_function(known)
+        blocks, threads = grid
+        self._kernels[key]((blocks,), (threads,), arguments, shared_mem=shared * dtype.itemsize)
 
     def describe(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime

@@ -14,7 +14,15 @@ class RecurrentSteps:
     xp: Any
 
     def lstm_steps(
-        self, gates: Array, Wh: Array, b: Array, h: Array, c: Array, tanh_c: Array, mask: Array | None = None
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        first: tuple[Array | None, Array | None],
+        h: Array,
+        c: Array,
+        tanh_c: Array,
+        mask: Array | None = None,
     ) -> None:
         """All steps of an LSTM.
 
@@ -24,14 +32,18 @@ class RecurrentSteps:
             What the inputs add to the four gates; overwritten with f, g, i, o after their activations.
         Wh : array (H, 4H)
         b : array (4H,)
+        first : pair of array (N, H) or None
+            The states h and c to begin with, None for zeros.
         h, c : array (T + 1, N, H)
-            The first entries are the state to begin with; the others are written.
+            Written: the states, the first ones before the first step.
         tanh_c : array (T, N, H)
             Written: the tanh of each new cell.
         mask : boolean array (T, N, 1), optional
             False leaves both states as they were.
         """
         xp: Any = self.xp
+        for states, state in zip((h, c), first, strict=True):
+            states[0, ...] = 0 if state is None else state
         for t in range(gates.shape[0]):
             from_h = self.matmul(h[t, ...], Wh)  # (N, H) x (H, 4H) -> (N, 4H)
             self.lstm_cell(gates[t, ...], from_h, b, c[t, ...], c[t + 1, ...], tanh_c[t, ...], h[t + 1, ...])

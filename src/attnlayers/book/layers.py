@@ -6,6 +6,7 @@ import numpy
 
 from attnbackends import Array, backend_of
 
+from .. import functional as F
 from .. import layers
 from ..layers import Layer
 from ._arrays import as_floats, as_loss, floats, ids
@@ -128,8 +129,8 @@ class Dropout(Layer):
         x = as_floats(x)
         if not train_flg:
             return x * (1.0 - self.dropout_ratio)
-        kept = draw_like(x)(tuple(x.shape)) > self.dropout_ratio
-        self._saved = self.mask = kept
+        _, saved = F.dropout(x, self.dropout_ratio, draw_like(x))
+        self._saved = self.mask = kept = saved.factor > 0
         return x * kept
 
     def backward(self, dout: Any) -> Array:
@@ -158,7 +159,7 @@ def draw_like(x: Array) -> Any:
     """Uniform numbers for a shape: NumPy's global ones where x is NumPy's, else the device's, seeded by those."""
     backend = backend_of(x)
     if backend.reading_is_free:
-        return lambda shape: numpy.random.rand(*shape)  # noqa: NPY002  the book's scripts seed this one
+        return lambda shape, like=None: numpy.random.rand(*shape)  # noqa: NPY002  the book's scripts seed this one
     if backend.name not in _draws:
         _draws[backend.name] = backend.generator(int(numpy.random.randint(2**31)))  # noqa: NPY002
     return _draws[backend.name]

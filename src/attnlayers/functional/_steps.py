@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import wide, widen
+from ._dtypes import widen
 
 PIECE_ROWS = 64
 """Fewer rows would waste the packing of the weights in each product."""
@@ -28,15 +28,11 @@ class Steps:
     b: Array  # (KH,)
     mask: Array | None  # (T, N, 1)
     gates: Array  # (T, N, KH): what the inputs add, then whatever the network makes of it
-    h: Array  # (T + 1, N, H), the initial state first
+    h: Array  # (T + 1, N, H), the initial state first; its place is the network's to fill
 
     def room(self, *shape: int) -> Array:
         """An array for further results, in the dtype to compute in."""
         return self.backend.empty(shape, like=self.gates)
-
-    def states(self, first: Array | None) -> Array:
-        """Room for (T + 1, N, H), with the initial state, zeros if it is None, in its place."""
-        return _states(self.backend, self.gates, self.h.shape, first)
 
     def run(self, piece: Callable[[slice], None]) -> None:
         """Call `piece` with slices of the batch."""
@@ -62,8 +58,12 @@ class Steps:
         xp = self.backend.xp
         return xp.astype(xp.permute_dims(self.h[1:, ...], (1, 0, 2)), self.dtype, copy=True)
 
+    def first(self, state: Array | None) -> Array | None:
+        """An initial state in the dtype to compute in."""
+        return None if state is None else widen(self.backend, state)
+
     def last(self, states: Array) -> Array:
-        """The state after the last step (N, H)."""
+        """The state after the last step (N, H), an array of its own."""
         return self.backend.xp.astype(states[-1, ...], self.dtype, copy=True)
 
     def keep(self, t: int, n: slice, new: Array, old: Array) -> Array:
@@ -132,12 +132,6 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
     flat_x = xp.reshape(time_x, (T * N, D))
     wide_Wx, wide_Wh, wide_b = (widen(backend, weight) for weight in (Wx, Wh, b))
     gates = xp.reshape(backend.matmul(flat_x, wide_Wx), (T, N, count * H))  # (T N, D) x (D, KH)
-    h = _states(backend, gates, (T + 1, N, H), states["h"])
+    h = backend.empty((T + 1, N, H), like=gates)
     own_x = xp.reshape(flat_x, (T, N, D))
     return Steps(backend, x.dtype, own_x, wide_Wx, wide_Wh, wide_b, time_mask, gates, h)
-
-
-def _states(backend: Backend, like: Array, shape: tuple[int, ...], first: Array | None) -> Array:
-    states = backend.empty(shape, like=like, dtype=wide(backend, like.dtype))
-    states[0, ...] = 0 if first is None else widen(backend, first)
-    return states

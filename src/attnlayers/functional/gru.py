@@ -50,6 +50,7 @@ def gru(
     T, N, width = steps.gates.shape
     H = width // 3
     reset = steps.room(T, N, H)
+    hs[0, ...] = 0 if h is None else steps.first(h)
     W_zr, W_new = steps.Wh[:, : 2 * H], steps.Wh[:, 2 * H :]
 
     def piece(n: slice) -> None:

@@ -54,15 +54,20 @@ def lstm(
     """
     steps = begin(4, x, Wx, Wh, b, mask, h=h, c=c)
     T, N, width = steps.gates.shape
-    cs, tanh_c = steps.states(c), steps.room(T, N, width // 4)
+    H = width // 4
+    cs, tanh_c = steps.room(T + 1, N, H), steps.room(T, N, H)
+    first_h, first_c = steps.first(h), steps.first(c)
 
     def piece(n: slice) -> None:
         part = None if steps.mask is None else steps.mask[:, n, ...]
-        cells = cs[:, n, ...], tanh_c[:, n, ...]
-        steps.backend.lstm_steps(steps.gates[:, n, ...], steps.Wh, steps.b, steps.h[:, n, ...], *cells, part)
+        first = [None if state is None else state[n, ...] for state in (first_h, first_c)]
+        written = steps.h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
+        steps.backend.lstm_steps(steps.gates[:, n, ...], steps.Wh, steps.b, (first[0], first[1]), *written, part)
 
     steps.run(piece)
-    return steps.outputs(), steps.last(steps.h), steps.last(cs), SavedLSTM(steps, cs, tanh_c)
+    # Backward does not look at the last states: views of them do no harm.
+    last_h, last_c = steps.narrow(steps.h[-1, ...], cs[-1, ...])
+    return steps.outputs(), last_h, last_c, SavedLSTM(steps, cs, tanh_c)
 
 
 def lstm_backward(

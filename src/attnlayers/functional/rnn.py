@@ -44,6 +44,7 @@ def rnn(
     """
     steps = begin(1, x, Wx, Wh, b, mask, h=h)
     backend, hs = steps.backend, steps.h
+    hs[0, ...] = 0 if h is None else steps.first(h)
 
     def piece(n: slice) -> None:
         for t in range(steps.gates.shape[0]):
