@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data import Vocabulary, pad
-from .models import AttentionSeq2seq
+from .data import DataError, Vocabulary, pad
+from .models import Translator
 
 MAX_LENGTH = 200
 """Tokens after which an answer is cut off, if it has not ended by itself."""
@@ -22,29 +22,33 @@ class Translation:
     source_tokens, target_tokens : list of str
         As they read, whatever the order in which the model took them; the end of the answer included.
     weights : NumPy array (len(target_tokens), len(source_tokens))
-        What each token of the answer attended to.
+        What each token of the answer attended to, the mean over layers and heads where there are several.
+    heads : NumPy array (layers, heads, len(target_tokens), len(source_tokens)), optional
+        The same for each head of each layer, where there are several.
     """
 
     text: str
     source_tokens: list[str]
     target_tokens: list[str]
     weights: np.ndarray
+    heads: np.ndarray | None = None
 
 
 def translate(
-    model: AttentionSeq2seq,
+    model: Translator,
     vocabulary: Vocabulary,
     texts: Sequence[str],
     *,
     reverse: bool,
     batch_size: int = 500,
     max_length: int = MAX_LENGTH,
+    beam: int = 1,
 ) -> list[Translation]:
     """The model's answers to some texts, in their order.
 
     Parameters
     ----------
-    model : AttentionSeq2seq
+    model : Translator
     vocabulary : Vocabulary
         The one that the model was trained with.
     texts : sequence of str
@@ -54,32 +58,42 @@ def translate(
         Texts that are answered at once.
     max_length : int
         Tokens of an answer at most.
+    beam : int
+        Answers that are followed side by side; 1 takes the most probable token at every step.
 
     Raises
     ------
     DataError
         For an empty text or a token that is not in the vocabulary.
     """
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be 1 or more, got {batch_size}")
     rows = [vocabulary.encode(text) for text in texts]
+    if not all(rows):
+        place = rows.index([])
+        raise DataError(f"text {place + 1} has no tokens, got {texts[place]!r}: leave it out")
     answers: list[Translation] = []
     for first in range(0, len(rows), batch_size):
         some = rows[first : first + batch_size]
         padded, lengths = pad([row[::-1] if reverse else row for row in some])
         sources = model.backend.asarray(padded)
         generated = model.generate(
-            sources, vocabulary.BOS, vocabulary.EOS, max_length, source_mask=sources != vocabulary.PAD
+            sources, vocabulary.BOS, vocabulary.EOS, max_length, source_mask=sources != vocabulary.PAD, beam=beam
         )
         all_ids, all_weights = (model.backend.to_numpy(array) for array in generated)
         for row, length, ids, weights in zip(some, lengths, all_ids, all_weights, strict=True):
             ends = np.flatnonzero(ids == vocabulary.EOS)
             ids = ids[: ends[0] + 1 if ends.size else None]
-            own = weights[: len(ids), :length]
+            own = weights[: len(ids), ..., :length]
+            own = own[..., ::-1] if reverse else own
+            heads = np.moveaxis(own, 0, 2) if own.ndim == 4 else None  # (L, layers, heads, T) -> (layers, heads, L, T)
             answers.append(
                 Translation(
                     text=vocabulary.decode(ids),
                     source_tokens=vocabulary.names(row),
                     target_tokens=vocabulary.names(ids),
-                    weights=own[:, ::-1] if reverse else own,
+                    weights=own if heads is None else heads.mean(axis=(0, 1)),
+                    heads=heads,
                 )
             )
     return answers

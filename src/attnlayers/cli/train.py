@@ -27,11 +27,20 @@ def train(
     data: Annotated[
         str, typer.Argument(help="'dates', or a UTF-8 file of source<TAB>target lines, or one in the book's format.")
     ] = "dates",
+    model: Annotated[
+        str | None, _option("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
+    ] = None,
+    attention: Annotated[
+        str | None, _option("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
+    ] = None,
     epochs: Annotated[int | None, _option("Passes over the data [4]; with --resume: train up to this one.")] = None,
     batch_size: Annotated[int | None, _option("Pairs in a step [128].")] = None,
-    wordvec: Annotated[int | None, _option("Size of a token's vector [16].")] = None,
-    hidden: Annotated[int | None, _option("Size of a state [256].")] = None,
+    wordvec: Annotated[int | None, _option("Size of a token's vector [16; transformer: 128].")] = None,
+    hidden: Annotated[int | None, _option("Size of a state, or within feed-forward networks [256].")] = None,
+    heads: Annotated[int | None, _option("Attention heads of a transformer [4].")] = None,
+    depth: Annotated[int | None, _option("Layers of a transformer's encoder, and of its decoder [2].")] = None,
     lr: Annotated[float | None, _option("Learning rate of Adam [0.001].")] = None,
+    warmup: Annotated[int | None, _option("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
     max_grad_norm: Annotated[float | None, _option("Gradients are scaled down to this norm [5.0].")] = None,
     reverse: Annotated[
         bool | None, typer.Option("--reverse/--no-reverse", help="Read sources backwards [yes].")
@@ -48,6 +57,7 @@ def train(
     given = {
         "epochs": epochs, "batch_size": batch_size, "wordvec": wordvec, "hidden": hidden, "lr": lr,
         "max_grad_norm": max_grad_norm, "reverse": reverse, "unit": tokens, "seed": seed,
+        "architecture": model, "attention": attention, "heads": heads, "depth": depth, "warmup": warmup,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     path = out or Path("runs") / Path(data).stem
@@ -75,7 +85,7 @@ def _begin(path: Path, data: str, given: dict[str, Any]) -> RunFolder:
     from ..data import Vocabulary
     from ..training import RunFolder, Settings
 
-    settings = Settings(data=data if data == "dates" else str(Path(data).resolve()), **given)
+    settings = Settings.of(data=data if data == "dates" else str(Path(data).resolve()), **given)
     pairs = settings.pairs()
     vocabulary = Vocabulary.from_pairs(pairs, settings.unit)
     return RunFolder.create(path, settings, pairs, vocabulary)
@@ -89,7 +99,7 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     for name, value in given.items():
         of_run = getattr(run.settings, name)
         if value != of_run:
-            option = "--tokens" if name == "unit" else f"--{name.replace('_', '-')}"
+            option = {"unit": "--tokens", "architecture": "--model"}.get(name, f"--{name.replace('_', '-')}")
             raise RunError(
                 f"{option} is {of_run} in the run {path}, got {value}: leave it out, or start a run in another --out"
             )

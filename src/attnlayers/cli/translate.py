@@ -20,23 +20,30 @@ def translate(
         list[str] | None, typer.Argument(help="What to translate; lines of standard input if none.")
     ] = None,
     heatmap: Annotated[Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers.")] = None,
+    heads: Annotated[
+        bool, typer.Option("--heads", help="Draw each head of each layer instead, of the first answer.")
+    ] = False,
+    beam: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
     """Translate with a trained model, a line for each text."""
-    from ..training import RunFolder
+    from ..training import RunError, RunFolder
     from ..training.files import write_whole
-    from ..training.plots import attention_figure
+    from ..training.plots import attention_figure, heads_figure
     from ..translation import translate as answer
 
     folder = RunFolder.open(run)
+    if heads and (heatmap is None or folder.settings.architecture != "transformer"):
+        raise RunError(f"--heads needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
     model = folder.load_model()
     drawn: list[Translation] = []
     for some in [texts] if texts else _lines():
-        answers = answer(model, folder.vocabulary, some, reverse=folder.settings.reverse)
+        answers = answer(model, folder.vocabulary, some, reverse=folder.settings.reverse, beam=beam)
         for one in answers:
             typer.echo(one.text)
         drawn += answers[: 12 - len(drawn)]
     if heatmap is not None and drawn:
-        write_whole(heatmap, lambda path: attention_figure(drawn).savefig(path, dpi=150))
+        figure = heads_figure(drawn[0]) if heads else attention_figure(drawn)
+        write_whole(heatmap, lambda path: figure.savefig(path, dpi=150))
 
 
 def _lines() -> Iterator[list[str]]:

@@ -1,6 +1,8 @@
 """Networks made of layers."""
 
 from ._base import Network
+from ._translator import Translator
 from .attention_seq2seq import AttentionDecoder, AttentionEncoder, AttentionSeq2seq
+from .transformer import Transformer
 
-__all__ = ["AttentionDecoder", "AttentionEncoder", "AttentionSeq2seq", "Network"]
+__all__ = ["AttentionDecoder", "AttentionEncoder", "AttentionSeq2seq", "Network", "Transformer", "Translator"]

@@ -4,36 +4,37 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from attnbackends import Array, Backend
+from attnbackends import Backend
 
 from ..layers import Layer
+from ..layers._composite import Composite
 
 
-class Network:
+class Network(Composite):
     """Layers under names; their parameters and gradients in two parallel lists.
 
     Parameters
     ----------
     backend : Backend
         Where the parameters live.
-    **layers : Layer or Network
+    **layers : Layer, networks among them
         In the order of `params`.
     """
 
-    def __init__(self, backend: Backend, **layers: "Layer | Network") -> None:
-        self.backend = backend
-        self.layers = layers
-        self.params: list[Array] = [param for layer in layers.values() for param in layer.params]
-        self.grads: list[Array] = [grad for layer in layers.values() for grad in layer.grads]
+    def __init__(self, backend: Backend, **layers: Layer) -> None:
+        super().__init__(**layers)
+        self._backend = backend
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What each parameter is called: ``"encoder.lstm.Wx"``."""
-        return tuple(f"{name}.{part}" for name, layer in self.layers.items() for part in layer.names)
+    def backend(self) -> Backend:
+        """Where the parameters live."""
+        return self._backend
 
     def state(self) -> dict[str, np.ndarray]:
-        """The parameters by name, on the host."""
-        return {name: self.backend.to_numpy(param) for name, param in zip(self.names, self.params, strict=True)}
+        """Copies of the parameters by name, on the host."""
+        return {
+            name: np.array(self.backend.to_numpy(param)) for name, param in zip(self.names, self.params, strict=True)
+        }
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Overwrite all parameters.

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..translation import Translation
 
 if TYPE_CHECKING:
@@ -61,6 +63,28 @@ def attention_figure(translations: Sequence[Translation]) -> Figure:
         panel.set_ylabel("output")
     for panel in list(panels)[len(translations) :]:
         panel.remove()
+    figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
+    return figure
+
+
+def heads_figure(answer: Translation) -> Figure:
+    """A heat map for each head of each layer of one answer: heads across, layers downwards."""
+    if answer.heads is None:
+        raise ValueError("`answer` must come from a model with several heads, got one that has no weights of heads")
+    layers, heads = answer.heads.shape[:2]
+    # Beside each other tokens have room only where there are few.
+    width = min(4.0, max(1.6, 0.12 * len(answer.source_tokens)))
+    height = min(4.0, max(1.2, 0.12 * len(answer.target_tokens)))
+    figure = _figure((heads * width + 1.2, layers * (height + 0.4) + 0.5))
+    panels = figure.subplots(layers, heads, squeeze=False)
+    for (layer, head), panel in np.ndenumerate(panels):
+        image = panel.imshow(answer.heads[layer, head], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+        panel.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
+        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens if layer == layers - 1 else [])
+        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens if head == 0 else [])
+        panel.tick_params(length=0, labelsize=6)
+        if max(map(len, answer.source_tokens)) > 2:
+            panel.tick_params(axis="x", rotation=60)
     figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
     return figure
 

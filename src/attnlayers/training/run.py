@@ -15,8 +15,14 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 from ..data import DataError, Unit, Vocabulary, generate_dates, read_pairs
-from ..models import AttentionSeq2seq
+from ..models import AttentionSeq2seq, Transformer, Translator
 from .files import RunError, write_whole
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"wordvec": 128, "warmup": 200}}
+"""The networks that can be trained, and where their defaults differ from those of `Settings`."""
+
+SINCE = ("architecture", "attention", "heads", "depth", "warmup")
+"""Settings that a run of an older version lacks; it was begun with what are their defaults."""
 
 METRICS = ("epoch", "step", "loss", "accuracy", "tokens_per_second", "seconds")
 
@@ -35,6 +41,15 @@ class Settings:
     lr, max_grad_norm : float
     reverse : bool
         Whether sources are read backwards.
+    architecture : {"seq2seq", "transformer"}
+        `AttentionSeq2seq` or `Transformer`; there, `wordvec` is the size of a token's vector in all layers, and
+        `hidden` the size within feed-forward networks.
+    attention : {"dot", "general", "additive"}
+        Of seq2seq.
+    heads, depth : int
+        Of transformer: attention heads, and layers of encoder and of decoder.
+    warmup : int
+        Steps over which the learning rate rises to `lr`.
     """
 
     data: str = "dates"
@@ -47,23 +62,49 @@ class Settings:
     max_grad_norm: float = 5.0
     reverse: bool = True
     seed: int = 1984
+    architecture: str = "seq2seq"
+    attention: str = "dot"
+    heads: int = 4
+    depth: int = 2
+    warmup: int = 0
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Settings with the defaults of their architecture."""
+        return cls(**(ARCHITECTURES.get(given.get("architecture", "seq2seq"), {}) | given))
 
     def __post_init__(self) -> None:
         if self.unit not in ("character", "word"):
             raise RunError(f"tokens must be character or word, got {self.unit!r}")
-        for name in ("epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm"):
+        if self.architecture not in ARCHITECTURES:
+            raise RunError(f"model must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
+        if self.attention not in ("dot", "general", "additive"):
+            raise RunError(f"attention must be dot, general or additive, got {self.attention!r}")
+        if self.architecture == "transformer" and self.attention != "dot":
+            raise RunError(f"attention {self.attention} belongs to the model seq2seq: leave it out with transformer")
+        for name in ("epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm", "heads", "depth"):
             if not getattr(self, name) > 0:
                 raise RunError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise RunError(f"seed must be 0 or more, got {self.seed}")
+        for name in ("seed", "warmup"):
+            if getattr(self, name) < 0:
+                raise RunError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.architecture == "transformer" and self.wordvec % self.heads:
+            raise RunError(f"wordvec must be a multiple of heads, got {self.wordvec} and {self.heads}")
 
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs that the run learns from."""
         return generate_dates(seed=self.seed) if self.data == "dates" else read_pairs(self.data)
 
-    def model(self, vocabulary: Vocabulary) -> AttentionSeq2seq:
+    def model(self, vocabulary: Vocabulary) -> Translator:
         """The model as it is before training."""
-        return AttentionSeq2seq(len(vocabulary), self.wordvec, self.hidden, seed=self.seed)
+        V = len(vocabulary)
+        if self.architecture == "transformer":
+            return Transformer(V, self.wordvec, self.heads, self.hidden, self.depth, seed=self.seed)
+        return AttentionSeq2seq(V, self.wordvec, self.hidden, attention=self.attention, seed=self.seed)
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return self.lr * min(1.0, (step + 1) / max(1, self.warmup))
 
 
 def fingerprint(pairs: Iterable[tuple[str, str]]) -> str:
@@ -138,7 +179,9 @@ class RunFolder:
             raise RunError(f"there is no run folder {path}")
         config = _read_json(path / "config.json")
         known = {field.name for field in fields(Settings)}
+        later = {field.name: field.default for field in fields(Settings) if field.name in SINCE}
         try:
+            config = later | config  # runs that were begun before there was a choice
             data_fingerprint = config.pop("data_fingerprint")
             if set(config) != known:
                 raise ValueError(f"keys {sorted(set(config) ^ known)} are missing or unknown")
@@ -213,7 +256,7 @@ class RunFolder:
             parts.setdefault(kind, {})[name] = array
         return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata["progress"]))
 
-    def load_model(self) -> AttentionSeq2seq:
+    def load_model(self) -> Translator:
         """The trained model."""
         path = self.path / "weights.safetensors"
         if not path.exists():

@@ -12,10 +12,10 @@ import numpy as np
 from attnbackends import Array
 
 from ..data import IGNORE, PairDataset, Vocabulary
-from ..translation import translate
+from ..translation import Translation, translate
 from .files import RunError
 from .optimizers import Adam, Optimizer, clip_grads
-from .plots import attention_figure, training_figure
+from .plots import attention_figure, heads_figure, training_figure
 from .run import Checkpoint, RunFolder
 
 REPORT_EVERY = 20
@@ -111,7 +111,10 @@ class Trainer:
             # The checkpoint last: killed before it, the run evaluates and writes all of this again.
             self.run.write_weights(self.model.state())
             self.run.write_figure("training.png", training_figure(self.metrics))
-            self.run.write_figure("attention.png", self._attention_figure())
+            answers = self._answers()
+            self.run.write_figure("attention.png", attention_figure(answers))
+            if answers[-1].heads is not None:
+                self.run.write_figure("heads.png", heads_figure(answers[-1]))
             finished = self._progress("epoch", self.batches, self.batches)
             self.epoch, self.batch = self.epoch + 1, 0
             self.save()
@@ -153,6 +156,7 @@ class Trainer:
             loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
             self.model.backward()
             clip_grads(self.model.grads, settings.max_grad_norm)
+            self.optimizer.lr = settings.lr_at(self.optimizer.steps)
             self.optimizer.update(self.model.params, self.model.grads)
             self._loss_sum = self._loss_sum + loss * batch.num_tokens
             self._tokens += batch.num_tokens
@@ -223,13 +227,12 @@ class Trainer:
             seconds_left=left,
         )
 
-    def _attention_figure(self) -> Any:
-        """Some of the held-out pairs, from short to long."""
+    def _answers(self) -> list[Translation]:
+        """To some of the held-out pairs, from short to long."""
         by_length = sorted(self.test.pairs[:100], key=lambda pair: len(pair[0]))
         places = np.linspace(0, len(by_length) - 1, min(PICTURED, len(by_length))).round().astype(int)
         texts = [by_length[place][0] for place in places]
-        answers = translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
-        return attention_figure(answers)
+        return translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
 
 
 def exact_matches(ids: np.ndarray, labels: np.ndarray) -> int:

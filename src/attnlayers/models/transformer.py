@@ -1,0 +1,128 @@
+"""The Transformer: sequence to sequence with attention alone."""
+
+from typing import Any
+
+from attnbackends import Array, Backend
+
+from ..layers import (
+    SinusoidalPositions,
+    TimeAffine,
+    TimeEmbedding,
+    TimeSoftmaxWithLoss,
+    TransformerDecoder,
+    TransformerEncoder,
+)
+from ..layers._composite import Initial
+from ._translator import Translator
+
+
+class Transformer(Translator):
+    """Encoder and decoder of the Transformer between embeddings and one affine map to scores.
+
+    Parameters
+    ----------
+    vocab_size : int
+        V, one vocabulary for both sides.
+    d_model, heads, hidden, depth : int
+        Size of a token's vector, attention heads, size within a feed-forward network, and the number of layers of the
+        encoder and of the decoder.
+    dropout : float
+    seed : int
+        Of the initial weights; they are drawn on the host, so that every device starts alike.
+    dtype : str
+        Of the weights.
+    backend : Backend, optional
+        Default: the one that the environment chose.
+    **options
+        Further ones of `TransformerEncoderLayer.create`: ``activation``, ``norm``, ``pre_norm``, ``bias``.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False drops nothing in `forward`; `generate` never does.
+
+    References
+    ----------
+    Vaswani et al., "Attention Is All You Need", 2017.
+
+    Examples
+    --------
+    >>> from attnbackends import xp
+    >>> model = Transformer(11, d_model=8, heads=2, hidden=16, depth=1)
+    >>> ids, weights = model.generate(xp.asarray([[3, 4, 5]]), start_id=1, end_id=2, max_length=4)
+    >>> weights.shape == (1, ids.shape[1], 1, 2, 3)    # (N, L, layers, heads, T_enc)
+    True
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int = 128,
+        heads: int = 4,
+        hidden: int = 256,
+        depth: int = 2,
+        *,
+        dropout: float = 0.0,
+        seed: int = 0,
+        dtype: str = "float32",
+        backend: Backend | None = None,
+        **options: Any,
+    ) -> None:
+        draw = Initial(seed, dtype, backend)
+        options = {"activation": "relu", "dropout": dropout} | options
+        self.source_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
+        self.target_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
+        self.source_positions, self.target_positions = SinusoidalPositions(), SinusoidalPositions()
+        self.encoder = TransformerEncoder.create(depth, d_model, heads, hidden, initial=draw, **options)
+        self.decoder = TransformerDecoder.create(depth, d_model, heads, hidden, initial=draw, **options)
+        self.output = TimeAffine(draw.xavier(d_model, vocab_size), draw.full(0, vocab_size))
+        self.loss = TimeSoftmaxWithLoss()
+        self.train_flg = True
+        super().__init__(
+            draw.backend,
+            source_embed=self.source_embed,
+            target_embed=self.target_embed,
+            encoder=self.encoder,
+            decoder=self.decoder,
+            output=self.output,
+        )
+
+    def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
+        self._drop(self.train_flg)
+        context = self._encode(sources, source_mask)
+        y = self.target_positions.forward(self.target_embed.forward(inputs))
+        return self.loss.forward(self.output.forward(self.decoder.forward(y, context, source_mask)), labels)
+
+    def backward(self, dout: float = 1.0) -> None:
+        """Gradients of all parameters."""
+        dy, dcontext = self.decoder.backward(self.output.backward(self.loss.backward(dout)))
+        self.target_embed.backward(self.target_positions.backward(dy))
+        self.source_embed.backward(self.source_positions.backward(self.encoder.backward(dcontext)))
+
+    def _encode(self, sources: Array, source_mask: Array | None) -> Array:
+        return self.encoder.forward(self.source_positions.forward(self.source_embed.forward(sources)), source_mask)
+
+    def _drop(self, flag: bool) -> None:
+        self.encoder.train(flag)
+        self.decoder.train(flag)
+
+    # -- step by step
+
+    def begin(self, sources: Array, source_mask: Array | None, max_length: int) -> None:
+        self._drop(False)
+        self._caches = self.decoder.new_cache(self._encode(sources, source_mask), max_length)
+        self._source_mask = source_mask
+        self._position = 0
+
+    def step(self, last: Array) -> Array:
+        y = self.target_positions.forward(self.target_embed.forward(last), self._position)
+        self._position += int(last.shape[1])
+        return self.output.forward(self.decoder.step(y, self._caches, self._source_mask))
+
+    def step_weights(self) -> Array:
+        of_layers = [layer.cross_attention.attention_weights[:, :, -1, :] for layer in self.decoder.stack]
+        return self.backend.xp.stack(of_layers, axis=1)  # (N, layers, heads, T_enc)
+
+    def keep(self, rows: Array) -> None:
+        for own, _ in self._caches:
+            own.keep(rows)
