@@ -1,0 +1,116 @@
+"""Runs of either network: settings, resuming bit for bit, older folders, pictures of heads."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attnlayers.models import AttentionSeq2seq, Transformer
+from attnlayers.training import RunError, RunFolder, Settings, Trainer
+from attnlayers.training.plots import heads_figure
+from attnlayers.translation import Translation, translate
+
+Begin = Callable[..., RunFolder]
+TRANSFORMER = {"architecture": "transformer", "heads": 2, "depth": 1, "warmup": 7}
+
+
+def trained(run: RunFolder) -> dict[str, np.ndarray]:
+    for _ in Trainer(run).steps():
+        pass
+    return run.load_model().state()
+
+
+@pytest.mark.parametrize("changes", [TRANSFORMER, {"attention": "general"}, {"attention": "additive", "warmup": 3}])
+def test_a_stopped_run_ends_with_the_same_bits(begin: Begin, small_pictures: None, changes: dict[str, Any]) -> None:
+    whole = trained(begin("whole", **changes))
+    run = begin("stopped", **changes)
+    trainer = Trainer(run)
+    for i, _ in enumerate(trainer.steps()):
+        if i == 4:
+            break
+    trainer.save()
+    resumed = trained(RunFolder.open(run.path))
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_transformer_learns_and_leaves_pictures_of_its_heads(begin: Begin, small_pictures: None) -> None:
+    run = begin(**(TRANSFORMER | {"wordvec": 16, "hidden": 16, "epochs": 3, "warmup": 5}))
+    trainer = Trainer(run)
+    losses = [progress.loss for progress in trainer.steps() if progress.phase == "epoch"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert (run.path / "heads.png").stat().st_size > 1000
+    assert isinstance(run.load_model(), Transformer)
+
+
+def test_weights_of_an_answer_are_the_mean_of_its_heads(begin: Begin) -> None:
+    run = begin(**TRANSFORMER)
+    answers = translate(Trainer(run).model, run.vocabulary, ["abc", "d"], reverse=True, max_length=5, beam=2)
+    for answer in answers:
+        assert answer.heads is not None
+        assert answer.heads.shape == (1, 2, len(answer.target_tokens), len(answer.source_tokens))
+        np.testing.assert_allclose(answer.heads.mean(axis=(0, 1)), answer.weights, rtol=1e-6)
+        np.testing.assert_allclose(answer.heads.sum(axis=-1), 1, rtol=1e-5)
+
+
+def test_the_learning_rate_warms_up() -> None:
+    settings = Settings(lr=0.5, warmup=4)
+    assert [settings.lr_at(step) for step in range(6)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert Settings(lr=0.5).lr_at(0) == 0.5
+
+
+def test_defaults_follow_the_architecture() -> None:
+    assert Settings.of() == Settings()
+    found = Settings.of(architecture="transformer", hidden=64)
+    assert (found.wordvec, found.hidden, found.warmup, found.heads, found.depth) == (128, 64, 200, 4, 2)
+    assert Settings.of(architecture="transformer", wordvec=8).wordvec == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "rnn"}, "model must be one of seq2seq, transformer, got 'rnn'"),
+        ({"attention": "sum"}, "attention must be dot, general or additive, got 'sum'"),
+        (
+            {"architecture": "transformer", "attention": "general"},
+            "attention general belongs to the model seq2seq: leave it out with transformer",
+        ),
+        ({"architecture": "transformer", "heads": 3}, "wordvec must be a multiple of heads, got 16 and 3"),
+        ({"heads": 0}, "heads must be positive, got 0"),
+        ({"depth": -1}, "depth must be positive, got -1"),
+        ({"warmup": -1}, "warmup must be 0 or more, got -1"),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        replace(Settings(), **changes)
+
+
+def test_a_folder_of_an_older_version_goes_on(begin: Begin, small_pictures: None) -> None:
+    run = begin()
+    path = run.path / "config.json"
+    config = json.loads(path.read_text())
+    for name in ("architecture", "attention", "heads", "depth", "warmup"):
+        del config[name]
+    path.write_text(json.dumps(config))
+    older = RunFolder.open(run.path)
+    assert older.settings == run.settings
+    assert isinstance(Trainer(older).model, AttentionSeq2seq)
+
+
+def test_heads_beside_each_other(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).dirichlet(np.ones(4), size=(2, 3, 5))  # (layers, heads, L, T)
+    answer = Translation("x" * 5, list("abcd"), list("vwxyz"), weights.mean(axis=(0, 1)), weights)
+    figure = heads_figure(answer)
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert [panel.get_title() for panel in panels] == [f"layer {i}, head {j}" for i in (1, 2) for j in (1, 2, 3)]
+    for panel, expected in zip(panels, weights.reshape(6, 5, 4), strict=True):
+        np.testing.assert_array_equal(panel.images[0].get_array(), expected)
+        assert panel.images[0].get_clim() == (0, 1)
+    figure.savefig(tmp_path / "heads.png")
+    with pytest.raises(ValueError, match="must come from a model with several heads"):
+        heads_figure(Translation("x", ["a"], ["x"], np.ones((1, 1))))
