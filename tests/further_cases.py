@@ -46,7 +46,8 @@ def feed_forward(d: Draw, activation: str = "relu") -> FeedForward:
 def small(layer: Any) -> Any:
     """The layer with smaller weights, as in a network: softmax does not saturate, and differences are exact."""
     for inner in layer.layers.values():
-        inner.params = [param * 0.3 for param in inner.params]
+        xp = layer.backend.xp
+        inner.params = [xp.astype(param * 0.3, param.dtype) for param in inner.params]
     layer.params = [param for inner in layer.layers.values() for param in inner.params]
     return layer
 
@@ -114,6 +115,6 @@ FURTHER: dict[str, Callable[[Draw], tuple[Layer, Inputs]]] = {
     "TimeLocalAttention": lambda d: (TimeLocalAttention(*local(d), width=2), (d(N, T, H), d(N, T_DEC, D))),
     "TimeLocalAttention, masked": lambda d: (
         TimeLocalAttention(*local(d), width=2),
-        (d(N, T, H), d(N, T_DEC, D), d.library.array([[True] * 4 + [False], [True] * 5])),
+        (d(N, T, H), d(N, T_DEC, D), d.mask(N, T)),
     ),
 }

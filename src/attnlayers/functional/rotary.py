@@ -68,7 +68,7 @@ def rotary(
     if positions.ndim > 2:
         raise ValueError(f"`positions` must have shape (T,) or (N, T), got {tuple(positions.shape)}")
     # In float64, for an angle of 10,000 radians has few digits behind the point in float32.
-    speeds = backend.asarray(base ** (-np.arange(0, size, 2) / max(1, size)))
+    speeds = backend.asarray(base ** (-np.arange(0, size, 2) / max(1, size)), like=x)
     angles = xp.astype(positions, speeds.dtype)[..., None] * speeds  # (T, size / 2) or (N, T, size / 2)
     if positions.ndim == 2:
         angles = xp.reshape(angles, (x.shape[0], *(1,) * (x.ndim - 3), *angles.shape[1:]))

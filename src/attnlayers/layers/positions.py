@@ -5,6 +5,7 @@ import numpy as np
 from attnbackends import Array, backend_of
 
 from ..functional._check import check
+from ..functional._dtypes import widen
 from ._base import Layer
 from ._composite import Initial
 
@@ -54,11 +55,11 @@ class LearnedPositions(Layer):
         check(W=(self.params[0], "T_max D"), dout=(dout, "N T D"))
         if tuple(dout.shape) != shape:
             raise ValueError(f"`dout` must have the shape of the output, {shape}, got {tuple(dout.shape)}")
-        xp = backend_of(dout).xp
+        backend = backend_of(dout)
+        xp = backend.xp
         (place,) = self.grads
         place[...] = 0
-        wide = xp.float32 if xp.finfo(dout.dtype).bits < 32 else dout.dtype
-        place[start : start + shape[1], :] = xp.astype(xp.sum(xp.astype(dout, wide), axis=0), dout.dtype)
+        place[start : start + shape[1], :] = xp.astype(xp.sum(widen(backend, dout), axis=0), dout.dtype)
         return xp.astype(dout, dout.dtype, copy=True)
 
 
@@ -92,7 +93,7 @@ class SinusoidalPositions(Layer):
         T, D = x.shape[1:]
         angles = np.arange(start, start + T)[:, None] * self.base ** (-(np.arange(D) // 2 * 2) / D)
         table = np.where(np.arange(D) % 2 == 0, np.sin(angles), np.cos(angles))
-        return x + backend.asarray(table, dtype=x.dtype)
+        return x + backend.asarray(table, dtype=x.dtype, like=x)
 
     def backward(self, dout: Array) -> Array:
         """dout (N, T, D) -> dx (N, T, D)."""

@@ -120,7 +120,7 @@ class Translator(Network):
         backend, take = self.backend, self.backend.xp.take
         N = sources.shape[0]
         each = np.arange(N * beam) // beam
-        many = backend.asarray(each)
+        many = backend.asarray(each, like=sources)
         mask = None if source_mask is None else take(source_mask, many, axis=0)
         self.begin(take(sources, many, axis=0), mask, max_length)
         last = backend.xp.full_like(take(sources, many, axis=0)[:, :1], start_id)
@@ -143,13 +143,14 @@ class Translator(Network):
             weights = now[rows] if weights is None else np.concatenate((weights[rows], now[rows]), axis=1)
             if np.all(np.any(ids == end_id, axis=1)):
                 break
-            self.keep(backend.asarray(rows))
-            last = backend.asarray(ids[:, -1:], dtype=sources.dtype)
+            self.keep(backend.asarray(rows, like=sources))
+            last = backend.asarray(ids[:, -1:], dtype=sources.dtype, like=sources)
         is_end = ids == end_id
         lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, ids.shape[1])
         merits = (totals / lengths**length_penalty).reshape(N, beam)
         chosen = np.arange(N) * beam + merits.argmax(axis=1)
-        return backend.asarray(ids[chosen], dtype=sources.dtype), backend.asarray(weights[chosen])
+        answers = backend.asarray(ids[chosen], dtype=sources.dtype, like=sources)
+        return answers, backend.asarray(weights[chosen], like=sources)
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

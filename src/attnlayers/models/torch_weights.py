@@ -52,7 +52,7 @@ class _Entry:
         lengths = [p.shape[-1] if self.transposed else p.shape[0] for p in self.params]
         for param, (a, b) in zip(self.params, pairwise(accumulate(lengths, initial=0)), strict=True):
             part = values[a:b].T if self.transposed else values[a:b]
-            param[...] = backend_of(param).asarray(np.ascontiguousarray(part), dtype=param.dtype)
+            param[...] = backend_of(param).asarray(np.ascontiguousarray(part), dtype=param.dtype, like=param)
 
 
 def load_torch(layer: Layer, source: Mapping[str, Any] | str | Path, *, prefix: str = "") -> None:
