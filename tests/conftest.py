@@ -8,6 +8,13 @@ from support import Library
 
 from attnbackends import available_backends, get_backend
 
+try:
+    import torch
+except ImportError:  # then what needs it is skipped
+    pass
+else:
+    torch.set_num_threads(1)  # on arrays as small as these, its threads only get in each other's way
+
 LIBRARIES = ("numpy", "numpy-read-only", "array_api_strict", "torch", "cupy")
 
 

@@ -133,7 +133,7 @@ def test_an_unknown_backend_lists_those_that_are_installed() -> None:
 
 def test_a_plugin_whose_import_fails() -> None:
     assert error_of(SHOW, ATTN_BACKEND="broken").endswith(
-        "BackendError: ATTN_BACKEND=broken: the backend 'broken' (test_plugins_broken:Backend) cannot be loaded: "
+        "BackendError: ATTN_BACKEND=broken: the backend 'broken' (broken_backend:Backend) cannot be loaded: "
         "OSError: libfast.so.3: cannot open shared object file"
     )
 

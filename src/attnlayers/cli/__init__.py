@@ -2,29 +2,36 @@
 
 import sys
 
-COMMAND_LINE = "the command line needs typer, rich, matplotlib and safetensors: pip install 'attnlayers[train]'"
+EXTRA = ("click", "matplotlib", "rich", "safetensors", "typer")
+"""What the extra ``train`` installs."""
 
 
 def main() -> None:
     """Run the command line: every error is one line, unless ``--debug`` asks for its traceback."""
     debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
     try:
-        try:
-            from .app import app
-        except ModuleNotFoundError as error:
-            if error.name not in ("typer", "rich", "click"):
-                raise
-            raise SystemExit(f"attnlayers: error: {COMMAND_LINE}") from error
-        app(arguments, prog_name="attnlayers")
+        from .app import app
+
+        code = app(arguments, prog_name="attnlayers", standalone_mode=False)
     except Exception as error:
-        if debug or not _expected(error):
+        message = _one_line(error)
+        if debug or message is None:
             raise
-        message = " ".join(str(error).split())
-        raise SystemExit(f"attnlayers: error: {message}") from None
+        print(f"attnlayers: error: {message}", file=sys.stderr)
+        raise SystemExit(getattr(error, "exit_code", 1)) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _expected(error: Exception) -> bool:
-    """Whether the message says it all: errors of this library's own, and of the files it was given."""
-    own = {"BackendError", "DataError", "RunError"}
-    return isinstance(error, OSError) or type(error).__name__ in own
+def _one_line(error: Exception) -> str | None:
+    """What to say of an error, or None where only its traceback says it."""
+    kind = type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
+        return "the command line needs typer, rich, matplotlib and safetensors: pip install 'attnlayers[train]'"
+    if kind == "Abort":
+        return "interrupted; --resume goes on from the last checkpoint"
+    if hasattr(error, "format_message"):  # typer's, of the words of the line
+        return f"{' '.join(error.format_message().split())} (--help lists what there is)"
+    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RunError"):
+        return " ".join(str(error).split())
+    return None

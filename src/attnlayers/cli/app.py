@@ -10,7 +10,6 @@ from .translate import translate
 
 app = typer.Typer(
     help="Attention layers on NumPy or CuPy: train, translate, look. ATTN_GPU=1 computes on CUDA.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )

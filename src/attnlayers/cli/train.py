@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +26,11 @@ def _option(help: str, **range: float) -> Any:
 
 def train(
     data: Annotated[
-        str, typer.Argument(help="'dates', or a UTF-8 file of source<TAB>target lines, or one in the book's format.")
-    ] = "dates",
+        str | None,
+        typer.Argument(
+            help="'dates', or a UTF-8 file of source<TAB>target lines, or one in the book's format [dates]."
+        ),
+    ] = None,
     model: Annotated[
         str | None, _option("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
     ] = None,
@@ -51,43 +55,52 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
-    # Not at the top: NumPy, a device or matplotlib have no part in `--help`.
+    # Not at the top: NumPy, a device and pictures have no part in `--help`.
+    import matplotlib  # noqa: F401  to miss it now, and not when an epoch is done
+
     from ..training import Trainer
 
+    if data not in (None, "dates"):
+        data = str(Path(data).resolve())
     given = {
         "epochs": epochs, "batch_size": batch_size, "wordvec": wordvec, "hidden": hidden, "lr": lr,
         "max_grad_norm": max_grad_norm, "reverse": reverse, "unit": tokens, "seed": seed,
         "architecture": model, "attention": attention, "heads": heads, "depth": depth, "warmup": warmup,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
-    path = out or Path("runs") / Path(data).stem
-    run = _resume(path, given) if resume else _begin(path, data, given)
-    trainer = Trainer(run)
-    console = Console(highlight=False)
-    if trainer.finished:
-        console.print(f"{path} has finished its {run.settings.epochs} epochs: --resume --epochs N goes on to epoch N")
-        return
-    backend = trainer.backend.describe()
-    console.print(
-        f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, {len(run.vocabulary)} tokens, "
-        f"on {backend['library']}, {backend['device']}"
-    )
-    if _watch(trainer, console):
-        trainer.save()
-        console.print(f"stopped and saved; go on with: attnlayers train --resume --out {path}")
-        raise typer.Exit(130)
+    if data is not None:
+        given["data"] = data
+    path = out or Path("runs") / Path(data or "dates").stem
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with _interrupts() as interrupted:
+        run = _resume(path, given) if resume else _begin(path, given)
+        trainer = Trainer(run)
+        if trainer.finished:
+            epochs = run.settings.epochs
+            console.print(f"{path} has finished its {epochs} epochs: --resume --epochs N goes on to epoch N")
+            return
+        backend = trainer.backend.describe()
+        console.print(
+            f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+            f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
+        )
+        if interrupted or _watch(trainer, console, interrupted):
+            trainer.save()
+            console.print(f"stopped and saved; go on with: attnlayers train --resume --out {quote(str(path))}")
+            raise typer.Exit(130)
     console.print(f"{path}: weights, metrics.csv, training.png, attention.png")
     example = trainer.test.pairs[0][0]
-    console.print(f'try it: attnlayers translate {path} "{example}"')
+    console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
 
 
-def _begin(path: Path, data: str, given: dict[str, Any]) -> RunFolder:
-    from ..data import Vocabulary
+def _begin(path: Path, given: dict[str, Any]) -> RunFolder:
+    from ..data import PairDataset, Vocabulary
     from ..training import RunFolder, Settings
 
-    settings = Settings.of(data=data if data == "dates" else str(Path(data).resolve()), **given)
+    settings = Settings.of(**given)
     pairs = settings.pairs()
     vocabulary = Vocabulary.from_pairs(pairs, settings.unit)
+    PairDataset(pairs, vocabulary).split(seed=settings.seed)  # what cannot be split leaves no folder behind
     return RunFolder.create(path, settings, pairs, vocabulary)
 
 
@@ -99,7 +112,8 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     for name, value in given.items():
         of_run = getattr(run.settings, name)
         if value != of_run:
-            option = {"unit": "--tokens", "architecture": "--model"}.get(name, f"--{name.replace('_', '-')}")
+            named = {"unit": "--tokens", "architecture": "--model", "data": "the data"}
+            option = named.get(name, f"--{name.replace('_', '-')}")
             raise RunError(
                 f"{option} is {of_run} in the run {path}, got {value}: leave it out, or start a run in another --out"
             )
@@ -108,13 +122,13 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     return run
 
 
-def _watch(trainer: Trainer, console: Console) -> bool:
+def _watch(trainer: Trainer, console: Console, interrupted: list[int]) -> bool:
     """Train with bars on the screen; True if the user stopped it."""
     columns = (
         TextColumn("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
     )  # fmt: skip
-    with _interrupts() as interrupted, Bars(*columns, console=console, expand=True) as bars:
+    with Bars(*columns, console=console, expand=True) as bars:
         task = bars.add_task("", total=None, numbers="")
         shown = ""
         for progress in trainer.steps():

@@ -1,6 +1,6 @@
 """Networks made of layers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -45,17 +45,26 @@ class Network(Composite):
             If a name is missing or unknown, or a shape is another; nothing is overwritten then.
         """
         own = dict(zip(self.names, self.params, strict=True))
-        missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-        if missing or unknown:
-            parts = [f"{what} {', '.join(sorted(names))}" for what, names in _named(missing, unknown) if names]
-            raise ValueError(f"these are the weights of another model: {'; '.join(parts)}")
-        for name, param in own.items():
-            if tuple(param.shape) != state[name].shape:
-                raise ValueError(f"{name} must have shape {tuple(param.shape)}, got {state[name].shape}")
+        check_state(state, {name: tuple(param.shape) for name, param in own.items()}, "weights of another model")
         for name, param in own.items():
             param[...] = self.backend.asarray(state[name], dtype=param.dtype)
 
 
-def _named(missing: set[str], unknown: set[str]) -> Iterator[tuple[str, set[str]]]:
-    yield "missing are", missing
-    yield "unknown are", unknown
+def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], else_: str) -> None:
+    """Refuse saved arrays that have not exactly these names and shapes.
+
+    Parameters
+    ----------
+    state : mapping of str to NumPy array
+    shapes : mapping of str to tuple of int
+    else_ : str
+        What they are if the names differ, for the message.
+    """
+    missing, unknown = shapes.keys() - state.keys(), state.keys() - shapes.keys()
+    if missing or unknown:
+        both = (("missing are", missing), ("unknown are", unknown))
+        parts = [f"{what} {', '.join(sorted(names))}" for what, names in both if names]
+        raise ValueError(f"these are the {else_}: {'; '.join(parts)}")
+    for name, shape in shapes.items():
+        if state[name].shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {state[name].shape}")

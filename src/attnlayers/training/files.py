@@ -53,6 +53,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.close(folder)
 
 
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that `write_whole` began and did not finish, unless it is at it."""
+    return path.name.startswith(".") and path.suffixes[-2:-1] == [".part"]
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

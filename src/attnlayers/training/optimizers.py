@@ -7,6 +7,8 @@ import numpy as np
 
 from attnbackends import Array, Backend, backend_of
 
+from ..models._base import check_state
+
 SMALL_BYTES = 128 * 1024
 """What an update must touch in all to be worth waking other threads."""
 
@@ -88,18 +90,26 @@ class Optimizer:
         raise TypeError(f"{type(self).__name__} has no rule")
 
     def state(self) -> dict[str, np.ndarray]:
-        """What is remembered, on the host: ``"m.0"`` is slot m of the first parameter."""
+        """Copies of what is remembered, on the host: ``"m.0"`` is slot m of the first parameter."""
         flat = {f"{slot}.{i}": array for slot, arrays in self.memory.items() for i, array in enumerate(arrays)}
-        return {name: backend_of(array).to_numpy(array) for name, array in flat.items()}
+        return {name: np.array(backend_of(array).to_numpy(array)) for name, array in flat.items()}
 
     def load_state(self, state: Mapping[str, np.ndarray], params: Sequence[Array], steps: int) -> None:
-        """Go on from what `state` returned after that many steps on parameters of these shapes."""
+        """Go on from what `state` returned after that many steps on parameters of these shapes.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of another optimizer or of other parameters.
+        """
         backend = backend_of(*params)
+        slots = self.slots if steps else ()
+        shapes = {f"{slot}.{i}": tuple(p.shape) for slot in slots for i, p in enumerate(params)}
+        check_state(state, shapes, "state of another optimizer")
         self.steps = steps
         self.memory = {
-            slot: [backend.asarray(state[f"{slot}.{i}"], dtype=p.dtype) for i, p in enumerate(params)]
-            for slot in self.slots
-            if state
+            slot: [backend.asarray(state[f"{slot}.{i}"].copy(), dtype=p.dtype) for i, p in enumerate(params)]
+            for slot in slots
         }
 
 

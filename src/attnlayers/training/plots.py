@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +56,8 @@ def attention_figure(translations: Sequence[Translation]) -> Figure:
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, answer in zip(panels, translations, strict=False):
         image = panel.imshow(answer.weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens)
-        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens)
+        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens, parse_math=False)
+        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens, parse_math=False)
         panel.tick_params(length=0, labelsize=9)
         if max(map(len, answer.source_tokens)) > 2:
             panel.tick_params(axis="x", rotation=60)
@@ -80,13 +82,29 @@ def heads_figure(answer: Translation) -> Figure:
     for (layer, head), panel in np.ndenumerate(panels):
         image = panel.imshow(answer.heads[layer, head], cmap="viridis", vmin=0, vmax=1, aspect="auto")
         panel.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens if layer == layers - 1 else [])
-        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens if head == 0 else [])
+        panel.set_xticks(
+            range(len(answer.source_tokens)), answer.source_tokens if layer == layers - 1 else [], parse_math=False
+        )
+        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens if head == 0 else [], parse_math=False)
         panel.tick_params(length=0, labelsize=6)
         if max(map(len, answer.source_tokens)) > 2:
             panel.tick_params(axis="x", rotation=60)
     figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
     return figure
+
+
+def picture_formats() -> list[str]:
+    """The suffixes of files, without their dot, that `save_figure` can write."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return sorted(FigureCanvasBase.get_supported_filetypes())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure to a file; a character that no installed font has becomes a box."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path, dpi=150)
 
 
 def _figure(size: tuple[float, float]) -> Figure:

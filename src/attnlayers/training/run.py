@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 
 from ..data import DataError, Unit, Vocabulary, generate_dates, read_pairs
 from ..models import AttentionSeq2seq, Transformer, Translator
-from .files import RunError, write_whole
+from .files import RunError, is_aside, write_whole
+from .plots import save_figure
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"wordvec": 128, "warmup": 200}}
 """The networks that can be trained, and where their defaults differ from those of `Settings`."""
@@ -74,6 +75,14 @@ class Settings:
         return cls(**(ARCHITECTURES.get(given.get("architecture", "seq2seq"), {}) | given))
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            # A whole number may stand for a float; a bool is an int to Python, and never meant as one.
+            fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
+                kind is bool
+            )
+            if not fits and value == value:  # NaN is no number of any kind: it is refused by its value below
+                raise RunError(f"{field.name} must be of type {kind.__name__}, got {value!r}")
         if self.unit not in ("character", "word"):
             raise RunError(f"tokens must be character or word, got {self.unit!r}")
         if self.architecture not in ARCHITECTURES:
@@ -153,8 +162,8 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, settings: Settings, pairs: list[tuple[str, str]], vocabulary: Vocabulary) -> Self:
-        """Begin a run in a folder that is new or empty."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        """Begin a run in a folder that is new or empty, or that a kill left before ``config.json`` was written."""
+        if path.exists() and (not path.is_dir() or any(not _is_unfinished(file) for file in path.iterdir())):
             what = "holds files already" if path.is_dir() else "is a file"
             raise RunError(f"{path} {what}: choose another folder with --out, or go on with the run there by --resume")
         try:
@@ -201,6 +210,12 @@ class RunFolder:
             raise RunError(f"{self.settings.data} has changed since the run {self.path} began: start a new one")
         return pairs
 
+    def sweep(self) -> None:
+        """Remove what a kill left half written."""
+        for file in self.path.iterdir():
+            if is_aside(file):
+                file.unlink(missing_ok=True)
+
     # -- writing
 
     def write_config(self, settings: Settings) -> None:
@@ -233,7 +248,7 @@ class RunFolder:
 
     def write_figure(self, name: str, figure: Any) -> None:
         """Replace a picture by a matplotlib figure."""
-        write_whole(self.path / name, lambda path: figure.savefig(path, dpi=150))
+        write_whole(self.path / name, lambda path: save_figure(figure, path))
 
     def _write_text(self, name: str, text: str) -> None:
         write_whole(self.path / name, lambda path: path.write_text(text, encoding="utf-8"))
@@ -268,6 +283,11 @@ class RunFolder:
         except ValueError as error:
             raise RunError(f"{path} does not fit config.json: {error}") from error
         return model
+
+
+def _is_unfinished(file: Path) -> bool:
+    """Whether a file may stand in a folder in which no run has begun: `create` writes the configuration last."""
+    return file.name == "vocabulary.json" or is_aside(file)
 
 
 def _read_text(path: Path) -> str:

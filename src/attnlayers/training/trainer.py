@@ -26,6 +26,9 @@ EVALUATION_BATCH = 500
 PICTURED = 4
 """Held-out pairs whose heat maps are drawn."""
 
+PICTURED_TOKENS = 60
+"""Longest source to draw, where there are shorter ones enough."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -86,8 +89,10 @@ class Trainer:
         self.batch = 0  # steps of the current epoch that are done
         self._loss_sum: Array = self.backend.asarray(np.zeros((), np.float32))  # over tokens, since the last report
         self._tokens = 0  # since the last report
-        self._seconds = 0.0  # of training, in all
+        self._interval = 0.0  # seconds of training since the last report
+        self._seconds = 0.0  # of training up to the last report
         self._evaluation_seconds = 0.0  # of the last evaluation
+        run.sweep()
         checkpoint = run.read_checkpoint()
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -121,18 +126,28 @@ class Trainer:
             yield finished
 
     def save(self) -> None:
-        """Keep everything that going on from here needs."""
+        """Keep everything that going on from here needs.
+
+        Raises
+        ------
+        RunError
+            If the training has diverged; the last checkpoint stays.
+        """
+        self._check_finite(float(self._loss_sum))
+        weights = self.model.state()
+        self._check_finite(sum(float(np.sum(array, dtype=np.float64)) for array in weights.values()))
         progress = {
             "epoch": self.epoch,
             "batch": self.batch,
             "optimizer_steps": self.optimizer.steps,
             "loss_sum": float(self._loss_sum),
             "tokens": self._tokens,
+            "interval": self._interval,
             "seconds": self._seconds,
             "evaluation_seconds": self._evaluation_seconds,
             "metrics": self.metrics,
         }
-        self.run.write_checkpoint(Checkpoint(self.model.state(), self.optimizer.state(), progress))
+        self.run.write_checkpoint(Checkpoint(weights, self.optimizer.state(), progress))
         self.run.write_metrics(self.metrics)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -142,7 +157,8 @@ class Trainer:
             self.optimizer.load_state(checkpoint.optimizer, self.model.params, progress["optimizer_steps"])
             self.epoch, self.batch = progress["epoch"], progress["batch"]
             self._loss_sum = self.backend.asarray(np.asarray(progress["loss_sum"], np.float32))
-            self._tokens, self._seconds = progress["tokens"], progress["seconds"]
+            self._tokens, self._interval = progress["tokens"], progress["interval"]
+            self._seconds = progress["seconds"]
             self._evaluation_seconds = progress["evaluation_seconds"]
             self.metrics = progress["metrics"]
         except (KeyError, ValueError) as error:
@@ -153,32 +169,39 @@ class Trainer:
         started = saved = perf_counter()
         batches = self.train.batches(settings.batch_size, seed=settings.seed, epoch=self.epoch, start=self.batch)
         for batch in batches:
-            loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
-            self.model.backward()
-            clip_grads(self.model.grads, settings.max_grad_norm)
-            self.optimizer.lr = settings.lr_at(self.optimizer.steps)
-            self.optimizer.update(self.model.params, self.model.grads)
+            with np.errstate(all="ignore"):  # a diverging training ends in one error, without warnings before it
+                loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
+                self.model.backward()
+                clip_grads(self.model.grads, settings.max_grad_norm)
+                self.optimizer.lr = settings.lr_at(self.optimizer.steps)
+                self.optimizer.update(self.model.params, self.model.grads)
             self._loss_sum = self._loss_sum + loss * batch.num_tokens
             self._tokens += batch.num_tokens
             self.batch += 1
-            if self.batch % REPORT_EVERY == 0 or self.batch == self.batches:
-                self._report(perf_counter() - started)
-                started = perf_counter()
+            reporting = self.batch % REPORT_EVERY == 0 or self.batch == self.batches
+            if reporting:
+                self.backend.synchronize()  # what was asked of a device has been timed when it is done
+            self._interval += perf_counter() - started
+            if reporting:
+                self._report()
             if perf_counter() - saved > self.checkpoint_seconds:
-                self._seconds += perf_counter() - started
                 self.save()
-                started = saved = perf_counter()
+                saved = perf_counter()
             yield self._progress("train", self.batch, self.batches)
+            started = perf_counter()  # what was done with the progress is no part of training
 
-    def _report(self, seconds: float) -> None:
+    def _check_finite(self, number: float) -> None:
+        if not np.isfinite(number):
+            raise RunError(f"the loss became {number} in epoch {self.epoch + 1}: start again with a smaller --lr")
+
+    def _report(self) -> None:
         """Read the loss off the device, and begin the next report."""
         loss = float(self._loss_sum) / self._tokens
-        if not np.isfinite(loss):
-            raise RunError(f"the loss became {loss} in epoch {self.epoch + 1}: start again with a smaller --lr")
-        self._seconds += seconds
-        self._note(loss=loss, tokens_per_second=self._tokens / seconds)
+        self._check_finite(loss)
+        self._seconds += self._interval
+        self._note(loss=loss, tokens_per_second=self._tokens / self._interval)
         self._loss_sum = self._loss_sum * 0
-        self._tokens = 0
+        self._tokens, self._interval = 0, 0.0
 
     def _evaluate(self) -> Iterator[Progress]:
         """Answer all held-out pairs."""
@@ -229,9 +252,11 @@ class Trainer:
 
     def _answers(self) -> list[Translation]:
         """To some of the held-out pairs, from short to long."""
-        by_length = sorted(self.test.pairs[:100], key=lambda pair: len(pair[0]))
-        places = np.linspace(0, len(by_length) - 1, min(PICTURED, len(by_length))).round().astype(int)
-        texts = [by_length[place][0] for place in places]
+        order = np.argsort(self.test.source_lengths[:100], kind="stable")
+        fitting = max(PICTURED, int(np.sum(self.test.source_lengths[:100] <= PICTURED_TOKENS)))
+        order = order[:fitting]
+        places = np.linspace(0, len(order) - 1, min(PICTURED, len(order))).round().astype(int)
+        texts = [self.test.pairs[order[place]][0] for place in places]
         return translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
 
 

@@ -1,0 +1,172 @@
+"""`attnlayers train`: from a file to a run folder, and what is refused before it begins."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from attnlayers.data import Vocabulary
+from attnlayers.training import RunFolder, Settings
+
+Tiny = tuple[str, ...]
+
+FILES = {
+    *("config.json", "vocabulary.json", "checkpoint.safetensors", "weights.safetensors"),
+    *("metrics.csv", "training.png", "attention.png"),
+}
+
+
+def test_it_leaves_a_run(trained: Any) -> None:
+    assert {path.name for path in trained.path.iterdir()} == FILES
+    run = RunFolder.open(trained.path)
+    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=32, wordvec=4, hidden=8, lr=0.01)
+    assert run.vocabulary == Vocabulary.from_pairs(run.pairs(), "character")
+    checkpoint = run.read_checkpoint()
+    assert checkpoint is not None
+    assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 9)
+    for name in ("training.png", "attention.png"):
+        with Image.open(trained.path / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 400
+
+
+def test_it_tells_what_it_does(trained: Any) -> None:
+    assert trained.said.stderr == ""
+    first, *others = trained.said.stdout.splitlines()
+    assert first.startswith("270 pairs to learn from, 30 held out, 7 tokens, on numpy ")
+    assert re.search(r"^epoch 1/1  loss \d+\.\d{4}  exact \d+\.\d\d%  [\d,]+ tokens/s", "\n".join(others), re.MULTILINE)
+    assert "run: weights, metrics.csv, training.png, attention.png" in others
+
+
+def test_what_to_try_next_works(trained: Any, attnlayers: Any) -> None:
+    *_, last = trained.said.stdout.splitlines()
+    program, *arguments = shlex.split(last.removeprefix("try it: "))
+    assert program == "attnlayers"
+    assert arguments[:2] == ["translate", "run"]
+    ended = type(attnlayers)(trained.path.parent)(*arguments)
+    assert ended.returncode == 0, ended
+    assert ended.stdout.count("\n") == 1
+
+
+def test_the_book_s_format(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "date.txt", 40, "{0:<7}_{0:<5}\n")
+    ended = attnlayers.train("date.txt", *tiny, "--no-reverse", "--seed", 3, "--max-grad-norm", 2.5)
+    assert ended.returncode == 0, ended
+    run = RunFolder.open(attnlayers.cwd / "runs" / "date")  # named after the file
+    assert (run.settings.reverse, run.settings.seed, run.settings.max_grad_norm) == (False, 3, 2.5)
+    assert " " not in "".join(token for pair in run.pairs() for token in pair), "padding is no text"
+    assert len(run.vocabulary) == 7
+
+
+FEWER_DATES = """
+from attnlayers.data import generate_dates
+from attnlayers.training import run
+run.generate_dates = lambda seed: generate_dates(100, seed)
+"""
+
+
+@pytest.mark.parametrize("data", [[], ["dates"]])
+def test_dates(attnlayers: Any, tiny: Tiny, data: list[str]) -> None:
+    ended = attnlayers.train(*data, *tiny, before=FEWER_DATES)
+    assert ended.returncode == 0, ended
+    assert ended.stdout.startswith("90 pairs to learn from, 10 held out")
+    run = RunFolder.open(attnlayers.cwd / "runs" / "dates")
+    assert (run.settings.data, run.settings.unit) == ("dates", "character")
+    assert set("0123456789-") <= set(run.vocabulary.names(range(len(run.vocabulary))))
+
+
+def test_words(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 40, "the {0} is\tΔ {0}\n")
+    ended = attnlayers.train("p.tsv", *tiny, "--tokens", "word", "--out", "words")
+    assert ended.returncode == 0, ended
+    run = RunFolder.open(attnlayers.cwd / "words")
+    assert run.vocabulary.unit == "word"
+    assert run.vocabulary.tokens("the Δ") == ["the", "Δ"]
+    (word,) = {source for source, _ in run.pairs()} & {run.pairs()[0][0]}
+    assert attnlayers("translate", "words", word).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{0}[/x] [bold]\t{0}\n", '{0} "quoted" $HOME `x` it\'s\t{0}\n'],
+    ids=["markup", "quotes"],
+)
+def test_texts_that_mean_something_elsewhere(
+    attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny, form: str
+) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 40, form)
+    ended = attnlayers.train("p.tsv", *tiny, "--out", "run")
+    assert ended.returncode == 0, ended.stderr.splitlines()[-1]
+    assert ended.stderr == ""
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("try it: ")]
+    *_, text = shlex.split(line)
+    assert text in {source for source, _ in RunFolder.open(attnlayers.cwd / "run").pairs()}
+
+
+def test_a_folder_with_a_name_of_any_kind(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
+    name = "my runs [today]/a name that is long enough to pass the end of a line of eighty characters"
+    ended = attnlayers.train(pairs, *tiny, "--out", name)
+    assert ended.returncode == 0, ended
+    assert f"{name}: weights, metrics.csv, training.png, attention.png" in ended.stdout.splitlines()
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("try it: ")]
+    assert shlex.split(line)[4] == name
+
+
+def test_what_is_there_is_left_alone(attnlayers: Any, trained: Any, pairs: Path, tiny: Tiny) -> None:
+    before = {path: path.read_bytes() for path in trained.path.iterdir()}
+    message = attnlayers.fails("train", pairs, *tiny, "--out", trained.path)
+    assert f"{trained.path} holds files already: choose another folder with --out, or go on with" in message
+    assert {path: path.read_bytes() for path in trained.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "p.tsv is empty; write one source<TAB>target pair a line"),
+        (b"a\tb\nc d\n", "p.tsv, line 2: expected one tab between source and target, got none in 'c d'"),
+        (b"a\tb\nc\xff\td\n", "p.tsv, line 2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (b"a\tb\n" * 9, "holding out 0.1 of the pairs takes at least 10 of them, got 9"),
+    ],
+    ids=["empty", "no tab", "not UTF-8", "too few"],
+)
+def test_a_malformed_file(attnlayers: Any, tiny: Tiny, content: bytes, message: str) -> None:
+    (attnlayers.cwd / "p.tsv").write_bytes(content)
+    assert message in attnlayers.fails("train", "p.tsv", *tiny, "--out", "run")
+    assert not (attnlayers.cwd / "run").exists(), "a folder would be in the way of the next try"
+
+
+def test_a_file_that_is_none(attnlayers: Any) -> None:
+    assert "gone.tsv does not exist; give a file" in attnlayers.fails("train", "gone.tsv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--epochs", 0], "epochs must be positive, got 0"),
+        (["--seed", -1], "seed must be 0 or more, got -1"),
+        (["--tokens", "letter"], "tokens must be character or word, got 'letter'"),
+    ],
+)
+def test_options_that_make_no_sense(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:
+    assert attnlayers.fails("train", pairs, *options, "--out", "run") == message
+    assert [*attnlayers.cwd.iterdir()] == [pairs]
+
+
+def test_a_folder_that_cannot_be_made(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
+    message = attnlayers.fails("train", pairs, *tiny, "--out", pairs / "run")
+    assert message == f"the folder {pairs / 'run'} cannot be made: Not a directory"
+
+
+def test_a_loss_that_becomes_no_number(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
+    message = attnlayers.fails("train", pairs, *tiny, "--batch-size", 16, "--lr", 1e37, "--out", "run")
+    assert re.fullmatch(r"the loss became (nan|inf) in epoch 1: start again with a smaller --lr", message)
+
+
+def test_the_configuration_names_the_file_from_the_root(attnlayers: Any, trained: Any) -> None:
+    assert json.loads((trained.path / "config.json").read_text())["data"] == str(trained.data.resolve())

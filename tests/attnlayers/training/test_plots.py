@@ -1,0 +1,114 @@
+"""Pictures: what they show, and that they are pictures whatever the texts are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.figure import Figure
+from PIL import Image
+
+from attnlayers.training.plots import attention_figure, training_figure
+from attnlayers.translation import Translation
+
+
+def row(epoch: int, step: int, **values: float) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "step": step,
+        "loss": None,
+        "accuracy": None,
+        "tokens_per_second": 1.0,
+        "seconds": 1.0,
+    } | values
+
+
+METRICS = [
+    *(row(1, 20, loss=2.5), row(1, 40, loss=1.25), row(1, 40, accuracy=0.25)),
+    *(row(2, 60, loss=0.5), row(2, 80, loss=0.1), row(2, 80, accuracy=0.9975)),
+]
+
+
+def answer(source: Sequence[str], target: Sequence[str], seed: int = 0) -> Translation:
+    weights = np.random.default_rng(seed).dirichlet(np.ones(len(source)), size=len(target))
+    return Translation("".join(target), list(source), list(target), weights)
+
+
+def saved(figure: Figure, tmp_path: Path) -> tuple[int, int]:
+    """The size of the picture in pixels, after a check that it is a PNG with something on it."""
+    path = tmp_path / "picture.png"
+    figure.savefig(path, dpi=150)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        image.load()
+        assert len(image.convert("L").resize((64, 64)).getcolors() or []) > 1
+        return image.size
+
+
+def test_training_shows_loss_and_accuracy(tmp_path: Path) -> None:
+    figure = training_figure(METRICS)
+    losses, accuracies = figure.axes
+    np.testing.assert_array_equal(losses.lines[0].get_xydata(), [[20, 2.5], [40, 1.25], [60, 0.5], [80, 0.1]])
+    np.testing.assert_allclose(accuracies.lines[0].get_xydata(), [[40, 25], [80, 99.75]])
+    assert losses.get_yscale() == "log"
+    assert losses.get_xlabel() == "step"
+    assert "loss" in losses.get_ylabel()
+    assert "exact match" in accuracies.get_ylabel()
+    assert ["25.00%" in accuracies.texts[0].get_text(), "99.75%" in accuracies.texts[1].get_text()] == [True, True]
+    width, height = saved(figure, tmp_path)
+    assert 600 < width < 3000
+    assert 400 < height < 2000
+
+
+def test_training_before_the_first_evaluation(tmp_path: Path) -> None:
+    assert min(saved(training_figure(METRICS[:1]), tmp_path)) > 400
+
+
+def test_attention_shows_the_weights(tmp_path: Path) -> None:
+    answers = [answer("abc", ["x", "y", "<eos>"]), answer(["␣", "d"], ["<eos>"], seed=1), answer("efgh", "zw", seed=2)]
+    figure = attention_figure(answers)
+    panels = [axes for axes in figure.axes if axes.get_xlabel() == "source"]
+    assert len(panels) == 3
+    for panel, one in zip(panels, answers, strict=True):
+        np.testing.assert_array_equal(panel.images[0].get_array(), one.weights)
+        assert [tick.get_text() for tick in panel.get_xticklabels()] == one.source_tokens
+        assert [tick.get_text() for tick in panel.get_yticklabels()] == one.target_tokens
+        assert panel.images[0].get_clim() == (0, 1)  # the same colours in all panels
+        assert panel.get_ylabel() == "output"
+    width, height = saved(figure, tmp_path)
+    assert 600 < width < 4000
+    assert 400 < height < 4000
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 12])
+def test_any_number_of_answers(tmp_path: Path, count: int) -> None:
+    figure = attention_figure([answer("abc", "xy", seed=i) for i in range(count)])
+    assert sum(axes.get_xlabel() == "source" for axes in figure.axes) == count
+    assert min(saved(figure, tmp_path)) > 200
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [["$", "a", "$"], ["$5$", "or", "$6"], [r"$\q$", "b"], ["_", "^", "{", "%", "\\", "#"], ["<eos>", "\\n", "␣"]],
+    ids=["dollars", "prices", "TeX", "signs", "escapes"],
+)
+def test_tokens_are_shown_as_they_are(tmp_path: Path, tokens: list[str]) -> None:
+    figure = attention_figure([answer(tokens, tokens)])
+    labels = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
+    assert [label.get_text().replace(r"\$", "$") for label in labels] == tokens * 2
+    assert not [label for label in labels if label.get_parse_math() and is_math_text(label.get_text())]
+    assert min(saved(figure, tmp_path)) > 100
+
+
+@pytest.mark.parametrize(("source", "target"), [(250, 2), (3, 250), (1, 1)])
+def test_texts_of_any_length(tmp_path: Path, source: int, target: int) -> None:
+    width, height = saved(attention_figure([answer("a" * source, "b" * target)]), tmp_path)
+    assert width * height < 20_000_000
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_script_is_drawn(tmp_path: Path) -> None:
+    tokens = ["日", "本", "한", "ة", "🙂"]
+    assert min(saved(attention_figure([answer(tokens, tokens)]), tmp_path)) > 100

@@ -1,0 +1,213 @@
+"""A training: that it learns, what it tells, and what it leaves."""
+
+import csv
+from collections.abc import Callable
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import Library
+
+from attnlayers.models import AttentionSeq2seq
+from attnlayers.training import Adam, Progress, RunError, RunFolder, Trainer
+from attnlayers.training.run import METRICS
+from attnlayers.training.trainer import REPORT_EVERY, exact_matches
+
+Begin = Callable[..., RunFolder]
+
+
+def table(run: RunFolder) -> list[dict[str, str]]:
+    with Path(run.path, "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return [*csv.DictReader(file)]
+
+
+@pytest.mark.usefixtures("small_pictures")
+@pytest.mark.parametrize("reverse", [True, False])
+def test_it_learns(begin: Begin, reverse: bool) -> None:
+    trainer = Trainer(begin(epochs=8, wordvec=8, hidden=24, reverse=reverse))
+    for _ in trainer.steps():
+        pass
+    losses = [row["loss"] for row in trainer.metrics if row["loss"] is not None]
+    assert losses[-1] < losses[0] / 4
+    assert trainer.accuracy is not None
+    assert trainer.accuracy > 0.6
+
+
+def test_it_leaves_tables_and_pictures(begin: Begin) -> None:
+    run = begin(epochs=1, hidden=8)
+    *_, last = Trainer(run).steps()
+    rows = table(run)
+    assert [*rows[0]] == [*METRICS]
+    batches = ceil(270 / 12)
+    assert [int(row["step"]) for row in rows] == [20, batches, batches]
+    assert [bool(row["loss"]) for row in rows] == [True, True, False]
+    assert [bool(row["tokens_per_second"]) for row in rows] == [True, True, False]
+    assert [bool(row["accuracy"]) for row in rows] == [False, False, True]
+    assert float(rows[-1]["accuracy"]) == last.accuracy
+    assert {row["epoch"] for row in rows} == {"1"}
+    for name in ("training.png", "attention.png"):
+        with Image.open(run.path / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 400, name
+    names = {path.name for path in run.path.iterdir()}
+    assert names == {
+        *("config.json", "vocabulary.json", "checkpoint.safetensors", "weights.safetensors"),
+        *("metrics.csv", "training.png", "attention.png"),
+    }
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_progress(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attnlayers.training.trainer.EVALUATION_BATCH", 7)
+    trainer = Trainer(begin(epochs=3))
+    seen = [*trainer.steps()]
+    batches, tests = ceil(270 / 12), ceil(30 / 7)
+    phases = [(epoch, phase, [p.done for p in some]) for (epoch, phase), some in groupby(seen, _epoch_and_phase)]
+    assert phases == [
+        expected
+        for epoch in (1, 2, 3)
+        for expected in (
+            (epoch, "train", [*range(1, batches + 1)]),
+            (epoch, "evaluate", [*range(1, tests + 1)]),
+            (epoch, "epoch", [batches]),
+        )
+    ]
+    assert {(p.phase, p.total) for p in seen} == {("train", batches), ("evaluate", tests), ("epoch", batches)}
+    assert {p.epochs for p in seen} == {3}
+    for p in seen:
+        reported = p.epoch > 1 or p.phase != "train" or p.done >= REPORT_EVERY
+        evaluated = p.epoch > 1 or p.phase == "epoch"
+        assert (p.loss is not None) == reported
+        assert (p.tokens_per_second is not None) == reported
+        assert (p.seconds_left is not None) == reported
+        assert (p.accuracy is not None) == evaluated
+        assert p.seconds_left is None or p.seconds_left >= 0
+        assert p.tokens_per_second is None or p.tokens_per_second > 0
+        assert p.accuracy is None or 0 <= p.accuracy <= 1
+    assert trainer.finished
+    assert [*trainer.steps()] == []
+
+
+def _epoch_and_phase(progress: Progress) -> tuple[int, str]:
+    return progress.epoch, progress.phase
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_loss_is_the_mean_for_each_token(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begin(epochs=1)
+    losses, forward = [], AttentionSeq2seq.forward
+
+    def listen(model: AttentionSeq2seq, sources: Any, inputs: Any, labels: Any, mask: Any) -> Any:
+        loss = forward(model, sources, inputs, labels, mask)
+        losses.append((float(loss), int(np.sum(labels != -1))))
+        return loss
+
+    monkeypatch.setattr(AttentionSeq2seq, "forward", listen)
+    trainer = Trainer(run)
+    assert [*trainer.steps()]
+    reported = [row["loss"] for row in trainer.metrics if row["loss"] is not None]
+    for value, some in zip(reported, (losses[:REPORT_EVERY], losses[REPORT_EVERY:]), strict=True):
+        assert value == pytest.approx(sum(loss * n for loss, n in some) / sum(n for _, n in some), rel=1e-5)
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_gradients_are_clipped(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms, update = [], Adam.update
+
+    def listen(optimizer: Adam, params: list[Any], grads: list[Any]) -> None:
+        norms.append(np.sqrt(sum(np.sum(grad.astype(np.float64) ** 2) for grad in grads)))
+        update(optimizer, params, grads)
+
+    monkeypatch.setattr(Adam, "update", listen)
+    assert [*Trainer(begin(epochs=1, max_grad_norm=0.01)).steps()]
+    assert norms == pytest.approx([0.01] * 23, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "expected"),
+    [
+        ([[5, 6, 2]], [[5, 6, 2]], 1),
+        ([[5, 6, 2]], [[5, 7, 2]], 0),
+        ([[5, 6, 7]], [[5, 6, 2]], 0),  # not ended where it should
+        ([[5, 2, 9]], [[5, 6, 2]], 0),  # ended too early
+        ([[5, 2, 9, 9]], [[5, 2, -1, -1]], 1),  # what comes after the end does not count
+        ([[5, 2]], [[5, 2, -1, -1]], 1),  # answers are shorter than the longest label
+        ([[5, 6]], [[5, 6, 2]], 0),  # cut off before the end
+        ([[5, 6, 2, 8]], [[5, 6, 2]], 1),
+        ([[5, 6, 2], [5, 2, 0], [2, 0, 0]], [[5, 6, 2], [6, 2, -1], [2, -1, -1]], 2),
+    ],
+)
+def test_exact_matches_by_hand(ids: list[list[int]], labels: list[list[int]], expected: int) -> None:
+    assert exact_matches(np.array(ids), np.array(labels)) == expected
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_accuracy_is_the_share_of_right_answers(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnlayers.translation import translate
+
+    run = begin(epochs=3, wordvec=8, hidden=24)
+    trainer = Trainer(run)
+    assert [*trainer.steps()]
+    texts = [source for source, _ in trainer.test.pairs]
+    answers = translate(trainer.model, run.vocabulary, texts, reverse=True)
+    right = sum(answer.text == target for answer, (_, target) in zip(answers, trainer.test.pairs, strict=True))
+    assert trainer.accuracy == right / len(texts)
+    assert 0 < right < len(texts), "the test says little if all or none are right"
+    monkeypatch.setattr("attnlayers.training.trainer.EVALUATION_BATCH", 4)
+    trainer.test_batches = trainer.test.num_batches(4)
+    assert [*trainer._evaluate()]
+    assert trainer.accuracy == right / len(texts)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number(begin: Begin, monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+    run = begin()
+    trainer = Trainer(run)
+    steps = trainer.steps()
+    for _ in range(5):
+        next(steps)
+    trainer.save()
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    state = trainer.model.state()
+    trainer.model.load_state(state | {"decoder.affine.b": np.full_like(state["decoder.affine.b"], value)})
+    with pytest.raises(RunError, match=r"^the loss became nan in epoch 1: start again with a smaller --lr$"):
+        next(step for step in steps if step.phase == "epoch")
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_loss_that_is_no_number_is_not_saved(begin: Begin) -> None:
+    run = begin()
+    trainer = Trainer(run, checkpoint_seconds=0)
+    steps = trainer.steps()
+    for _ in range(5):
+        next(steps)
+    state = trainer.model.state()
+    trainer.model.load_state({name: np.full_like(value, np.nan) for name, value in state.items()})
+    with pytest.raises(RunError, match="smaller --lr"):
+        next(step for step in steps if step.phase == "epoch")
+    checkpoint = run.read_checkpoint()
+    assert checkpoint is not None
+    assert all(np.all(np.isfinite(value)) for value in checkpoint.weights.values())
+
+
+@pytest.mark.usefixtures("small_pictures")
+def test_every_library(library: Library, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for i, backend in enumerate((library.backend, None)):
+        with monkeypatch.context() as patch:
+            if backend is not None:
+                patch.setattr("attnbackends.backend", backend)
+            trainer = Trainer(begin(f"run{i}", epochs=1, batch_size=60))
+            assert [p.phase for p in trainer.steps()][-1] == "epoch"
+        losses.append(trainer.metrics[0]["loss"])
+        checkpoint = trainer.run.read_checkpoint()
+        assert checkpoint is not None
+        assert checkpoint.progress["optimizer_steps"] == 5
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
