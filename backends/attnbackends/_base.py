@@ -87,6 +87,16 @@ class Backend(RecurrentSteps):
         """
         return HostUniform(self, np.random.default_rng(seed))
 
+    # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
+
+    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
+        """Whether a dtype is of a kind, or of one of several, in the standard's words."""
+        return bool(self.xp.isdtype(dtype, kind))
+
+    def bits(self, dtype: DType) -> int:
+        """Of a floating point dtype."""
+        return int(self.xp.finfo(dtype).bits)
+
     # -- operations
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:

@@ -58,6 +58,14 @@ class NumpyBackend(UfuncBackend):
     def device(self, array: Array) -> Any:
         return "cpu"
 
+    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
+        if dtype.name == "bfloat16":
+            return "real floating" in ((kind,) if isinstance(kind, str) else kind)
+        return super().is_dtype(dtype, kind)
+
+    def bits(self, dtype: DType) -> int:
+        return 16 if np.dtype(dtype).name == "bfloat16" else super().bits(dtype)
+
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
             return super().softmax(scores, mask)

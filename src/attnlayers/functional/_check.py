@@ -6,7 +6,12 @@ from typing import Any
 
 from attnbackends import Array, Backend, backend_of
 
-_KINDS = {"float": "real floating", "int": "integral", "bool": "bool", "mask": ("bool", "real floating")}
+_KINDS: dict[str, str | tuple[str, ...]] = {
+    "float": "real floating",
+    "int": "integral",
+    "bool": "bool",
+    "mask": ("bool", "real floating"),
+}
 _WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask": "boolean or floating point"}
 
 
@@ -41,7 +46,7 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     first_float: tuple[str, Any] | None = None
     for name, (array, spec) in given.items():
         axes, kind = _parse(spec)
-        if not backend.xp.isdtype(array.dtype, _KINDS[kind]):
+        if not backend.is_dtype(array.dtype, _KINDS[kind]):
             raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {array.dtype}: convert it with xp.astype")
         if kind == "float":
             if first_float is None:

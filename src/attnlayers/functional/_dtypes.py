@@ -5,7 +5,7 @@ from attnbackends import Array, Backend, DType
 
 def wide(backend: Backend, dtype: DType) -> DType:
     """float32 for half precision, else `dtype` itself."""
-    return backend.xp.float32 if backend.xp.finfo(dtype).bits < 32 else dtype
+    return backend.xp.float32 if backend.bits(dtype) < 32 else dtype
 
 
 def widen(backend: Backend, array: Array) -> Array:

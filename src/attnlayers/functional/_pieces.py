@@ -22,7 +22,8 @@ def over_rows(
     arrays, outs : tuples of arrays (M, ·)
     """
     rows = arrays[0].shape[0]
-    touched = 2 * sum(prod(array.shape[1:]) for array in (*arrays, *outs)) * backend.xp.finfo(outs[0].dtype).bits // 8
+    numbers = sum(prod(array.shape[1:]) for array in (*arrays, *outs))
+    touched = 2 * numbers * backend.bits(outs[0].dtype) // 8
 
     def piece(m: slice) -> None:
         results = function(*(widen(backend, array[m, ...]) for array in arrays))

@@ -35,8 +35,9 @@ def dropout(x: Array, ratio: float, draw: Callable[..., Array]) -> tuple[Array, 
     backend = check(x=(x, "*"))
     if not 0 <= ratio < 1:
         raise ValueError(f"`ratio` must lie in [0, 1), got {ratio}")
-    kept = backend.xp.astype(draw(tuple(x.shape), x) >= ratio, x.dtype)
-    saved = SavedDropout(backend, kept * (1 / (1 - ratio)))
+    xp = backend.xp
+    kept = xp.astype(draw(tuple(x.shape), x) >= ratio, x.dtype)
+    saved = SavedDropout(backend, xp.astype(kept * (1 / (1 - ratio)), x.dtype, copy=False))
     return x * saved.factor, saved
 
 

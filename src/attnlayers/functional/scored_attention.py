@@ -200,7 +200,7 @@ def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:
     """Call `block` with entries and rows of queries, so that (n, r, T_k, A) numbers are not too many at a time."""
     N, T_q, A = q.shape
-    row_bytes = k.shape[1] * A * backend.xp.finfo(q.dtype).bits // 8
+    row_bytes = k.shape[1] * A * backend.bits(q.dtype) // 8
     at_once = min(T_q, backend.rows_at_once(row_bytes))
 
     def entries(n: slice) -> None:

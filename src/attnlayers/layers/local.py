@@ -6,6 +6,7 @@ from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._dtypes import widen
 from ._composite import Initial
 from .scores import _OneStep, _TimeScores
 
@@ -60,16 +61,16 @@ class TimeLocalAttention(_TimeScores):
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
         self._check(hs_enc, hs_dec, mask)
         W, W_p, v_p = self.params
-        xp = self.backend.xp
-        if mask is None:
-            last = xp.full_like(hs_enc[:, :1, 0], hs_enc.shape[1] - 1)  # (N, 1)
-        else:
-            last = xp.sum(xp.astype(mask, hs_enc.dtype), axis=1, keepdims=True, dtype=hs_enc.dtype) - 1
+        backend, xp, dtype = self.backend, self.backend.xp, hs_dec.dtype
         hidden, saved_p = F.affine(hs_dec, W_p)
         hidden = xp.tanh(hidden)
         where, saved_v = F.affine(hidden, v_p)  # (N, T_dec, 1)
-        share = 0.5 * xp.tanh(0.5 * where[..., 0]) + 0.5
-        self.centres = last * share
+        share = 0.5 * xp.tanh(0.5 * widen(backend, where[..., 0])) + 0.5
+        if mask is None:
+            last = xp.full_like(share[:, :1], hs_enc.shape[1] - 1)  # (N, 1)
+        else:
+            last = xp.sum(xp.astype(mask, share.dtype), axis=1, keepdims=True) - 1
+        self.centres = xp.astype(last * share, dtype, copy=False)
         q, saved_q = F.affine(hs_dec, W)
         out, saved = F.local_attention(q, hs_enc, hs_enc, self.centres, width=self.width, mask=mask)
         self._saved = saved, saved_q, saved_p, saved_v, hidden, last * share * (1 - share)
@@ -78,9 +79,13 @@ class TimeLocalAttention(_TimeScores):
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T_dec, H_enc) -> dhs_enc (N, T_enc, H_enc), dhs_dec (N, T_dec, H_dec)."""
         saved, saved_q, saved_p, saved_v, hidden, slope = self.saved()
+        backend, xp = self.backend, self.backend.xp
         dq, dk, dv, dcentres = F.local_attention_backward(saved, dout)
-        dhidden, dv_p = F.affine_backward(saved_v, (dcentres * slope)[..., None])
-        dhs_dec, dW_p = F.affine_backward(saved_p, dhidden * (1 - hidden * hidden))
+        dwhere = xp.astype(widen(backend, dcentres) * slope, dout.dtype, copy=False)
+        dhidden, dv_p = F.affine_backward(saved_v, dwhere[..., None])
+        wide = widen(backend, hidden)
+        dsum = xp.astype(widen(backend, dhidden) * (1 - wide * wide), dout.dtype, copy=False)
+        dhs_dec, dW_p = F.affine_backward(saved_p, dsum)
         dh, dW = F.affine_backward(saved_q, dq)
         self.write_grads(dW, dW_p, dv_p)
         return dk + dv, dhs_dec + dh

@@ -269,7 +269,7 @@ class MultiHeadAttention(Composite):
             keys = mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
             if bias is None:
                 both = keys
-            elif xp.isdtype(bias.dtype, "bool"):
+            elif self.backend.is_dtype(bias.dtype, "bool"):
                 both = keys & bias
             else:  # only a boolean mask keeps what it leaves out from being read
                 both = xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf))
