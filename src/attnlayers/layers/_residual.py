@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from attnbackends import Array
 
 from ._base import Layer
 from ._composite import Composite, Initial
 from .dropout import Dropout
+from .feed_forward import FeedForward
+from .multi_head import MultiHeadAttention
 from .normalization import LayerNorm, RMSNorm
 
 Norm = LayerNorm | RMSNorm
@@ -54,6 +56,9 @@ class ResidualLayer(Composite):
         As in `TransformerEncoderLayer`.
     """
 
+    attentions: int
+    """How many of the layers are attention."""
+
     def __init__(
         self, layers: Mapping[str, Layer], norms: Sequence[Norm], *, pre_norm: bool, dropout: float, seed: int
     ) -> None:
@@ -66,15 +71,72 @@ class ResidualLayer(Composite):
             parts |= {name: layer, f"norm{i + 1}": norm} | ({} if drop is None else {f"dropout{i + 1}": drop})
         super().__init__(**parts)
 
+    @classmethod
+    def create(
+        cls,
+        d_model: int,
+        heads: int,
+        hidden: int,
+        *,
+        activation: str = "gelu",
+        norm: type[Norm] = LayerNorm,
+        pre_norm: bool = True,
+        dropout: float = 0.0,
+        bias: bool = True,
+        initial: Initial | int = 0,
+        **options: Any,
+    ) -> Self:
+        """A layer with initial weights.
+
+        Parameters
+        ----------
+        d_model, heads, hidden : int
+            Size of inputs and outputs, attention heads, and size within the feed-forward network.
+        activation : str
+            Of `FeedForward`.
+        norm : LayerNorm or RMSNorm
+            The class.
+        pre_norm, dropout
+            As in the class; the same share of attention weights is dropped.
+        bias : bool
+            Of attention and feed-forward network.
+        initial : Initial or int
+            A source of weights, or a seed.
+        **options
+            Those of `MultiHeadAttention`, of self-attention alone.
+        """
+        draw = Initial.of(initial)
+        kinds = [options] + [{}] * (cls.attentions - 1)
+        attentions = [
+            MultiHeadAttention.create(d_model, heads, bias=bias, dropout=dropout, initial=draw, **own) for own in kinds
+        ]
+        feed_forward = FeedForward.create(d_model, hidden, activation=activation, bias=bias, initial=draw)
+        norms = [norm.create(d_model, initial=draw) for _ in range(cls.attentions + 1)]
+        make: Any = cls
+        layer: Self = make(*attentions, feed_forward, *norms, pre_norm=pre_norm, dropout=dropout, seed=draw.seed())
+        return layer
+
 
 class Stack(Composite):
     """Layers one after the other, and a last norm; the norm may be left out."""
+
+    layer: type[ResidualLayer]
 
     def __init__(self, stack: Sequence[Any], norm: Norm | None = None) -> None:
         if not stack:
             raise ValueError("`stack` must hold one layer or more, got none")
         self.stack, self.norm = list(stack), norm
         super().__init__(**{str(i): layer for i, layer in enumerate(stack)}, **({} if norm is None else {"norm": norm}))
+
+    @classmethod
+    def create(
+        cls, depth: int, d_model: int, heads: int, hidden: int, *, initial: Initial | int = 0, **options: Any
+    ) -> Self:
+        """`depth` layers with initial weights, and a last norm with `pre_norm`; `options` are those of the layers."""
+        draw = Initial.of(initial)
+        stack = [cls.layer.create(d_model, heads, hidden, initial=draw, **options) for _ in range(depth)]
+        norm: type[Norm] = options.get("norm", LayerNorm)
+        return cls(stack, norm.create(d_model, initial=draw) if options.get("pre_norm", True) else None)
 
     def finish(self, x: Array) -> Array:
         """The last norm."""
@@ -85,9 +147,3 @@ class Stack(Composite):
         """Its gradient."""
         self.saved()
         return dout if self.norm is None else self.norm.backward(dout)
-
-
-def last_norm(d_model: int, draw: Initial, options: dict[str, Any]) -> Norm | None:
-    """The norm that goes with layers of these options: one where they have theirs before."""
-    norm: type[Norm] = options.get("norm", LayerNorm)
-    return norm.create(d_model, initial=draw) if options.get("pre_norm", True) else None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from attnbackends import Array
 
-from ._composite import Initial
-from ._residual import Norm, ResidualLayer, Stack, last_norm
+from ._residual import Norm, ResidualLayer, Stack
 from .feed_forward import FeedForward
 from .kv_cache import KVCache
 from .multi_head import MultiHeadAttention
-from .normalization import LayerNorm
 
 
 class TransformerDecoderLayer(ResidualLayer):
@@ -39,6 +36,8 @@ class TransformerDecoderLayer(ResidualLayer):
     (2, 3, 8)
     """
 
+    attentions = 2
+
     def __init__(
         self,
         self_attention: MultiHeadAttention,
@@ -55,29 +54,6 @@ class TransformerDecoderLayer(ResidualLayer):
         self.self_attention, self.cross_attention, self.feed_forward = self_attention, cross_attention, feed_forward
         layers = {"self_attention": self_attention, "cross_attention": cross_attention, "feed_forward": feed_forward}
         super().__init__(layers, (norm1, norm2, norm3), pre_norm=pre_norm, dropout=dropout, seed=seed)
-
-    @classmethod
-    def create(
-        cls,
-        d_model: int,
-        heads: int,
-        hidden: int,
-        *,
-        activation: str = "gelu",
-        norm: type[Norm] = LayerNorm,
-        pre_norm: bool = True,
-        dropout: float = 0.0,
-        bias: bool = True,
-        initial: Initial | int = 0,
-        **options: Any,
-    ) -> TransformerDecoderLayer:
-        """A layer with initial weights; `options` are those of `MultiHeadAttention`, of self-attention alone."""
-        draw = Initial.of(initial)
-        shared: dict[str, Any] = {"bias": bias, "dropout": dropout, "initial": draw}
-        own, cross = (MultiHeadAttention.create(d_model, heads, **shared, **some) for some in (options, {}))
-        feed_forward = FeedForward.create(d_model, hidden, activation=activation, bias=bias, initial=draw)
-        norms = [norm.create(d_model, initial=draw) for _ in range(3)]
-        return cls(own, cross, feed_forward, *norms, pre_norm=pre_norm, dropout=dropout, seed=draw.seed())
 
     def forward(self, x: Array, context: Array, mask: Array | None = None, *, causal: bool = True) -> Array:
         """x (N, T, D), context (N, T_k, D), mask (N, T_k) with True = attend -> (N, T, D)."""
@@ -125,14 +101,7 @@ class TransformerDecoder(Stack):
     (1, 3, 8)
     """
 
-    @classmethod
-    def create(
-        cls, depth: int, d_model: int, heads: int, hidden: int, *, initial: Initial | int = 0, **options: Any
-    ) -> TransformerDecoder:
-        """`depth` layers with initial weights; `options` are those of `TransformerDecoderLayer.create`."""
-        draw = Initial.of(initial)
-        stack = [TransformerDecoderLayer.create(d_model, heads, hidden, initial=draw, **options) for _ in range(depth)]
-        return cls(stack, last_norm(d_model, draw, options))
+    layer = TransformerDecoderLayer
 
     def forward(self, x: Array, context: Array, mask: Array | None = None, *, causal: bool = True) -> Array:
         """x (N, T, D), context (N, T_k, D), mask (N, T_k) with True = attend -> (N, T, D)."""

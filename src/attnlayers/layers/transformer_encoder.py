@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from attnbackends import Array
 
-from ._composite import Initial
-from ._residual import Norm, ResidualLayer, Stack, last_norm
+from ._residual import Norm, ResidualLayer, Stack
 from .feed_forward import FeedForward
 from .kv_cache import KVCache
 from .multi_head import MultiHeadAttention
-from .normalization import LayerNorm
 
 
 class TransformerEncoderLayer(ResidualLayer):
@@ -43,6 +40,8 @@ class TransformerEncoderLayer(ResidualLayer):
     (2, 3, 8)
     """
 
+    attentions = 1
+
     def __init__(
         self,
         attention: MultiHeadAttention,
@@ -57,28 +56,6 @@ class TransformerEncoderLayer(ResidualLayer):
         self.attention, self.feed_forward = attention, feed_forward
         layers = {"attention": attention, "feed_forward": feed_forward}
         super().__init__(layers, (norm1, norm2), pre_norm=pre_norm, dropout=dropout, seed=seed)
-
-    @classmethod
-    def create(
-        cls,
-        d_model: int,
-        heads: int,
-        hidden: int,
-        *,
-        activation: str = "gelu",
-        norm: type[Norm] = LayerNorm,
-        pre_norm: bool = True,
-        dropout: float = 0.0,
-        bias: bool = True,
-        initial: Initial | int = 0,
-        **options: Any,
-    ) -> TransformerEncoderLayer:
-        """A layer with initial weights; `options` are those of `MultiHeadAttention`."""
-        draw = Initial.of(initial)
-        attention = MultiHeadAttention.create(d_model, heads, bias=bias, dropout=dropout, initial=draw, **options)
-        feed_forward = FeedForward.create(d_model, hidden, activation=activation, bias=bias, initial=draw)
-        norms = [norm.create(d_model, initial=draw) for _ in range(2)]
-        return cls(attention, feed_forward, *norms, pre_norm=pre_norm, dropout=dropout, seed=draw.seed())
 
     def forward(self, x: Array, mask: Array | None = None, *, causal: bool = False, bias: Array | None = None) -> Array:
         """x (N, T, D), mask (N, T) with True = attend, `causal` and `bias` as in MultiHeadAttention -> (N, T, D)."""
@@ -123,14 +100,7 @@ class TransformerEncoder(Stack):
     (1, 3, 8)
     """
 
-    @classmethod
-    def create(
-        cls, depth: int, d_model: int, heads: int, hidden: int, *, initial: Initial | int = 0, **options: Any
-    ) -> TransformerEncoder:
-        """`depth` layers with initial weights; `options` are those of `TransformerEncoderLayer.create`."""
-        draw = Initial.of(initial)
-        stack = [TransformerEncoderLayer.create(d_model, heads, hidden, initial=draw, **options) for _ in range(depth)]
-        return cls(stack, last_norm(d_model, draw, options))
+    layer = TransformerEncoderLayer
 
     def forward(self, x: Array, mask: Array | None = None, *, causal: bool = False, bias: Array | None = None) -> Array:
         """x (N, T, D), mask (N, T) with True = attend -> (N, T, D)."""

@@ -109,23 +109,6 @@ class AttentionSeq2seq(Translator):
         super().__init__(draw.backend, encoder=self.encoder, decoder=self.decoder)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
-        """Mean loss of predicting `labels` from `sources` and what comes before.
-
-        Parameters
-        ----------
-        sources : integer array (N, T_enc)
-        inputs : integer array (N, T_dec)
-            What the decoder reads.
-        labels : integer array (N, T_dec)
-            What it must answer; -1 does not count.
-        source_mask : boolean array (N, T_enc), optional
-            False where `sources` is padding, which stands on the right.
-
-        Returns
-        -------
-        loss : array ()
-            On the device.
-        """
         enc_hs = self.encoder.forward(sources, source_mask)
         return self.loss.forward(self.decoder.forward(inputs, enc_hs, source_mask), labels)
 
