@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import widen
+from ._dtypes import wide, widen
 
 PIECE_ROWS = 64
 """Fewer rows would waste the packing of the weights in each product."""
@@ -104,6 +104,8 @@ class Steps:
 
     def narrow(self, *gradients: Array) -> tuple[Array, ...]:
         """In the dtype of the arguments."""
+        if self.gates.dtype == self.dtype:
+            return gradients
         return tuple(self.backend.xp.astype(gradient, self.dtype, copy=False) for gradient in gradients)
 
 
@@ -124,14 +126,15 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
         side_by_side = {1: "", 3: ", three gates side by side", 4: ", four gates side by side"}[count]
         raise ValueError(f"`Wh` must have shape (H, {width}){side_by_side}, got {tuple(Wh.shape)}")
     time_mask = None if mask is None else xp.permute_dims(mask, (1, 0))[..., None]
-    time_x = widen(backend, xp.permute_dims(x, (1, 0, 2)))
+    time_x = xp.permute_dims(x, (1, 0, 2))
+    if wide(backend, x.dtype) != x.dtype:
+        time_x, Wx, Wh, b = (widen(backend, array) for array in (time_x, Wx, Wh, b))
     if time_mask is not None:
         zero = backend.empty((1, 1, 1), like=time_x)
         zero[...] = 0
         time_x = xp.where(time_mask, time_x, zero)
     flat_x = xp.reshape(time_x, (T * N, D))
-    wide_Wx, wide_Wh, wide_b = (widen(backend, weight) for weight in (Wx, Wh, b))
-    gates = xp.reshape(backend.matmul(flat_x, wide_Wx), (T, N, count * H))  # (T N, D) x (D, KH)
+    gates = xp.reshape(backend.matmul(flat_x, Wx), (T, N, count * H))  # (T N, D) x (D, KH)
     h = backend.empty((T + 1, N, H), like=gates)
     own_x = xp.reshape(flat_x, (T, N, D))
-    return Steps(backend, x.dtype, own_x, wide_Wx, wide_Wh, wide_b, time_mask, gates, h)
+    return Steps(backend, x.dtype, own_x, Wx, Wh, b, time_mask, gates, h)
