@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := runs/dates
 
-.PHONY: train test lint bench clean
+.PHONY: train test lint book bench clean
 
 train: $(INSTALLED)  ## train the date translator; a second call goes on with the run
 	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
@@ -20,6 +20,9 @@ lint: $(INSTALLED)  ## style and types
 
 bench: $(INSTALLED)  ## TimeAttention against the book's loops, NumPy and PyTorch
 	$(BIN)/python -m benchmarks.time_attention
+
+book: $(INSTALLED)  ## make book BOOK=<checkout>: every script of the book, plain and with the drop-in
+	$(BIN)/python -m benchmarks.book $(BOOK)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,224 @@
+"""Every script of a checkout of the book's code, plain and with the drop-in: make book BOOK=<checkout>
+
+The checkout is copied; nothing is downloaded. Scripts that read the Penn Treebank get a made-up corpus of its size,
+those that read weights that another script would write get random ones of their shapes.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+WAYS = ("plain", "drop-in")
+
+WORDS = {"train": 929_589, "valid": 73_760, "test": 82_430}
+"""Sizes of the Penn Treebank, and of the corpus that stands for it here."""
+
+VOCABULARY = 10_000
+NAMED = (  # noqa: SIM905
+    "<eos> <unk> N $ the of is you year car toyota king man queen meaning life happy lexus take took go woman cars day"
+).split()
+"""Words that the scripts ask for by name; the others are numbered."""
+
+EPOCHS = {
+    "ch08/train.py": (351, 5000, 2.5),
+    "ch07/train_seq2seq.py": (351, 5000, 2.0),
+    "ch06/train_better_rnnlm.py": (1327, 0, 2.0),
+}
+"""Iterations and questions in an epoch of the scripts whose speed is a promise, and how much it is."""
+
+SAME = 1e-4
+"""Relative difference up to which losses are the same."""
+
+LENT = ("--lend", "ch07")
+"""What the plain run of chapter 8 lacks: with it there is something to compare the drop-in with."""
+
+
+def prepare(checkout: Path, work: Path) -> Path:
+    """A copy of the checkout that needs no network."""
+    copy = work / "book"
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+    data = copy / "dataset"
+    rng = np.random.default_rng(0)
+    words = NAMED + [f"w{number}" for number in range(VOCABULARY - len(NAMED))]
+    ids = {word: number for number, word in enumerate(words)}
+    (data / "ptb.vocab.pkl").write_bytes(pickle.dumps((ids, dict(enumerate(words)))))
+    often = 1 / np.arange(1, VOCABULARY + 1)  # as words are: the n-th most frequent occurs 1/n as often
+    for part, count in WORDS.items():
+        corpus = rng.choice(VOCABULARY, size=count, p=often / often.sum())
+        corpus[-VOCABULARY:] = rng.permutation(VOCABULARY)  # every word occurs
+        np.save(data / f"ptb.{part}.npy", corpus)
+    V, D, H = VOCABULARY, 650, 650
+    shapes = [(V, D), *2 * [(D, 4 * H), (H, 4 * H), (4 * H,)], (H, V), (V,)]
+    weights = [(rng.standard_normal(shape) / 30).astype(np.float16) for shape in shapes]
+    (copy / "ch06" / "BetterRnnlm.pkl").write_bytes(pickle.dumps(weights))
+    return copy
+
+
+def run(script: Path, way: str, seconds: float, out: Path, *more: str) -> dict[str, Any]:
+    """What a run of one script showed, its own output among it."""
+    env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "backends")))}
+    command = [sys.executable, str(ROOT / "benchmarks" / "book_run.py"), way, str(script), str(out)]
+    out.unlink(missing_ok=True)
+    with out.with_suffix(".txt").open("w") as text:
+        subprocess.run(
+            [*command, "--seconds", str(seconds), *more], env=env, stdin=subprocess.DEVNULL, stdout=text, stderr=text,
+            check=False, timeout=10 * seconds + 120,
+        )  # fmt: skip
+    seen: dict[str, Any] = {"ended": "failed", "seconds": 0.0, "losses": [], "answers": [], "times": {}}
+    if out.exists():
+        seen = json.loads(out.read_text())
+    return seen | {"shown": out.with_suffix(".txt").read_text(errors="replace")}
+
+
+def difference(plain: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None:
+    """The largest relative difference of the losses, or of all numbers printed; None if there are none to compare."""
+    pairs = list(zip(plain["losses"], ours["losses"], strict=False))
+    if not pairs:
+        both = [_numbers(seen["shown"]) for seen in (plain, ours)]
+        whole = plain["ended"] == ours["ended"] == "ended"
+        if not whole or not both[0] or len(both[0]) != len(both[1]):
+            return None
+        pairs = list(zip(*both, strict=True))
+    return max(abs(a - b) / max(abs(a), 1e-6) for a, b in pairs)
+
+
+def _numbers(text: str) -> list[float]:
+    found = []
+    for word in "".join(" " if c in "[]," else c for c in text).split():
+        try:
+            found.append(float(word))
+        except ValueError:
+            continue
+    return found
+
+
+def pace(seen: Mapping[str, Any], kind: str, count: int | None = None) -> float:
+    """Seconds for each of the first `count` events of a kind: the median, so that pauses between do not count."""
+    return float(np.median(np.diff(seen["times"][kind][:count])))
+
+
+def ratio(plain: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None:
+    """How many times as fast the drop-in is: by the whole run where both ended, else by iterations that both did."""
+    if "failed" in (plain["ended"], ours["ended"]):
+        return None
+    if plain["ended"] == ours["ended"] == "ended":
+        return float(plain["seconds"] / ours["seconds"])
+    count = min(len(plain["times"]["loss"]), len(ours["times"]["loss"]))
+    return None if count < 3 else pace(plain, "loss", count) / pace(ours, "loss", count)
+
+
+def epoch(script: Path, rounds: int, seconds: float, work: Path) -> dict[str, Any]:
+    """An epoch of a script, from short runs in turns: its iterations and its questions."""
+    iterations, questions, promised = EPOCHS[f"{script.parent.name}/{script.name}"]
+    short = ("--rows", "1280", "--questions", "100") if questions else ()
+    steps: dict[str, list[float]] = {way: [] for way in WAYS}
+    answers: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way in WAYS:
+            lent = LENT if way == "plain" and script.parent.name == "ch08" else ()
+            seen = run(script, way, seconds, work / "epoch.json", *short, *lent)
+            if seen["ended"] == "failed" or len(seen["times"]["loss"]) < 3:
+                return {"promised": promised, "failed": way, "shown": seen["shown"].strip().splitlines()[-1:]}
+            steps[way].append(pace(seen, "loss"))
+            answers[way].append(pace(seen, "answer") if questions else 0.0)
+    whole = {way: iterations * np.array(steps[way]) + questions * np.array(answers[way]) for way in WAYS}
+    ratios = whole["plain"] / whole["drop-in"]
+    shown = {way: {"s an epoch": round(float(np.median(whole[way])), 1),
+                   "ms an iteration": round(1e3 * float(np.median(steps[way])), 1),
+                   "ms a question": round(1e3 * float(np.median(answers[way])), 2)} for way in WAYS}  # fmt: skip
+    ratios = [round(float(value), 2) for value in ratios]
+    return {"promised": promised, "ratio": float(np.median(ratios)), "ratios": ratios, **shown}
+
+
+def main() -> None:
+    """Run everything, show the table, keep it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("book", type=Path, help="a checkout of the book's code")
+    parser.add_argument("--seconds", type=float, default=20, help="bound for each run of a script")
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of runs for the ratio of an epoch")
+    parser.add_argument("--only", default="", help="scripts whose name has this in it; nothing is kept then")
+    options = parser.parse_args()
+    if not (options.book / "common" / "np.py").is_file():
+        parser.error(f"{options.book} is no checkout of the book's code: it has no common/np.py")
+    console = Console(width=140)
+    rows: dict[str, dict[str, Any]] = {}
+    epochs: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        copy = prepare(options.book.resolve(), work)
+        for script in sorted(copy.glob("ch0*/*.py")):
+            name = f"{script.parent.name}/{script.name}"
+            if options.only in name:
+                rows[name] = compare(script, options.seconds, work)
+                console.print(name, *(rows[name][way] for way in WAYS), rows[name]["difference"], rows[name]["ratio"])
+        for name in EPOCHS:
+            if options.only in name:
+                epochs[name] = epoch(copy / name, options.rounds, options.seconds, work)
+                console.print(name, epochs[name])
+    show(console, rows, epochs)
+    if not options.only:
+        RESULTS.mkdir(exist_ok=True)
+        machine = {"python": platform.python_version(), "numpy": np.__version__, "cores": os.cpu_count()}
+        kept = {"command": "make book BOOK=<checkout of commit 842ae31>", "bound": options.seconds, **machine}
+        (RESULTS / "book.json").write_text(json.dumps(kept | {"scripts": rows, "epochs": epochs}, indent=1) + "\n")
+        with (RESULTS / "book.txt").open("w") as text:
+            paper = Console(file=text, width=140)
+            paper.print(kept)
+            show(paper, rows, epochs)
+
+
+def compare(script: Path, seconds: float, work: Path) -> dict[str, Any]:
+    """One script both ways."""
+    plain, ours = (run(script, way, seconds, work / f"{way}.json") for way in WAYS)
+    ended, lacks = plain["ended"], "No module named 'seq2seq'" in plain["shown"]
+    if lacks:
+        plain = run(script, "plain", seconds, work / "plain.json", *LENT)
+        ended = f"failed; {plain['ended']} with ch07 on its path"
+    answers = [a == b for a, b in zip(plain["answers"], ours["answers"], strict=False)]
+    failed = [seen["shown"].strip().splitlines()[-1][:90] for seen in (ours, plain) if seen["ended"] == "failed"]
+    return {
+        "plain": ended,
+        "drop-in": ours["ended"],
+        "plain seconds": round(plain["seconds"], 2),
+        "drop-in seconds": round(ours["seconds"], 2),
+        "losses compared": min(len(plain["losses"]), len(ours["losses"])),
+        "difference": difference(plain, ours),
+        "answers": f"{sum(answers)} of {len(answers)}" if answers else "",
+        "ratio": ratio(plain, ours),
+        "error": "plain: No module named 'seq2seq'" if lacks else (failed or [""])[0],
+    }
+
+
+def show(console: Console, rows: Mapping[str, Mapping[str, Any]], epochs: Mapping[str, Mapping[str, Any]]) -> None:
+    """The tables."""
+    table = Table("script", "plain", "drop-in", "same numbers", "same answers", "s", "s drop-in", "ratio", "error")
+    for name, row in rows.items():
+        apart = row["difference"]
+        same = "" if apart is None else f"{'yes' if apart <= SAME else 'NO'}, {apart:.0e}"
+        losses = f" ({row['losses compared']} losses)" if row["losses compared"] else ""
+        times = [f"{row[f'{way} seconds']:.1f}" for way in WAYS]
+        shown = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        table.add_row(name, row["plain"], row["drop-in"], same + losses, row["answers"], *times, shown, row["error"])
+    console.print(table)
+    console.print("An epoch, evaluation included, from runs in turns; the ratio is plain over drop-in:")
+    for name, measured in epochs.items():
+        console.print(f"{name}:", dict(measured))
+
+
+if __name__ == "__main__":
+    main()
