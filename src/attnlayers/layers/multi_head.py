@@ -10,7 +10,7 @@ from attnbackends import Array
 from .. import functional as F
 from ..functional._check import check
 from ._composite import Composite, Initial
-from ._heads import check_heads, merge, split, sum_to
+from ._heads import check_heads, merge, one_mask, split, sum_to
 from .affine import Affine
 from .kv_cache import KVCache
 
@@ -168,7 +168,7 @@ class MultiHeadAttention(Composite):
         context : array (N, T_k, D_context), optional
             What keys and values are made of. Default: x.
         mask : boolean array (N, T_k), optional
-            True = attend; what is left out may hold anything.
+            True = attend; what is left out of a context may hold anything.
         causal : bool
             A step sees itself and what comes before.
         bias : array, optional
@@ -183,6 +183,9 @@ class MultiHeadAttention(Composite):
             raise ValueError("`context` excludes causal, rotary and window: steps of two sequences have no distance")
         source = x if context is None else context
         check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
+        if cross and mask is not None:  # the gradients of Wk and Wv are products with all of it
+            xp = self.backend.xp
+            source = xp.where(mask[..., None], source, xp.zeros_like(source[:1, :1, :1]))
         q = split(self.query.forward(x), self.heads)
         k, v = self._keys_and_values(source)
         rotary = None
@@ -263,15 +266,5 @@ class MultiHeadAttention(Composite):
     def _attend(
         self, q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, **options: Any
     ) -> tuple[Array, Any]:
-        xp = self.backend.xp
-        both = bias
-        if mask is not None:
-            keys = mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
-            if bias is None:
-                both = keys
-            elif self.backend.is_dtype(bias.dtype, "bool"):
-                both = keys & bias
-            else:  # only a boolean mask keeps what it leaves out from being read
-                both = xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf))
-                k, v = (xp.where(mask[:, None, :, None], x, xp.zeros_like(x[:1, :1, :1, :1])) for x in (k, v))
+        both, k, v = one_mask(mask, bias, k, v)
         return F.attention(q, k, v, mask=both, grouped=True, window=self.window, softcap=self.softcap, **options)

@@ -151,6 +151,7 @@ class RunFolder:
     ``metrics.csv``            loss, accuracy and speed
     ``training.png``           loss and accuracy, drawn
     ``attention.png``          heat maps of some answers
+    ``heads.png``              of a transformer: heat maps of each head of each layer, of one answer
     ========================== =====================================================
     """
 
