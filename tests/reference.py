@@ -1,9 +1,9 @@
 """The same maths a second time, as plainly as it can be said: loops over steps and entries, in NumPy.
 
-The classes follow the manner of the book's chapter 8: one layer object for each decoder step, which broadcasts or repeats
-its arrays and multiplies (N, T, H) element by element. The functions go from number to number. Both compute in the
-dtype of their arguments: in float64 they are what results are compared with, in float32 they tell what error is
-fair. The benchmarks measure against `BookTimeAttention`.
+The classes follow the manner of the book's chapter 8: one layer object for each decoder step, which broadcasts or
+repeats its arrays and multiplies (N, T, H) element by element. The functions go from number to number. Both compute
+in the dtype of their arguments: in float64 they are what results are compared with, in float32 they tell what error
+is fair. The benchmarks measure against `BookTimeAttention`.
 """
 
 from typing import Any
@@ -35,8 +35,7 @@ class BookWeightSum:
     """hs (N, T, H), a (N, T) -> c (N, H)."""
 
     def forward(self, hs: np.ndarray, a: np.ndarray) -> np.ndarray:
-        N, T, H = hs.shape
-        column = a.reshape(N, T, 1)
+        column = a[:, :, None]
         self.saved = hs, column
         return (hs * column).sum(axis=1)
 
@@ -54,8 +53,7 @@ class BookAttentionWeight:
         self.softmax = BookSoftmax()
 
     def forward(self, hs: np.ndarray, h: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-        N, T, H = hs.shape
-        row = h.reshape(N, 1, H)
+        row = h[:, None, :]
         self.saved = hs, row
         return self.softmax.forward((hs * row).sum(axis=2), mask)
 

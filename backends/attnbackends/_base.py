@@ -249,11 +249,5 @@ class Backend(RecurrentSteps):
         """What is in use, one short text for each heading; `library` and `device` are always there."""
         return {"library": f"{self.name} {version(self.name)}", "device": "CPU"}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A backend is one of a kind: a copy, or what is unpickled, is the one of its name."""
-        from ._registry import get_backend
-
-        return get_backend, (self.name,)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {', '.join(self.describe().values())}>"

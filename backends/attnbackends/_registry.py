@@ -1,5 +1,6 @@
 """Which backends there are, which can be used here, and which one an array belongs to."""
 
+import copyreg
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,8 @@ def get_backend(name: str) -> Backend:
         if not isinstance(backend, Backend):
             raise BackendError(f"the backend {name!r} ({target}) is no attnbackends.Backend but {backend!r}")
         _loaded[name] = backend
+        # One of a kind: a copy, or what is unpickled, is the one of its name.
+        copyreg.pickle(type(backend), lambda known: (get_backend, (known.name,)))
     return _loaded[name]
 
 

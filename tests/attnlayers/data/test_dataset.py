@@ -146,9 +146,7 @@ def test_a_batch_is_its_texts(indices: list[int]) -> None:
     assert [vocabulary.decode(row) for row in batch.sources] == [source for source, _ in texts]
     assert [vocabulary.decode(row) for row in batch.inputs] == [target for _, target in texts]
     assert batch.sources.shape == (len(texts), max(len(source) for source, _ in texts))
-    assert (
-        batch.labels.shape == batch.inputs.shape == (len(texts), max(len(target) for _, target in texts) + 1)
-    )
+    assert batch.labels.shape == batch.inputs.shape == (len(texts), max(len(target) for _, target in texts) + 1)
     np.testing.assert_array_equal(batch.source_mask.sum(axis=1), [len(source) for source, _ in texts])
     assert batch.num_tokens == (batch.labels != IGNORE).sum()
 
@@ -171,9 +169,7 @@ def test_split_keeps_every_pair(num: int, held_out: float, count: int) -> None:
     assert sorted(train.pairs + test.pairs) == sorted(DATES[:num])
     for part in (train, test):
         for name in ("source_lengths", "target_lengths"):
-            np.testing.assert_array_equal(
-                getattr(part, name), getattr(PairDataset(part.pairs, part.vocabulary), name)
-            )
+            np.testing.assert_array_equal(getattr(part, name), getattr(PairDataset(part.pairs, part.vocabulary), name))
         batch, again = next(part.batches(num)), next(PairDataset(part.pairs, part.vocabulary).batches(num))
         assert_same(batch, again)
 
@@ -189,14 +185,12 @@ def test_split_is_decided_by_the_seed() -> None:
         (
             9,
             0.1,
-            "holding out 0.1 of the pairs takes at least 10 of them, got 9; "
-            "add pairs or hold out a larger share",
+            "holding out 0.1 of the pairs takes at least 10 of them, got 9; add pairs or hold out a larger share",
         ),
         (
             3,
             0.3,
-            "holding out 0.3 of the pairs takes at least 4 of them, got 3; "
-            "add pairs or hold out a larger share",
+            "holding out 0.3 of the pairs takes at least 4 of them, got 3; add pairs or hold out a larger share",
         ),
         (20, 0.0, "`held_out` must lie between 0 and 1, both excluded, got 0.0"),
         (20, 1.0, "`held_out` must lie between 0 and 1, both excluded, got 1.0"),

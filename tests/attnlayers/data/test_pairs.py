@@ -70,13 +70,11 @@ def test_written_pairs_are_read_back(path: Path, end: str, pairs: list[tuple[str
         (b"a\tb\nc\t" + 99 * b"d" + b"\t", f", got 2 in 'c\\t{58 * 'd'}…'"),
         (
             b"a b\n",
-            ", line 1: expected one '_' between source and target (or one tab, from line 1 on), "
-            "got none in 'a b'",
+            ", line 1: expected one '_' between source and target (or one tab, from line 1 on), got none in 'a b'",
         ),
         (
             b"a_b\nc_d_e\n",
-            ", line 2: expected one '_' between source and target (or one tab, from line 1 on), "
-            "got 2 in 'c_d_e'",
+            ", line 2: expected one '_' between source and target (or one tab, from line 1 on), got 2 in 'c_d_e'",
         ),
         (b"a\tb\n\tc\n", r", line 2: the source is empty in '\tc'; complete the pair or remove it"),
         (b"a\tb\nc\t \n", r", line 2: the target is empty in 'c\t '; complete the pair or remove it"),

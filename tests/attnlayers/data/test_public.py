@@ -12,7 +12,7 @@ def test_public_names() -> None:
         "Unit",
         "Vocabulary",
         "generate_dates",
-    "pad",
+        "pad",
         "read_pairs",
     ]
     assert all(hasattr(attnlayers.data, name) for name in attnlayers.data.__all__)
