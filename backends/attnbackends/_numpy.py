@@ -103,17 +103,14 @@ class NumpyBackend(UfuncBackend):
         return np.sum(sums)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        with np.errstate(invalid="ignore"):  # infinity times the 0 of a padded register, depending on the shape
-            return self._matmul(a, b, out)
-
-    def _matmul(self, a: Array, b: Array, out: Array | None) -> Array:
         if self.workers.busy:
             return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:
             shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
             out = np.empty(shape, dtype=np.result_type(a, b))
         if 2 * out.size * a.shape[-1] < TINY_FLOPS:
-            return np.matmul(a, b, out=out)
+            with np.errstate(all="ignore"):
+                return np.matmul(a, b, out=out)
         self.map(lambda part: np.matmul(part[0], part[1], out=part[2]), self._product_pieces(a, b, out))
         return out
 
@@ -145,6 +142,9 @@ class NumpyBackend(UfuncBackend):
         return max(64, BLOCK_BYTES // max(1, column_bytes))
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
+        if self.workers.busy:
+            self.workers.map(function, pieces)
+            return
         with np.errstate(all="ignore"):  # NaN and infinity go through, and no thread warns of them
             self.workers.map(function, pieces)
 

@@ -200,7 +200,8 @@ def eval_seq2seq(
     guess: list[Any] = []
     # One piece of work: a single question has nothing to share out, and what is in it need not try.
     home(model).map(lambda ids: guess.extend(model.generate(ids, right[0], len(right) - 1)), [_moved(model, question)])
-    texts = ["".join(id_to_char[int(c)] for c in ids) for ids in (asked, right[1:], guess)]
+    read = (asked.tolist(), right[1:].tolist(), map(int, guess))
+    texts = ["".join([id_to_char[c] for c in ids]) for ids in read]
     if verbose:
         if is_reverse:
             texts[0] = texts[0][::-1]

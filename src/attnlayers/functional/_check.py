@@ -58,8 +58,11 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
                 )
         shape = tuple(array.shape)
         found = _match(shape, axes)
-        if found is None or any(sizes.setdefault(axis, n) != n for axis, n in found.items()):
+        if found is None:
             raise ValueError(_message(name, shape, axes, sizes, given))
+        for axis, n in found.items():
+            if sizes.setdefault(axis, n) != n:
+                raise ValueError(_message(name, shape, axes, sizes, given))
     return backend
 
 

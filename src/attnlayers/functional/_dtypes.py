@@ -10,4 +10,5 @@ def wide(backend: Backend, dtype: DType) -> DType:
 
 def widen(backend: Backend, array: Array) -> Array:
     """`array` in the dtype to compute in; itself where it has that already."""
-    return backend.xp.astype(array, wide(backend, array.dtype), copy=False)
+    dtype = wide(backend, array.dtype)
+    return array if array.dtype == dtype else backend.xp.astype(array, dtype)
