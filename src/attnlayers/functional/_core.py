@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from attnbackends import Array, Backend
 
-from ._dtypes import widen
+from ._dtypes import wide, widen
 from ._plan import Block, Chain, Visibility
 
 EMPTY_ROW = 1e30
@@ -71,7 +71,7 @@ class Core:
         shared = self.v is None or self.v is self.k
         v = k if shared else widen(backend, self.v[entries, ...])  # type: ignore[index]
         seen = None
-        if self.mask is not None and xp.isdtype(self.mask.dtype, "bool"):
+        if self.mask is not None and backend.is_dtype(self.mask.dtype, "bool"):
             mask = self.mask[entries if self.mask.shape[0] > 1 else slice(None), ...]
             seen = xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))  # (b or 1, T_k or 1, 1)
         if self.visibility.lengths is not None and entries.stop - entries.start > 1:
@@ -86,7 +86,7 @@ class Core:
     def queries(self, block: Block) -> Array:
         """The queries of a block, scaled; one that attends to nothing comes as 0."""
         q = widen(self.backend, self.q[block.entries, block.rows, :])
-        if self.mask is not None and self.backend.xp.isdtype(self.mask.dtype, "bool"):
+        if self.mask is not None and self.backend.is_dtype(self.mask.dtype, "bool"):
             mask = self.part_of(block, self.mask)
             q = _or_zero(self.backend, self.backend.xp.any(mask, axis=-1, keepdims=True), q)
         return q if self.scale == 1 else q * self.scale
@@ -108,7 +108,7 @@ class Core:
         tanh = None if self.softcap is None else self.cap(scores)
         if self.mask is not None:
             mask = self.part_of(block, self.mask)
-            if xp.isdtype(mask.dtype, "bool"):
+            if backend.is_dtype(mask.dtype, "bool"):
                 backend.fill(scores, ~mask, -xp.inf)
             else:
                 scores += widen(backend, mask)
@@ -168,7 +168,7 @@ class Core:
         """A block cut along its keys; at least one."""
         begin, end = block.keys.start, block.keys.stop
         rows = (block.entries.stop - block.entries.start) * (block.rows.stop - block.rows.start)
-        size = self.backend.keys_at_once(rows * self.backend.xp.finfo(self.q.dtype).bits // 8)
+        size = self.backend.keys_at_once(rows * self.backend.bits(wide(self.backend, self.q.dtype)) // 8)
         count = max(1, -(-(end - begin) // size))
         edges = [begin + (end - begin) * i // count for i in range(count + 1)]
         return [replace(block, keys=slice(a, b)) for a, b in pairwise(edges)]

@@ -269,7 +269,7 @@ def _prepare(
     keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
     scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
     flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
-    additive = mask is not None and not xp.isdtype(mask.dtype, "bool")
+    additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
 
     def room(*shape: int, of: Any = dtype) -> Array:
         return backend.empty(shape, like=q, dtype=of)
@@ -307,7 +307,7 @@ def _backward(
     unknown = set(also) - {"mask", "sinks"}
     if unknown or ("sinks" in also and core.sinks is None):
         raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
-    if "mask" in also and (core.mask is None or xp.isdtype(core.mask.dtype, "bool")):
+    if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
         raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
     dtype = wide(backend, saved.dtype)
     shares = 1 + max((chain.share for chain in core.chains), default=0)

@@ -31,12 +31,7 @@ def as_tuple(x: Any) -> tuple[Any, ...]:
     return () if x is None else x if isinstance(x, tuple) else (x,)
 
 
-IN_TILES = pytest.mark.xfail(reason="np.finfo does not know it, where scores are made in tiles", strict=False)
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=IN_TILES) if c == "MultiHeadAttention, dropout" else c for c in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_every_layer_keeps_it(case: str) -> None:
     draw = Rounded(BFLOAT16)
     layer, inputs = CASES[case](draw)
@@ -54,7 +49,7 @@ def test_every_layer_keeps_it(case: str) -> None:
         {"key_lengths": [3, 5]},
         {"grouped": True},
         {"dropout": 0.3},
-        pytest.param({"keep_bytes": 0}, marks=IN_TILES),
+        {"keep_bytes": 0},
     ],
 )
 def test_attention_is_that_of_float32_rounded_once(option: dict[str, Any]) -> None:
