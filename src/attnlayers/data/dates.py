@@ -16,17 +16,17 @@ _MONTHS = (
     *("July", "August", "September", "October", "November", "December"),
 )
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_STYLES = 6
+_STYLES = 4
 _CASES = (str, str, str.lower, str.upper)
 
 
 def generate_dates(count: int = 50_000, seed: int = 1984) -> list[tuple[str, str]]:
     """Draw `count` pairs of a date as people write it and the same date as ``YYYY-MM-DD``.
 
-    Days are uniform over 1970-01-01 to 2017-07-24, the styles equally likely: the book's four, ``2/10/93``,
-    ``Feb 10, 1993``, ``February 10, 1993`` and ``Wednesday, February 10, 1993``, and two with the day first,
-    ``10 Feb 1993`` and ``10 February 1993``. Half of the dates with names keep these capitals, a quarter is in
-    lower and a quarter in upper case. Pairs may repeat.
+    Days are uniform over 1970-01-01 to 2017-07-24, the four styles equally likely: ``2/10/93``,
+    ``Feb 10, 1993``, ``February 10, 1993`` and ``Wednesday, February 10, 1993``. Half of the dates
+    with names keep these capitals, a quarter is in lower and a quarter in upper case. Pairs may
+    repeat.
 
     Parameters
     ----------
@@ -66,9 +66,7 @@ def _write(day: date, style: int) -> str:
     if style == 0:
         return f"{day.month}/{day.day}/{day.year % 100:02d}"
     month = _MONTHS[day.month - 1]
-    if style in (1, 4):
+    if style == 1:
         month = month[:3]
-    if style > 3:
-        return f"{day.day} {month} {day.year}"
     written = f"{month} {day.day}, {day.year}"
     return written if style < 3 else f"{_WEEKDAYS[day.weekday()]}, {written}"

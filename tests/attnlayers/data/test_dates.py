@@ -17,8 +17,6 @@ STYLES = {
     "%b %d, %Y": r"[A-Za-z]{3} \d+, \d{4}",
     "%B %d, %Y": r"[A-Za-z]+ \d+, \d{4}",
     "%A, %B %d, %Y": r"[A-Za-z]+, [A-Za-z]+ \d+, \d{4}",
-    "%d %b %Y": r"\d+ [A-Za-z]{3} \d{4}",
-    "%d %B %Y": r"\d+ [A-Za-z]+ \d{4}",
 }
 
 
@@ -42,10 +40,10 @@ def test_days_and_months_are_not_padded() -> None:
     assert not any(re.search(r"(^|[/ ])0\d[/,]", source) for source, _ in PAIRS)
 
 
-def test_styles_are_equally_likely() -> None:
+def test_styles_are_about_a_quarter_each() -> None:
     counts = Counter(style_of(source) for source, target in PAIRS if "-05-" not in target)
     for count in counts.values():
-        assert count / counts.total() == pytest.approx(1 / 6, abs=0.01)
+        assert count / counts.total() == pytest.approx(1 / 4, abs=0.01)
     assert counts.keys() == STYLES.keys()
 
 
@@ -69,9 +67,9 @@ def test_days_are_uniform() -> None:
 def test_first_pairs_of_the_default_seed_stay() -> None:
     assert PAIRS[:4] == [
         ("Oct 13, 1981", "1981-10-13"),
-        ("THURSDAY, MAY 24, 1979", "1979-05-24"),
-        ("april 23, 2006", "2006-04-23"),
-        ("7 june 1970", "1970-06-07"),
+        ("MAY 24, 1979", "1979-05-24"),
+        ("apr 23, 2006", "2006-04-23"),
+        ("sunday, june 7, 1970", "1970-06-07"),
     ]
 
 
