@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod, sqrt
 
 from attnbackends import Array, Backend
 
 from ._dtypes import wide, widen
 from ._plan import Block, Chain, Visibility
+
+SAFE = 60.0
+"""Largest score that needs no shift: exp(60) and exp(-60), summed over any row, are ordinary float32 numbers."""
 
 EMPTY_ROW = 1e30
 """Log-sum-exp of a row that sees nothing: exp(score - EMPTY_ROW) is 0 for every score."""
@@ -178,3 +182,25 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     zero = backend.empty((1, 1, 1), like=x)
     zero[...] = 0
     return backend.xp.where(keep, x, zero)
+
+
+def bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
+    """Whether the norms of queries and keys say that no score needs a shift before exp."""
+    (B, R, D), T_k = q.shape, k.shape[1]
+    if not backend.reading_is_free or R * T_k <= 4 * (R + T_k) * D or not B:  # more work than the shift itself
+        return False
+    xp = backend.xp
+    largest: dict[str, list[float]] = {"q": [], "k": []}
+
+    def piece(part: tuple[str, Array, slice]) -> None:
+        name, array, entries = part
+        x = widen(backend, array[entries, ...])
+        largest[name].append(float(xp.max(xp.sum(x * x, axis=-1))))
+
+    pieces = [
+        (name, array, entries)
+        for name, array in (("q", q), ("k", k))
+        for entries in backend.chunks(B, 8 * prod(array.shape[1:]))
+    ]
+    backend.map(piece, pieces)
+    return bool(abs(scale) * sqrt(max(largest["q"])) * sqrt(max(largest["k"])) <= SAFE)

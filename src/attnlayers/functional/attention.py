@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod, sqrt
+from math import sqrt
 from typing import Any
 
 from attnbackends import Array, Backend
@@ -12,16 +12,12 @@ from attnbackends import Array, Backend
 from . import _arguments as arguments
 from . import _kept, _tiled
 from ._check import check
-from ._core import Core, Incoming, Outgoing
+from ._core import Core, Incoming, Outgoing, bounded
 from ._dtypes import wide, widen
 from ._plan import Chain, Visibility, plan
 
 KEEP_BYTES = 32 * 1024**2
 """Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
-
-
-SAFE = 60.0
-"""Largest score that needs no shift: exp(60) and exp(-60), summed over any row, are ordinary float32 numbers."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +137,43 @@ def attention(
     >>> out.round(3)
     array([[1., 0.],
            [0., 1.]], dtype=float32)
+
+    What each option hides or does shows in the weights of equal scores:
+
+    >>> q, k, v = np.zeros((2, 2, 8)), np.zeros((2, 3, 8)), np.ones((2, 3, 4))
+    >>> def weights(entry=0, **options):
+    ...     return attention(q, k, v, **options)[-1].weights[entry].round(2)
+    >>> weights(mask=np.array([True, True, False]))
+    array([[0.5, 0.5, 0. ],
+           [0.5, 0.5, 0. ]])
+    >>> weights(mask=np.log([1.0, 1.0, 2.0]))
+    array([[0.25, 0.25, 0.5 ],
+           [0.25, 0.25, 0.5 ]])
+    >>> weights(causal=True, query_start="end")
+    array([[0.5 , 0.5 , 0.  ],
+           [0.33, 0.33, 0.33]])
+    >>> weights(causal=True, query_start=[0, -1], entry=1)
+    array([[0., 0., 0.],
+           [1., 0., 0.]])
+    >>> weights(window=(1, 0), query_start="start")
+    array([[1. , 0. , 0. ],
+           [0.5, 0.5, 0. ]])
+    >>> weights(key_lengths=[3, 1], entry=1)
+    array([[1., 0., 0.],
+           [1., 0., 0.]])
+    >>> weights(offsets=([0, 1, 2], [0, 2, 3]))
+    array([[0.5, 0.5, 0. ],
+           [0. , 0. , 1. ]])
+    >>> weights(sinks=np.log([1.0, 5.0]), entry=1)
+    array([[0.12, 0.12, 0.12],
+           [0.12, 0.12, 0.12]])
+    >>> attention(np.zeros((6, 2, 8)), k, v, grouped=True)[0].shape  # three query heads share a key head
+    (6, 2, 4)
+    >>> large = attention(100 * np.eye(2), np.eye(2), np.eye(2), scale=1.0, softcap=1.0, return_lse=True)
+    >>> large[1].round(3)
+    array([1.313, 1.313])
+    >>> out, w, lse, saved = attention(q, k, v, dropout=0.5, seed=3, return_weights=True, return_lse=True)
+    >>> dq, dk, dv = attention_backward(saved, np.ones_like(out), dweights=w, dlse=lse)
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), v=(v, "* T_k D_v"), mask=(mask, "*: mask"), sinks=(sinks, "*"))
     if not 0 <= dropout < 1:
@@ -287,7 +320,7 @@ def _prepare(
         sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
         dropout=0.0,
         seed=0,
-        bounded=not additive and sinks is None and _bounded(backend, flat_q, flat_k, scale),
+        bounded=not additive and sinks is None and bounded(backend, flat_q, flat_k, scale),
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
         lse=room(B, R, 1),
         weights=room(B, R, T_k) if keep else None,
@@ -344,25 +377,3 @@ def _backward(
             frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
         )
     return tuple(xp.astype(gradient, saved.dtype, copy=False) for gradient in gradients)
-
-
-def _bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
-    """Whether the norms of queries and keys say that no score needs a shift before exp."""
-    (B, R, D), T_k = q.shape, k.shape[1]
-    if not backend.reading_is_free or R * T_k <= 4 * (R + T_k) * D or not B:  # more work than the shift itself
-        return False
-    xp = backend.xp
-    largest: dict[str, list[float]] = {"q": [], "k": []}
-
-    def piece(part: tuple[str, Array, slice]) -> None:
-        name, array, entries = part
-        x = widen(backend, array[entries, ...])
-        largest[name].append(float(xp.max(xp.sum(x * x, axis=-1))))
-
-    pieces = [
-        (name, array, entries)
-        for name, array in (("q", q), ("k", k))
-        for entries in backend.chunks(B, 8 * prod(array.shape[1:]))
-    ]
-    backend.map(piece, pieces)
-    return bool(abs(scale) * sqrt(max(largest["q"])) * sqrt(max(largest["k"])) <= SAFE)
