@@ -41,7 +41,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         right.annotate(
             f"{percent:.2f}%", (step, percent), textcoords="offset points", xytext=(-8, 2), ha="right", fontsize=8
         )
-    right.set_ylim(-3, 103)
+    right.set_ylim(-3, 108)
     right.set_ylabel("exact match on held-out pairs, %", color="tab:orange")
     return figure
 
