@@ -114,6 +114,13 @@ class Backend(RecurrentSteps):
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
 
+    def has_fast_exp2(self, dtype: DType) -> bool:
+        """Whether ``xp.exp2`` of ordinary numbers takes less time than ``xp.exp``.
+
+        The standard has no ``exp2``; NumPy's takes half the time of exp with AVX-512, and more without.
+        """
+        return False
+
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         """Softmax over the last axis, in place.
 

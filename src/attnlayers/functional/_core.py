@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod, sqrt
+from math import prod
+
+import numpy as np
 
 from attnbackends import Array, Backend
 
 from ._dtypes import wide, widen
 from ._plan import Block, Chain, Visibility
 
-SAFE = 60.0
-"""Largest score that needs no shift: exp(60) and exp(-60), summed over any row, are ordinary float32 numbers."""
+SAFE = 36.0
+"""Largest score that needs no shift: neither exp(36), summed over any row, nor a weight, exp(-36) over the sum of
+16,000 times exp(36), leaves float32. A power of two that does costs thirty times the others."""
+
+FEW_SCORES = 4096
+"""Of an entry: with fewer, a shift costs less than to find out whether it is needed."""
 
 EMPTY_ROW = 1e30
 """Log-sum-exp of a row that sees nothing: exp(score - EMPTY_ROW) is 0 for every score."""
@@ -60,6 +66,7 @@ class Core:
     dropout: float
     seed: int
     bounded: bool  # no score needs a shift before exp
+    unit: float  # what scores are multiplied by, for `exp`: log2(e) where that is a power of two
     out: Array | None  # (B, R, D_v), in the dtype to compute in where weights are not kept
     lse: Array | None  # (B, R, 1)
     weights: Array | None  # (B, R, T_k), where they are kept
@@ -87,13 +94,14 @@ class Core:
             v = k if shared else _or_zero(backend, seen, v)
         return k, v
 
-    def queries(self, block: Block) -> Array:
-        """The queries of a block, scaled; one that attends to nothing comes as 0."""
+    def queries(self, block: Block, unit: float = 1.0) -> Array:
+        """The queries of a block, scaled, in a unit of scores; one that attends to nothing comes as 0."""
         q = widen(self.backend, self.q[block.entries, block.rows, :])
         if self.mask is not None and self.backend.is_dtype(self.mask.dtype, "bool"):
             mask = self.part_of(block, self.mask)
             q = _or_zero(self.backend, self.backend.xp.any(mask, axis=-1, keepdims=True), q)
-        return q if self.scale == 1 else q * self.scale
+        factor = self.scale * unit
+        return q if factor == 1 else q * factor
 
     def part_of(self, block: Block, array: Array) -> Array:
         """The part of the mask, or of an array of its shape, that a block needs."""
@@ -106,27 +114,35 @@ class Core:
         keys = block.keys if array.shape[2] > 1 else slice(None)
         return array[entries, rows, keys]
 
-    def hide(self, block: Block, scores: Array) -> Array | None:
+    def bias(self, block: Block, scores: Array) -> Array | None:
         """Cap, bias and hide scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
-        backend, xp = self.backend, self.backend.xp
         tanh = None if self.softcap is None else self.cap(scores)
-        if self.mask is not None:
-            mask = self.part_of(block, self.mask)
-            if backend.is_dtype(mask.dtype, "bool"):
-                backend.fill(scores, ~mask, -xp.inf)
-            else:
-                scores += widen(backend, mask)
-        for columns, hidden in self.visibility.hidden(block):
-            backend.fill(scores[:, :, columns], backend.asarray(hidden, like=scores), -xp.inf)
+        if self.mask is not None and not self.backend.is_dtype(self.mask.dtype, "bool"):
+            scores += widen(self.backend, self.part_of(block, self.mask))
+        if not self.bounded:
+            self._hide(block, scores, -self.backend.xp.inf)
         return tanh
+
+    def exp(self, block: Block, scores: Array) -> None:
+        """Scores become weights that are not yet divided by their sum, in place; hidden ones become 0."""
+        self.backend.apply(self.backend.xp.exp if self.unit == 1 else self.backend.xp.exp2, scores)
+        if self.bounded:
+            self._hide(block, scores, 0.0)
+
+    def _hide(self, block: Block, array: Array, value: float) -> None:
+        backend = self.backend
+        if self.mask is not None and backend.is_dtype(self.mask.dtype, "bool"):
+            backend.fill(array, ~self.part_of(block, self.mask), value)
+        for columns, hidden in self.visibility.hidden(block):
+            backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
 
     def cap(self, scores: Array) -> Array:
         """Cap scores in place; returns ``tanh(scores / softcap)``."""
-        xp = self.backend.xp
-        scores *= 1 / self.softcap  # type: ignore[operator]
+        xp, softcap = self.backend.xp, self.softcap * self.unit  # type: ignore[operator]
+        scores *= 1 / softcap
         self.backend.apply(xp.tanh, scores)
         tanh = xp.astype(scores, scores.dtype, copy=True)
-        scores *= self.softcap
+        scores *= softcap
         return tanh
 
     def dropped(self, block: Block, weights: Array) -> Array:
@@ -187,7 +203,7 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
 def bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
     """Whether the norms of queries and keys say that no score needs a shift before exp."""
     (B, R, D), T_k = q.shape, k.shape[1]
-    if not backend.reading_is_free or R * T_k <= 4 * (R + T_k) * D or not B:  # more work than the shift itself
+    if not backend.reading_is_free or not B or R * T_k < max(FEW_SCORES, (R + T_k) * D / 3):  # dearer than the shift
         return False
     xp = backend.xp
     largest: dict[str, list[float]] = {"q": [], "k": []}
@@ -195,7 +211,7 @@ def bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
     def piece(part: tuple[str, Array, slice]) -> None:
         name, array, entries = part
         x = widen(backend, array[entries, ...])
-        largest[name].append(float(xp.max(xp.sum(x * x, axis=-1))))
+        largest[name].append(float(xp.max(xp.vecdot(x, x))))
 
     pieces = [
         (name, array, entries)
@@ -203,4 +219,4 @@ def bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
         for entries in backend.chunks(B, 8 * prod(array.shape[1:]))
     ]
     backend.map(piece, pieces)
-    return bool(abs(scale) * sqrt(max(largest["q"])) * sqrt(max(largest["k"])) <= SAFE)
+    return bool(abs(scale) * np.sqrt(np.max(largest["q"]) * np.max(largest["k"])) <= SAFE)

@@ -22,8 +22,9 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     for outside in (slice(0, keys.start), slice(keys.stop, None)):
         core.weights[entries, rows, outside] = 0  # type: ignore[index]
     weights = core.weights[entries, rows, keys]  # type: ignore[index]
-    backend.matmul(core.queries(block), xp.matrix_transpose(k), out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
-    core.hide(block, weights)
+    # (b, r, D) x (b, D, K) -> (b, r, K)
+    backend.matmul(core.queries(block, core.unit), xp.matrix_transpose(k), out=weights)
+    core.bias(block, weights)
     top = None
     sinks = None if core.sinks is None else core.sinks[entries, rows, :]
     if not core.bounded and keys.start < keys.stop:
@@ -31,7 +32,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
         top = top if sinks is None else xp.maximum(top, sinks)
         top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
         weights -= top
-    backend.apply(xp.exp, weights)
+    core.exp(block, weights)
     total = backend.sum_rows(weights)
     if sinks is not None:
         total += xp.exp(sinks if top is None else sinks - top)
@@ -64,7 +65,7 @@ def _backward(
         dweights *= dropped
     if incoming.dweights is not None:
         dweights += widen(backend, incoming.dweights[entries, rows, keys])
-    delta = xp.sum(weights * dweights, axis=-1, keepdims=True)
+    delta = xp.vecdot(weights, dweights)[..., None]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[entries, rows, :]
     dweights -= delta
@@ -73,7 +74,7 @@ def _backward(
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
     core.add_mask_gradient(block, dscores, outgoing.dmask)
     if core.softcap is not None:
-        tanh = core.cap(backend.matmul(q, xp.matrix_transpose(k)))
+        tanh = core.cap(backend.matmul(core.queries(block, core.unit), xp.matrix_transpose(k)))
         dscores *= 1 - tanh * tanh
     dq = backend.matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
     if core.scale != 1:

@@ -163,6 +163,8 @@ def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, e
     parts = list(visibility.row_parts())
     longest = max((rows.stop - rows.start for rows, _ in parts), default=0)
     at_once = backend.rows_at_once(row_bytes)
+    if visibility.left is not None or visibility.right is not None:
+        at_once = max(1, at_once // 2)  # the more rows, the more of a block is hidden to some of them
     if longest <= at_once and visibility.offsets is None:
         entries = backend.chunks(count, entry_bytes)
     else:

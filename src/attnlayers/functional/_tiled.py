@@ -1,8 +1,8 @@
 """Attention in O(T) memory: a tile of scores is made, turned into weights, used and forgotten.
 
 - The division by the row sums goes into the output.
-- Where the norms of queries and keys bound every score, exp needs no shift; else the shift grows from tile to tile,
-  and what was summed with an old one is scaled to the new.
+- Where the norms of queries and keys bound every score, exp needs no shift, and is a power of two where a library has
+  a faster one; else the shift grows from tile to tile, and what was summed with an old one is scaled to the new.
 - Backward makes the weights again from the log-sum-exp of their rows. It subtracts that within the product that
   makes the scores, as one more column of the queries against a row of ones, and ``rowsum(dout * out)`` likewise.
 """
@@ -29,11 +29,11 @@ def forward(core: Core, chain: Chain) -> None:
 def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
     backend, xp = core.backend, core.backend.xp
     place = block.entries, block.rows, slice(None)
-    q = core.queries(block)
+    q = core.queries(block, core.unit)
     out = total = top = None
     for tile in core.tiles(block):
         scores = backend.matmul(q, kT[:, :, tile.keys])  # (b, r, D) x (b, D, K) -> (b, r, K)
-        core.hide(tile, scores)
+        core.bias(tile, scores)
         if not core.bounded and tile.keys.start < tile.keys.stop:
             higher = xp.max(scores, axis=-1, keepdims=True)
             if top is not None:
@@ -44,7 +44,7 @@ def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
                 out *= factor
             top = higher
             scores -= _finite(xp, top)
-        backend.apply(xp.exp, scores)
+        core.exp(tile, scores)
         tile_total = backend.sum_rows(scores)
         if core.dropout:
             scores *= core.dropped(tile, scores)
@@ -91,22 +91,27 @@ def _backward(
     place = block.entries, block.rows, slice(None)
     q, dout = core.queries(block), widen(backend, incoming.dout[place])  # type: ignore[index]
     lse = core.lse[place]  # type: ignore[index]
-    delta = xp.sum(dout * core.out[place], axis=-1, keepdims=True)  # type: ignore[index]
+    delta = xp.vecdot(dout, core.out[place])[..., None]  # type: ignore[index]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[place]
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
     folded = core.softcap is None
+    if core.unit != 1:
+        lse = lse * core.unit
     minus_lse = -lse if folded else xp.zeros_like(lse)
     minus_delta = xp.zeros_like(delta) if core.dropout else -delta
-    q1, dout1 = xp.concat((q, minus_lse), axis=-1), xp.concat((dout, minus_delta), axis=-1)
+    q1, dout1 = (
+        xp.concat((q if core.unit == 1 else q * core.unit, minus_lse), axis=-1),
+        xp.concat((dout, minus_delta), axis=-1),
+    )
     dq: Array = None
     for tile in core.tiles(block):
         keys = tile.keys
         weights = backend.matmul(q1, k1T[:, :, keys])  # (b, r, D + 1) x (b, D + 1, K) -> (b, r, K)
-        tanh = core.hide(tile, weights)
+        tanh = core.bias(tile, weights)
         if not folded:
             weights -= lse
-        backend.apply(xp.exp, weights)
+        core.exp(tile, weights)
         dscores = backend.matmul(dout1, v1T[:, :, keys])  # (b, r, D_v + 1) x (b, D_v + 1, K) -> (b, r, K)
         used = weights
         if core.dropout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import e, log2, sqrt
 from typing import Any
 
 from attnbackends import Array, Backend
@@ -304,6 +304,8 @@ def _prepare(
     flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
     additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
 
+    safe = not additive and sinks is None and bounded(backend, flat_q, flat_k, scale)
+
     def room(*shape: int, of: Any = dtype) -> Array:
         return backend.empty(shape, like=q, dtype=of)
 
@@ -320,7 +322,8 @@ def _prepare(
         sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
         dropout=0.0,
         seed=0,
-        bounded=not additive and sinks is None and bounded(backend, flat_q, flat_k, scale),
+        bounded=safe,
+        unit=log2(e) if safe and backend.has_fast_exp2(dtype) else 1.0,
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
         lse=room(B, R, 1),
         weights=room(B, R, T_k) if keep else None,
