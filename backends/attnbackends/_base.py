@@ -195,14 +195,32 @@ class Backend(RecurrentSteps):
         """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
         array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """Matrix product over the last two axes, into `out` where one is given.
+    def operand(self, array: Array) -> Array:
+        """An array in the dtype in which `matmul` takes it, so that products come in float32 or better.
 
-        NumPy's own runs stacks of matrices on one core; the standard has no ``out``.
+        Half precision is widened first; CUDA multiplies it as it is.
         """
+        return array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        """Matrix product over the last two axes.
+
+        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed; the standard has no ``out``.
+
+        Parameters
+        ----------
+        a : array (..., M, K)
+            From `operand`, unless its dtype is wide by itself.
+        b : array (..., K, N)
+        out : array (..., M, N), optional
+            Where to put the product.
+        dtype : dtype, optional
+            Of the product where there is no `out`, rounded to it from float32 or better.
+        """
+        product = self.xp.matmul(a, b)
         if out is None:
-            return self.xp.matmul(a, b)
-        out[...] = self.xp.matmul(a, b)
+            return product if dtype is None else self.xp.astype(product, dtype, copy=False)
+        out[...] = product
         return out
 
     def sum_rows(self, x: Array) -> Array:

@@ -1,12 +1,14 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ._base import Array, DType
+from ._cublas import Products
 from ._errors import BackendError
 from ._ufunc import UfuncBackend
 
@@ -85,8 +87,25 @@ class CupyBackend(UfuncBackend):
 
     # -- few kernels: what costs at the book's sizes is their number
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        return self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
+    def operand(self, array: Array) -> Array:
+        taken = self._products is not None and self._products.takes(array.dtype)
+        return array if taken else super().operand(array)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        product = None if self._products is None else self._products(a, b, out, dtype)
+        if product is not None:
+            return product
+        a, b = super().operand(a), super().operand(b)
+        product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
+        return product if dtype is None else product.astype(dtype, copy=False)
+
+    @cached_property
+    def _products(self) -> Products | None:
+        # A first product, not the choice of a backend, pays for loading cuBLAS.
+        try:
+            return Products(self.xp)
+        except (ImportError, AttributeError):
+            return None
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)

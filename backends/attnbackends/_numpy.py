@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
 from itertools import pairwise
 from math import ceil, prod
 from typing import Any
@@ -48,18 +47,6 @@ def split(count: int, pieces: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-@cache  # a layer for one step asks a dozen times, and NumPy takes longer to answer than the step
-def _is_dtype(dtype: DType, kind: str | tuple[str, ...]) -> bool:
-    if dtype.name == "bfloat16":
-        return "real floating" in ((kind,) if isinstance(kind, str) else kind)
-    return bool(np.isdtype(dtype, kind))
-
-
-@cache
-def _bits(dtype: DType) -> int:
-    return 16 if np.dtype(dtype).name == "bfloat16" else int(np.finfo(dtype).bits)
-
-
 class NumpyBackend(UfuncBackend):
     """NumPy on the CPU."""
 
@@ -74,12 +61,6 @@ class NumpyBackend(UfuncBackend):
 
     def device(self, array: Array) -> Any:
         return "cpu"
-
-    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
-        return _is_dtype(dtype, kind)
-
-    def bits(self, dtype: DType) -> int:
-        return _bits(dtype)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
@@ -102,7 +83,9 @@ class NumpyBackend(UfuncBackend):
         self.map(lambda i: np.vecdot(flat[pieces[i]], flat[pieces[i]], out=sums[i : i + 1][0, ...]), range(len(pieces)))
         return np.sum(sums)
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        if dtype is not None:
+            return self.matmul(a, b, out).astype(dtype, copy=False)
         if self.workers.busy:
             return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:
