@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ._attention import AttentionCall
 from ._base import Array, DType
 from ._cublas import Products
 from ._errors import BackendError
+from ._half_attention import HalfAttention
 from ._ufunc import UfuncBackend
 
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
@@ -106,6 +108,28 @@ class CupyBackend(UfuncBackend):
             return Products(self.xp)
         except (ImportError, AttributeError):
             return None
+
+    # -- attention as a whole: the first way that takes a call
+
+    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+        return any(way.forward(call, out, lse) for way in self._attention_ways)
+
+    def attention_backward(
+        self,
+        call: AttentionCall,
+        out: Array | None,
+        lse: Array,
+        dout: Array,
+        dlse: Array | None,
+        dq: Array,
+        dk: Array,
+        dv: Array | None,
+    ) -> bool:
+        return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
+
+    @cached_property
+    def _attention_ways(self) -> list[Any]:
+        return [] if self._products is None else [HalfAttention(self, self._products)]
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)

@@ -1,14 +1,7 @@
 """Products in half precision on the stand-in: our arguments to cuBLAS are right, and nothing is cast up or copied."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+from support import run_on_standin
 
 BEGIN = """
 import sys
@@ -83,16 +76,7 @@ print("done")
 
 
 def run(code: str, dtype: str) -> str:
-    path = os.pathsep.join(map(str, (HERE, ROOT / "src", ROOT / "backends")))
-    ended = subprocess.run(
-        [sys.executable, "-c", BEGIN + code, dtype],
-        env={"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()
+    return run_on_standin(BEGIN + code, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
