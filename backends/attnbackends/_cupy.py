@@ -10,6 +10,7 @@ import numpy as np
 from ._attention import AttentionCall
 from ._base import Array, DType
 from ._cublas import Products
+from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
 from ._ufunc import UfuncBackend
@@ -129,7 +130,15 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _attention_ways(self) -> list[Any]:
-        return [] if self._products is None else [HalfAttention(self, self._products)]
+        products = None if self._products is None else HalfAttention(self, self._products)
+        return [way for way in (self._cudnn, products) if way is not None]
+
+    @cached_property
+    def _cudnn(self) -> CudnnAttention | None:
+        try:
+            return CudnnAttention(self.xp)
+        except (ImportError, OSError, RuntimeError, AttributeError):
+            return None
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)
@@ -224,4 +233,5 @@ class CupyBackend(UfuncBackend):
             f"compute capability {capability})",
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
+            "cuDNN": "no frontend" if self._cudnn is None else f"frontend {self._cudnn.version}",
         }

@@ -1,10 +1,14 @@
-"""Attention in half precision on the stand-in: against float64, with nothing cast up or copied to be multiplied."""
+"""Attention in half precision on the stand-ins: against float64, with nothing cast up or copied to be multiplied.
+
+Both ways: products through cuBLAS, and cuDNN, which comes first where it takes a call.
+"""
 
 import pytest
 from support import run_on_standin
 
 CODE = """
 import sys
+import cudnn
 import cupy
 import ml_dtypes
 import numpy as np
@@ -12,9 +16,11 @@ from cupy import counts
 from attnbackends import get_backend
 from attnlayers import functional as F
 
-name, dtype = sys.argv[1], np.dtype({"bfloat16": ml_dtypes.bfloat16}.get(sys.argv[2], sys.argv[2]))
+name, fused = sys.argv[1], sys.argv[3] == "cudnn"
+dtype = np.dtype({"bfloat16": ml_dtypes.bfloat16}.get(sys.argv[2], sys.argv[2]))
 rng = np.random.default_rng(0)
-N, H, T_q, T_k, D, D_v = 2, 3, 5, 7, 11, 13
+N, H, T_q, T_k = 2, 3, 5, 7
+D, D_v = (16, 24) if fused else (11, 13)
 pairs = rng.random((T_q, T_k)) < 0.5
 pairs[2], pairs[:, 3] = False, False
 options, shared, groups, rows = {
@@ -26,11 +32,14 @@ options, shared, groups, rows = {
     "mask of each head": ({"mask": rng.random((N, H, T_q, T_k)) < 0.3}, False, 1, None),
     "causal": ({"causal": True, "query_start": "start"}, False, 1, 2),
     "causal at the end": ({"causal": True, "query_start": "end"}, True, 1, None),
+    "window": ({"window": (2, 1), "query_start": "start"}, False, 1, None),
+    "window at the end": ({"window": (3, None), "query_start": "end"}, False, 1, None),
     "window, starts": ({"window": (2, 1), "query_start": [3, -2]}, False, 1, 2),
     "beyond the keys": ({"window": (1, 0), "query_start": [9, 1]}, False, 1, 2),
     "lengths": ({"key_lengths": [4, 0]}, False, 1, None),
     "lengths, mask": ({"key_lengths": [4, 7], "causal": True, "query_start": "end", "mask": pairs}, True, 1, 2),
     "grouped": ({"causal": True, "query_start": 1}, False, 2, None),
+    "grouped at the end": ({"causal": True, "query_start": "end"}, False, 2, None),
     "grouped, blocks": ({"mask": pairs}, False, 2, 3),
     "grouped, mask of all heads": ({"mask": pairs[None, None], "window": (2, 2), "query_start": 1}, True, 2, None),
 }[name]
@@ -44,12 +53,14 @@ def new(*shape):
 
 q, k, dlse = new(N, H * groups, T_q, D), new(N, H, T_k, D), rng.standard_normal((N, H * groups, T_q)).astype("f4")
 v = k if shared else new(N, H, T_k, D_v)
+dlse *= not fused
 dout = new(N, H * groups, T_q, v.shape[-1])
 
 def all_of(module, q, k, v, dout):
     given = {key: module.asarray(value) if key == "mask" else value for key, value in options.items()}
     out, lse, saved = F.attention(q, k, v, return_lse=True, **given)
-    gradients = F.attention_backward(saved, dout, dlse=module.asarray(dlse.astype(lse.dtype)), shared=shared)
+    given = {} if fused else {"dlse": module.asarray(dlse.astype(lse.dtype))}
+    gradients = F.attention_backward(saved, dout, shared=shared, **given)
     return [out, lse, *gradients], saved
 
 def wide(x):
@@ -97,10 +108,16 @@ casts = []
 astype = cupy.astype
 cupy.astype = lambda x, to, **rest: casts.append((x.dtype, np.dtype(to), x.shape)) or astype(x, to, **rest)
 ours, saved = all_of(cupy, q, k, k if shared else v, dout)
-assert counts.by_name["gemm"] >= 7, counts.by_name
+if fused:
+    own = ["handle", "build sdpa", "sdpa", "build sdpa_backward", "sdpa_backward"]
+    assert cudnn.calls == own and "gemm" not in counts.by_name, (cudnn.calls, counts.by_name)
+    all_of(cupy, q, k, k if shared else v, dout)
+    assert cudnn.calls[5:] == ["sdpa", "sdpa_backward"], cudnn.calls
+else:
+    assert counts.by_name["gemm"] >= 7 and not cudnn.calls, (counts.by_name, cudnn.calls)
 assert not {"matmul", "copy for matmul", "ascontiguousarray"} & set(counts.by_name), counts.by_name
 up = [shape for old, new, shape in casts if old == dtype != new]
-assert len(casts) > 4 and up == [(N * H, groups * T_q, 1)], casts  # dlse
+assert casts and up == ([] if fused else [(N * H, groups * T_q, 1)]), casts  # dlse
 empty = ~seen.any(axis=-1)
 for i, (found, exact, near) in enumerate(zip(ours, right, plain, strict=True)):
     found = found.get()
@@ -113,6 +130,7 @@ for i, (found, exact, near) in enumerate(zip(ours, right, plain, strict=True)):
 print("done")
 """
 
+FUSED = ["plain", "keys are values", "causal", "causal at the end", "window", "window at the end", "grouped at the end"]
 CASES = [
     "plain",
     "keys are values",
@@ -122,17 +140,20 @@ CASES = [
     "mask of each head",
     "causal",
     "causal at the end",
+    "window",
+    "window at the end",
     "window, starts",
     "beyond the keys",
     "lengths",
     "lengths, mask",
     "grouped",
+    "grouped at the end",
     "grouped, blocks",
     "grouped, mask of all heads",
 ]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("case", CASES)
-def test_results(case: str, dtype: str) -> None:
-    assert run_on_standin(CODE, case, dtype) == "done"
+@pytest.mark.parametrize(("way", "case"), [("products", case) for case in CASES] + [("cudnn", case) for case in FUSED])
+def test_results(way: str, case: str, dtype: str) -> None:
+    assert run_on_standin(CODE, case, dtype, way) == "done"

@@ -272,9 +272,9 @@ def asnumpy(array: Any, *_: Any, **__: Any) -> numpy.ndarray:
     return array.get() if isinstance(array, ndarray) else numpy.asarray(array)
 
 
-def array(data: Any, dtype: Any = None, copy: bool = True, **_: Any) -> ndarray:
+def array(data: Any, dtype: Any = None, copy: bool = True, order: Any = "K", **_: Any) -> ndarray:
     if isinstance(data, ndarray) or (isinstance(data, (list, tuple)) and _holds_arrays(data)):
-        return _wrap(numpy.array(_unwrap(data), dtype=dtype, copy=True), "array", ())
+        return _wrap(numpy.array(_unwrap(data), dtype=dtype, copy=True, order=order), "array", ())
     counts.to_device += 1
     return ndarray._of(numpy.array(data, dtype=dtype, copy=True))
 
