@@ -15,6 +15,7 @@ from ._errors import BackendError
 from ._half_attention import HalfAttention
 from ._ufunc import UfuncBackend
 
+NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
 
@@ -233,5 +234,5 @@ class CupyBackend(UfuncBackend):
             f"compute capability {capability})",
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
-            "cuDNN": "no frontend" if self._cudnn is None else f"frontend {self._cudnn.version}",
+            "cuDNN": NO_CUDNN if self._cudnn is None else f"frontend {self._cudnn.version}",
         }
