@@ -5,6 +5,7 @@
 6.0
 """
 
+from ._attention import AttentionCall
 from ._base import Array, Backend, DType
 from ._errors import BackendError
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
@@ -13,6 +14,7 @@ __all__ = [
     "GPU",
     "REASON",
     "Array",
+    "AttentionCall",
     "Availability",
     "Backend",
     "BackendError",

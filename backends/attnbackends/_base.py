@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ._attention import AttentionCall
 from ._recurrent import RecurrentSteps
 
 Array = Any
@@ -202,14 +203,32 @@ class Backend(RecurrentSteps):
         """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
         array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """Matrix product over the last two axes, into `out` where one is given.
+    def operand(self, array: Array) -> Array:
+        """An array in the dtype in which `matmul` takes it, so that products come in float32 or better.
 
-        NumPy's own runs stacks of matrices on one core; the standard has no ``out``.
+        Half precision is widened first; CUDA multiplies it as it is.
         """
+        return array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        """Matrix product over the last two axes.
+
+        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed; the standard has no ``out``.
+
+        Parameters
+        ----------
+        a : array (..., M, K)
+            From `operand`, unless its dtype is wide by itself.
+        b : array (..., K, N)
+        out : array (..., M, N), optional
+            Where to put the product.
+        dtype : dtype, optional
+            Of the product where there is no `out`, rounded to it from float32 or better.
+        """
+        product = self.xp.matmul(a, b)
         if out is None:
-            return self.xp.matmul(a, b)
-        out[...] = self.xp.matmul(a, b)
+            return product if dtype is None else self.xp.astype(product, dtype, copy=False)
+        out[...] = product
         return out
 
     def sum_rows(self, x: Array) -> Array:
@@ -220,6 +239,66 @@ class Backend(RecurrentSteps):
         ones = self.empty((x.shape[-1], 1), like=x)
         ones[...] = 1
         return self.matmul(x, ones)
+
+    # -- attention as a whole: CUDA has kernels that hold no scores in memory; NumPy and the standard have none
+
+    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+        """Attention by a way of the library's own, if it has one for this call.
+
+        Parameters
+        ----------
+        call : AttentionCall
+        out : array (B, R, D_v)
+            Written to, in the dtype of q. A row that sees nothing becomes 0; a key that no query sees may hold
+            anything.
+        lse : array (B, R, 1)
+            Written to: the log-sum-exp of each row's scores, 1e30 where it sees nothing. float32 for half precision.
+
+        Returns
+        -------
+        bool
+            False: there is no such way, and nothing was written that counts.
+        """
+        return False
+
+    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
+        """Whether `attention_backward` needs the output of `attention`. If not, it takes every call that that took."""
+        return True
+
+    def attention_backward(
+        self,
+        call: AttentionCall,
+        out: Array | None,
+        lse: Array,
+        dout: Array,
+        dlse: Array | None,
+        dq: Array,
+        dk: Array,
+        dv: Array | None,
+    ) -> bool:
+        """Gradients of `attention`, where its `out` and `lse` came from it.
+
+        Parameters
+        ----------
+        call : AttentionCall
+        out : array (B, R, D_v) or None
+            What `attention` wrote; None where `attention_backward_reads_out` says that it is not needed.
+        lse : array (B, R, 1)
+        dout : array (B, R, D_v)
+            Of the dtype of q, perhaps not contiguous.
+        dlse : array (B, R, 1) or None
+            Of the dtype of `lse`.
+        dq, dk : arrays (B, R, D), (B, T_k, D)
+            Written to, in the dtype of q.
+        dv : array (B, T_k, D_v) or None
+            Written to. None: keys are the values, and the sum of both gradients belongs in `dk`.
+
+        Returns
+        -------
+        bool
+            As for `attention`.
+        """
+        return False
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself
 

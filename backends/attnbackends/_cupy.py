@@ -1,15 +1,21 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._attention import AttentionCall
 from ._base import Array, DType
+from ._cublas import Products
+from ._cudnn import CudnnAttention
 from ._errors import BackendError
+from ._half_attention import HalfAttention
 from ._ufunc import UfuncBackend
 
+NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
 
@@ -85,8 +91,55 @@ class CupyBackend(UfuncBackend):
 
     # -- few kernels: what costs at the book's sizes is their number
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        return self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
+    def operand(self, array: Array) -> Array:
+        taken = self._products is not None and self._products.takes(array.dtype)
+        return array if taken else super().operand(array)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        product = None if self._products is None else self._products(a, b, out, dtype)
+        if product is not None:
+            return product
+        a, b = super().operand(a), super().operand(b)
+        product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
+        return product if dtype is None else product.astype(dtype, copy=False)
+
+    @cached_property
+    def _products(self) -> Products | None:
+        # A first product, not the choice of a backend, pays for loading cuBLAS.
+        try:
+            return Products(self.xp)
+        except (ImportError, AttributeError):
+            return None
+
+    # -- attention as a whole: the first way that takes a call
+
+    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+        return any(way.forward(call, out, lse) for way in self._attention_ways)
+
+    def attention_backward(
+        self,
+        call: AttentionCall,
+        out: Array | None,
+        lse: Array,
+        dout: Array,
+        dlse: Array | None,
+        dq: Array,
+        dk: Array,
+        dv: Array | None,
+    ) -> bool:
+        return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
+
+    @cached_property
+    def _attention_ways(self) -> list[Any]:
+        products = None if self._products is None else HalfAttention(self, self._products)
+        return [way for way in (self._cudnn, products) if way is not None]
+
+    @cached_property
+    def _cudnn(self) -> CudnnAttention | None:
+        try:
+            return CudnnAttention(self.xp)
+        except (ImportError, OSError, RuntimeError, AttributeError):
+            return None
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)
@@ -181,4 +234,5 @@ class CupyBackend(UfuncBackend):
             f"compute capability {capability})",
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
+            "cuDNN": NO_CUDNN if self._cudnn is None else f"frontend {self._cudnn.version}",
         }

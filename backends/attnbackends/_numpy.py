@@ -48,18 +48,6 @@ def split(count: int, pieces: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-@cache  # a layer for one step asks a dozen times, and NumPy takes longer to answer than the step
-def _is_dtype(dtype: DType, kind: str | tuple[str, ...]) -> bool:
-    if dtype.name == "bfloat16":
-        return "real floating" in ((kind,) if isinstance(kind, str) else kind)
-    return bool(np.isdtype(dtype, kind))
-
-
-@cache
-def _bits(dtype: DType) -> int:
-    return 16 if np.dtype(dtype).name == "bfloat16" else int(np.finfo(dtype).bits)
-
-
 @cache
 def _has_fast_exp2(dtype: DType) -> bool:
     """NumPy has vector code for exp2 with AVX-512 alone; elsewhere it takes longer than exp."""
@@ -85,12 +73,6 @@ class NumpyBackend(UfuncBackend):
     def device(self, array: Array) -> Any:
         return "cpu"
 
-    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
-        return _is_dtype(dtype, kind)
-
-    def bits(self, dtype: DType) -> int:
-        return _bits(dtype)
-
     def has_fast_exp2(self, dtype: DType) -> bool:
         return _has_fast_exp2(np.dtype(dtype))
 
@@ -115,7 +97,9 @@ class NumpyBackend(UfuncBackend):
         self.map(lambda i: np.vecdot(flat[pieces[i]], flat[pieces[i]], out=sums[i : i + 1][0, ...]), range(len(pieces)))
         return np.sum(sums)
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        if dtype is not None:
+            return self.matmul(a, b, out).astype(dtype, copy=False)
         if self.workers.busy:
             return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:

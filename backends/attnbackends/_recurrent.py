@@ -107,7 +107,7 @@ class RecurrentSteps:
         """Of `Backend`."""
         raise NotImplementedError
 
-    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+    def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: Any = None) -> Array:
         """Of `Backend`."""
         raise NotImplementedError
 

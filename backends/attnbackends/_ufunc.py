@@ -1,14 +1,35 @@
 """Libraries whose element-wise functions take NumPy's ``out=`` and ``where=``: NumPy and CuPy."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+import numpy as np
 
 from ._base import Array, Backend, DType
 from ._recurrent import lstm_parts
 
 
+@cache  # a layer for one step asks a dozen times, and NumPy takes longer to answer than the step
+def _is_dtype(dtype: DType, kind: str | tuple[str, ...]) -> bool:
+    if dtype.name == "bfloat16":
+        return "real floating" in ((kind,) if isinstance(kind, str) else kind)
+    return bool(np.isdtype(dtype, kind))
+
+
+@cache
+def _bits(dtype: DType) -> int:
+    return 16 if np.dtype(dtype).name == "bfloat16" else int(np.finfo(dtype).bits)
+
+
 class UfuncBackend(Backend):
-    """The in-place operations, with no temporary larger than a row sum."""
+    """The in-place operations, with no temporary larger than a row sum, and NumPy's dtypes."""
+
+    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
+        return _is_dtype(dtype, kind)
+
+    def bits(self, dtype: DType) -> int:
+        return _bits(dtype)
 
     def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
         return self.xp.empty(shape, dtype=dtype or like.dtype)

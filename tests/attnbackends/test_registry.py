@@ -24,6 +24,7 @@ PUBLIC = [name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if
 def test_public_names() -> None:
     assert sorted(attnbackends.__all__) == [
         "Array",
+        "AttentionCall",
         "Availability",
         "Backend",
         "BackendError",

@@ -6,7 +6,6 @@ from math import prod
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import widen
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ def affine(x: Array, W: Array, b: Array | None = None) -> tuple[Array, SavedAffi
     saved : SavedAffine
     """
     backend = check(x=(x, "* D"), W=(W, "D H"), b=(b, "H"))
-    rows = widen(backend, _rows(backend, x))
-    out = backend.matmul(rows, widen(backend, W))  # (M, D) x (D, H) -> (M, H)
+    rows, own_W = backend.operand(_rows(backend, x)), backend.operand(W)
+    out = backend.matmul(rows, own_W, dtype=x.dtype if b is None else None)  # (M, D) x (D, H) -> (M, H)
     if b is not None:
-        out += widen(backend, b)
-    out = backend.xp.astype(out, x.dtype, copy=False)
+        out += backend.operand(b)
+        out = backend.xp.astype(out, x.dtype, copy=False)
     return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W, b is not None)
 
 
@@ -47,13 +46,14 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     backend, x, W = saved.backend, saved.x, saved.W
     xp = backend.xp
     check(x=(x, "... D"), W=(W, "D H"), dout=(dout, "... H"))
-    rows, wide_W = widen(backend, _rows(backend, x)), widen(backend, W)
-    drows = widen(backend, _rows(backend, dout))
-    dx = backend.matmul(drows, xp.matrix_transpose(wide_W))  # (M, H) x (H, D) -> (M, D)
-    dW = backend.matmul(xp.matrix_transpose(rows), drows)  # (D, M) x (M, H) -> (D, H)
-    further = (dW, backend.sum_rows(xp.matrix_transpose(drows))[:, 0]) if saved.biased else (dW,)
-    dx, *gradients = (xp.astype(gradient, x.dtype, copy=False) for gradient in (dx, *further))
-    return xp.reshape(dx, x.shape), *gradients
+    rows, own_W, drows = (backend.operand(array) for array in (_rows(backend, x), W, _rows(backend, dout)))
+    dx = backend.matmul(drows, xp.matrix_transpose(own_W), dtype=x.dtype)  # (M, H) x (H, D) -> (M, D)
+    dW = backend.matmul(xp.matrix_transpose(rows), drows, dtype=x.dtype)  # (D, M) x (M, H) -> (D, H)
+    dx = xp.reshape(dx, x.shape)
+    if not saved.biased:
+        return dx, dW
+    db = backend.sum_rows(xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
+    return dx, dW, xp.astype(db, x.dtype, copy=False)
 
 
 def _rows(backend: Backend, x: Array) -> Array:

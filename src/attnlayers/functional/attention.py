@@ -10,7 +10,7 @@ from typing import Any
 from attnbackends import Array, Backend
 
 from . import _arguments as arguments
-from . import _kept, _tiled
+from . import _fused, _kept, _tiled
 from ._check import check
 from ._core import Core, Incoming, Outgoing, bounded
 from ._dtypes import wide, widen
@@ -182,10 +182,14 @@ def attention(
     visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
     core = _prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, keep_bytes, return_weights)
     core = replace(core, dropout=dropout, seed=seed)
-    _run(core)
     xp = backend.xp
-    kept = core.weights is not None
-    out = frame.unflatten(xp, xp.astype(core.out, q.dtype, copy=not kept))
+    fused = None if return_weights else _fused.forward(core)
+    if fused is None:
+        _run(core)
+        flat_out = xp.astype(core.out, q.dtype, copy=core.weights is None)
+    else:
+        core, flat_out = fused
+    out = frame.unflatten(xp, flat_out)
     saved = SavedAttention(core, frame, q.dtype, None if mask is None else tuple(mask.shape))
     further: list[Array] = []
     if return_weights:
@@ -345,6 +349,9 @@ def _backward(
         raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
     if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
         raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
+    fused = _fused.backward(core, incoming, shared=shared)
+    if fused is not None:
+        return tuple(frame.unflatten_gradient(xp, d, name) for d, name in zip(fused, "qkv", strict=False))
     dtype = wide(backend, saved.dtype)
     shares = 1 + max((chain.share for chain in core.chains), default=0)
 

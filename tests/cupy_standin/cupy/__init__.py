@@ -94,6 +94,7 @@ def _call(function: Any, name: str, args: tuple[Any, ...], options: dict[str, An
 
 class Device:
     id = 0
+    compute_capability = "80"
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -271,9 +272,9 @@ def asnumpy(array: Any, *_: Any, **__: Any) -> numpy.ndarray:
     return array.get() if isinstance(array, ndarray) else numpy.asarray(array)
 
 
-def array(data: Any, dtype: Any = None, copy: bool = True, **_: Any) -> ndarray:
+def array(data: Any, dtype: Any = None, copy: bool = True, order: Any = "K", **_: Any) -> ndarray:
     if isinstance(data, ndarray) or (isinstance(data, (list, tuple)) and _holds_arrays(data)):
-        return _wrap(numpy.array(_unwrap(data), dtype=dtype, copy=True), "array", ())
+        return _wrap(numpy.array(_unwrap(data), dtype=dtype, copy=True, order=order), "array", ())
     counts.to_device += 1
     return ndarray._of(numpy.array(data, dtype=dtype, copy=True))
 
@@ -326,6 +327,8 @@ random = SimpleNamespace(default_rng=_Generator)
 
 
 class _Runtime:
+    CUDA_R_32F, CUDA_R_64F, CUDA_R_16F, CUDA_R_16BF = 0, 1, 2, 14
+
     class CUDARuntimeError(RuntimeError):
         pass
 
@@ -348,7 +351,23 @@ class _Runtime:
         return 12000
 
 
-cuda = SimpleNamespace(runtime=_Runtime(), Device=Device)
+class _Cuda:
+    runtime, Device = _Runtime(), Device
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "cublas":
+            raise AttributeError(name)
+        self.cublas = import_module(f"{__name__}.gemm").cublas(counts)
+        return self.cublas
+
+    def get_cublas_handle(self) -> int:
+        return int(import_module(f"{__name__}.gemm").HANDLE)
+
+    def get_current_stream(self) -> Any:
+        return SimpleNamespace(ptr=0)
+
+
+cuda = _Cuda()
 
 
 class RawModule:

@@ -1,0 +1,220 @@
+"""Attention in half precision by cuDNN's fused kernels, through its frontend for Python (`import cudnn`).
+
+cuDNN holds no scores in memory. It sees heads (B, H, T, D) with strides, so that nothing is copied but what has rows
+that are not dense or not aligned. What it refuses is remembered, and goes to the next way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ._attention import AttentionCall
+from ._base import Array
+
+Q, K, V, OUT, STATS, DOUT, DQ, DK, DV = range(1, 10)
+"""Names of the arrays within a graph."""
+
+FORWARD, BACKWARD = {Q: "q", K: "k", V: "v"}, {Q: "q", K: "k", V: "v", OUT: "o", DOUT: "dO", STATS: "stats"}
+"""What goes in, and what the frontend calls it."""
+
+ALIGNED = 8
+"""Numbers in 16 bytes: what head sizes and strides are multiples of."""
+
+MOST_GRAPHS = 512
+"""Graphs kept; with more shapes than that, all are built anew."""
+
+Layout = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Band:
+    """Which keys a query sees, as cuDNN says it.
+
+    Attributes
+    ----------
+    left : int or None
+        Keys up to its position that it sees; cuDNN counts its own.
+    right : int or None
+        Keys after its position that it sees.
+    at_end : bool
+        Whether the last query stands at the last key; else the first stands at the first.
+    """
+
+    left: int | None
+    right: int | None
+    at_end: bool
+
+    @classmethod
+    def of(cls, call: AttentionCall) -> Band | None:
+        """That of a call; None where cuDNN has none for it."""
+        T_q, T_k = call.T_q, int(call.k.shape[1])
+        if call.mask is not None or call.lengths is not None:
+            return None
+        if call.left is None and call.right is None:
+            return cls(None, None, False)
+        if not isinstance(call.start, int) or call.start not in (0, T_k - T_q):
+            return None
+        at_end = call.start != 0
+        if T_q > T_k and (at_end or call.left is not None):
+            return None
+        return cls(None if call.left is None else call.left + 1, call.right, at_end)
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that a graph depends on: `layouts` are (name, (dims, strides in elements)), inputs first."""
+
+    device: int
+    dtype: str
+    scale: float
+    band: Band
+    layouts: tuple[tuple[int, Layout], ...]
+
+    @property
+    def backward(self) -> bool:
+        return any(name == DQ for name, _ in self.layouts)
+
+
+class CudnnAttention:
+    """Forward and backward through cuDNN's frontend.
+
+    Parameters
+    ----------
+    cupy : module
+
+    Raises
+    ------
+    ImportError
+        Where the frontend is not installed, or finds no cuDNN.
+    """
+
+    def __init__(self, cupy: Any) -> None:
+        import cudnn
+
+        self._cupy, self._cudnn = cupy, cudnn
+        self.version = str(cudnn.__version__)
+        self._refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, NotImplementedError)
+        self._handles: dict[tuple[int, int], Any] = {}
+        self._graphs: dict[Description, Any] = {}
+
+    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+        """See `Backend.attention`."""
+        band = self._takes(call, lse)
+        if band is None or not _fits(out):
+            return False
+        q, k, v = self._operands(call)
+        heads = {Q: (q, call.groups), K: (k, 1), V: (v, 1), OUT: (out, call.groups), STATS: (lse, call.groups)}
+        return self._run(call, band, heads)
+
+    def backward(
+        self,
+        call: AttentionCall,
+        out: Array,
+        lse: Array,
+        dout: Array,
+        dlse: Array | None,
+        dq: Array,
+        dk: Array,
+        dv: Array | None,
+    ) -> bool:
+        """See `Backend.attention_backward`. Sums into `dq` come in any order: the last bits may differ."""
+        band = self._takes(call, lse)
+        one = call.T_q == call.k.shape[1] == 1
+        if band is None or dlse is not None or one or not all(map(_fits, (dq, dk) if dv is None else (dq, dk, dv))):
+            return False
+        q, k, v = self._operands(call)
+        into_v = self._cupy.empty(dk.shape, dtype=dk.dtype) if dv is None else dv
+        groups = call.groups
+        heads = {Q: (q, groups), K: (k, 1), V: (v, 1), OUT: (self._fitting(out), groups), STATS: (lse, groups)}
+        heads |= {DOUT: (self._fitting(dout), groups), DQ: (dq, groups), DK: (dk, 1), DV: (into_v, 1)}
+        done = self._run(call, band, heads)
+        if done and dv is None:
+            dk += into_v
+        return done
+
+    def _takes(self, call: AttentionCall, lse: Array) -> Band | None:
+        sizes = call.q.shape[2], call.v.shape[2]
+        fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
+        return Band.of(call) if fit and lse.dtype.name == "float32" and lse.flags.c_contiguous else None
+
+    def _operands(self, call: AttentionCall) -> tuple[Array, Array, Array]:
+        k = self._fitting(call.k)
+        return self._fitting(call.q), k, k if call.v is call.k else self._fitting(call.v)
+
+    def _fitting(self, x: Array) -> Array:
+        return x if _fits(x) else self._cupy.array(x, order="C", copy=True)
+
+    def _run(self, call: AttentionCall, band: Band, heads: dict[int, tuple[Array, int]]) -> bool:
+        """Execute the graph for these arrays, named and with the number of heads that each has; False if refused."""
+        device = self._cupy.cuda.runtime.getDevice()
+        layouts = tuple((name, _layout(x, groups)) for name, (x, groups) in heads.items())
+        description = Description(device, call.q.dtype.name, call.scale, band, layouts)
+        if self._graphs.get(description, self) is None:
+            return False
+        try:
+            handle = self._handle(device)
+            if description not in self._graphs:
+                if len(self._graphs) >= MOST_GRAPHS:
+                    self._graphs.clear()
+                self._graphs[description] = self._build(description, handle)
+            graph = self._graphs[description]
+            workspace = self._cupy.empty(max(1, graph.get_workspace_size()), dtype="uint8")
+            pointers = {name: x.data.ptr for name, (x, _) in heads.items()}
+            graph.execute(pointers, workspace.data.ptr, handle=handle)
+        except self._refusals:
+            self._graphs[description] = None
+            return False
+        return True
+
+    def _handle(self, device: int) -> Any:
+        stream = self._cupy.cuda.get_current_stream().ptr
+        if (device, stream) not in self._handles:
+            self._handles[device, stream] = self._cudnn.create_handle()
+            self._cudnn.set_stream(handle=self._handles[device, stream], stream=stream)
+        return self._handles[device, stream]
+
+    def _build(self, description: Description, handle: Any) -> Any:
+        cudnn = self._cudnn
+        single = cudnn.data_type.FLOAT
+        half = {"float16": cudnn.data_type.HALF, "bfloat16": cudnn.data_type.BFLOAT16}[description.dtype]
+        graph = cudnn.pygraph(io_data_type=half, intermediate_data_type=single, compute_data_type=single, handle=handle)
+        layouts = dict(description.layouts)
+        inputs = BACKWARD if description.backward else FORWARD
+        options: dict[str, Any] = {"attn_scale": description.scale}
+        for name, word in inputs.items():
+            dims, strides = map(list, layouts[name])
+            kind = single if name == STATS else half
+            options[word] = graph.tensor(dim=dims, stride=strides, data_type=kind, uid=name)
+        band = description.band
+        if band.left is not None or band.right is not None:
+            alignment = cudnn.diagonal_alignment
+            options["diagonal_alignment"] = alignment.BOTTOM_RIGHT if band.at_end else alignment.TOP_LEFT
+            options |= {} if band.left is None else {"diagonal_band_left_bound": band.left}
+            options |= {} if band.right is None else {"diagonal_band_right_bound": band.right}
+        results = graph.sdpa_backward(**options) if description.backward else graph.sdpa(generate_stats=True, **options)
+        for name, result in zip((name for name in layouts if name not in inputs), results, strict=True):
+            dims, strides = map(list, layouts[name])
+            result.set_output(True).set_uid(name).set_data_type(single if name == STATS else half)
+            result.set_dim(dims).set_stride(strides)
+        graph.validate()
+        graph.build_operation_graph()
+        graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+        graph.check_support()
+        graph.build_plans()
+        return graph
+
+
+def _fits(x: Array) -> bool:
+    """Whether cuDNN reads and writes it as it lies: dense rows (·, ·, D) that begin at multiples of 16 bytes."""
+    unit = ALIGNED * x.dtype.itemsize
+    steps = [stride for size, stride in zip(x.shape[:2], x.strides[:2], strict=True) if size > 1]
+    return bool(x.strides[2] == x.dtype.itemsize and all(n > 0 and n % unit == 0 for n in [*steps, x.data.ptr]))
+
+
+def _layout(x: Array, groups: int) -> Layout:
+    """Dims and strides of rows (B, groups * T, D) as heads (B, groups, T, D)."""
+    B, R, D = x.shape
+    item = x.dtype.itemsize
+    down = x.strides[1] // item if R > 1 else D
+    return (B, groups, R // groups, D), (x.strides[0] // item if B > 1 else R * down, R // groups * down, down, 1)
