@@ -26,7 +26,7 @@ class BookSoftmax:
 
     def backward(self, dout: np.ndarray) -> np.ndarray:
         dx: np.ndarray = self.out * dout
-        dx = dx - self.out * dx.sum(axis=1, keepdims=True)
+        dx -= self.out * dx.sum(axis=1, keepdims=True)
         return dx
 
 

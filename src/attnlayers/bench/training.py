@@ -79,9 +79,7 @@ def torch_step(device: str, batches: list[Batch], weights: dict[str, np.ndarray]
         hs, _ = modules["encoder_lstm"](modules["encoder_embed"](sources))
         first = hs[None, :, -1]  # (1, N, H)
         zeros = torch.zeros_like(first)  # the decoder's cells start anew, as in the book
-        dec, _ = modules["decoder_lstm"](
-            modules["decoder_embed"](inputs), (first.contiguous(), torch.zeros_like(first))
-        )
+        dec, _ = modules["decoder_lstm"](modules["decoder_embed"](inputs), (first.contiguous(), zeros))
         keys = hs[:, None]  # (N, 1, T_enc, H): fused kernels take four axes
         c = torch.nn.functional.scaled_dot_product_attention(dec[:, None], keys, keys, scale=1.0)[:, 0]
         scores = modules["affine"](torch.cat((c, dec), dim=2))
