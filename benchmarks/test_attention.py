@@ -65,4 +65,4 @@ def test_attention(benchmark: Any, name: str, peer: str, direction: str) -> None
         contender.keep()
     number = count()
     call = getattr(contender, direction)
-    benchmark.pedantic(lambda: call(next(number)), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: call(next(number)), rounds=3, warmup_rounds=1)
