@@ -27,6 +27,8 @@ COLOURS = {
 }
 DEVICES = {"numpy": "CPU", "cupy": "CUDA"}
 STYLES = {"numpy": "-", "cupy": "--"}
+LABELLED = 4
+"""Contenders up to which bars are wide enough for a number above each."""
 
 
 def bench_figure(report: Report) -> Figure:
@@ -102,10 +104,12 @@ def _bars(panel: Any, rows: list[Row], backend: str) -> None:
             panel.bar(
                 x, row.ratio, 0.9 * width, color=COLOURS.get(name), yerr=errors, ecolor="#444", error_kw={"lw": 1}
             )
-            panel.annotate(
-                f"{row.ratio:.2f}", (x, max(row.ratio, high)), textcoords="offset points", xytext=(0, 3),
-                ha="center", va="bottom", fontsize=7.5, rotation=90,
-            )  # fmt: skip
+            if len(names) <= LABELLED:
+                panel.annotate(
+                    f"{row.ratio:.2f}", (x, max(row.ratio, high)), textcoords="offset points", xytext=(0, 3),
+                    ha="center", va="bottom", fontsize=7.5, rotation=90, zorder=5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+                )  # fmt: skip
     panel.axhline(1.0, color="black", linewidth=1.2)
     panel.set_xticks(range(len(shown)), ["decode,\nforward" if case == "decode" else case for case in shown])
     top = max((row.quartiles[1] for some in shown.values() for row in some), default=1.0)
