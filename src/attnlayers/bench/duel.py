@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -71,15 +73,30 @@ class Outcome:
     wrong: dict[str, str] = field(default_factory=dict)
 
 
-def in_process(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a fresh process and wait for what it returns.
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, as far as it can: a fact of the process, for all contenders in it.
+
+    By default glibc gives memory back to the system by rules that depend on what was allocated before. Whoever meets
+    them pays for fresh pages at every call, which took up to ten times as long as the computation (see
+    benchmarks/NOTES.md), and in the next process someone else did.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its largest
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def in_process(
+    function: Callable[..., T], *arguments: Any, initializer: Callable[[], object] | None = keep_freed_memory
+) -> T:
+    """Call a function in a fresh process, after `initializer`, and wait for what it returns.
 
     Raises
     ------
     RuntimeError
         If the process ends without an answer.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=initializer) as process:
         try:
             return process.submit(function, *arguments).result()
         except BrokenProcessPool as error:

@@ -121,7 +121,8 @@ def measure(report: Report, parts: Sequence[Part], minutes: float | None = None)
 def _measure(report: Report, part: Part) -> None:
     if part.what == MEMORY and part.case is not None:
         place = {"case": part.case.name, "backend": part.backend}
-        for contender, found in in_process(added_memory, part.case, part.backend, part.peer).items():
+        plain = in_process(added_memory, part.case, part.backend, part.peer, initializer=None)
+        for contender, found in plain.items():
             known = {"reason": found} if isinstance(found, str) else {"megabytes": found}
             report.memory.append(place | {"contender": contender} | known)
         return

@@ -143,7 +143,7 @@ def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [Part("time", TABLE[0], "numpy", "float32", peer) for peer in ("torch", "jax")]
     found = [Outcome([made_up("book", "both", "torch", "PyTorch", 0.5)], {"a kernel": "refuses"}), RuntimeError("gone")]
 
-    def in_process(*arguments: object) -> Outcome:
+    def in_process(*arguments: object, **options: object) -> Outcome:
         outcome = found.pop(0)
         if isinstance(outcome, RuntimeError):
             raise outcome
