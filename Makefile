@@ -18,8 +18,8 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## TimeAttention against the book's loops, NumPy and PyTorch
-	$(BIN)/python -m benchmarks.time_attention
+bench: $(INSTALLED)  ## attention against its peers: table, bench.json and bench.png
+	$(BIN)/attnlayers bench --out benchmarks/results
 
 book: $(INSTALLED)  ## make book BOOK=<checkout>: every script of the book, plain and with the drop-in
 	$(BIN)/python -m benchmarks.book $(BOOK)

@@ -38,6 +38,13 @@ def test_importing_prints_nothing_and_starts_no_thread(module: str) -> None:
     assert output_of(f"import {module}, threading; print(threading.active_count())") == "1"
 
 
+def test_importing_leaves_the_benchmarks_unloaded() -> None:
+    assert output_of("import sys, attnlayers.training; print('attnlayers.bench' in sys.modules)") == "False"
+    modules = "cases, contenders, duel, loops, machine, memory, peers, run, targets, training"
+    loaded = output_of(f"import sys; from attnlayers.bench import {modules}; print(*sys.modules)").split()
+    assert not {"torch", "jax", "cupy", "matplotlib.figure", "typer"} & set(loaded)
+
+
 def test_importing_writes_no_file(tmp_path: Path) -> None:
     output_of(f"import os; os.chdir({str(tmp_path)!r}); import attnlayers", PYTHONDONTWRITEBYTECODE="1")
     assert list(tmp_path.iterdir()) == []

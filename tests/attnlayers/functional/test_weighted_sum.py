@@ -4,10 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from reference import BookWeightSum
 from support import Draw, Library, assert_as_exact_as
 
 from attnlayers import functional as F
+from attnlayers.bench.loops import BookWeightSum
 
 N, T, H = 2, 5, 7
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import library_of
-from reference import BookAttention, BookAttentionWeight, BookTimeAttention, BookWeightSum
 from support import Draw, Library, assert_as_exact_as
 
 from attnbackends import BackendError
 from attnlayers import Attention, AttentionWeight, TimeAttention, WeightSum
+from attnlayers.bench.loops import BookAttention, BookAttentionWeight, BookTimeAttention, BookWeightSum
 
 N, T_DEC, T_ENC, H = 3, 5, 7, 11
 MASK = np.arange(T_ENC) < np.array([[7], [3], [1]])

@@ -1,0 +1,1 @@
+"""Attention measured against its peers: what `attnlayers bench` runs. Nothing else imports it."""

@@ -1,0 +1,103 @@
+"""What forward and backward together add to the peak of memory, inputs and outputs left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from attnbackends import Backend, get_backend
+
+from .cases import Case
+from .contenders import LeftOutError, Ours
+from .duel import OURS
+from .peers import PEERS, Found
+
+
+def added_memory(case: Case, backend_name: str, peer: str) -> dict[str, float | str]:
+    """Megabytes (10**6 bytes) by contender, or the reason why there is no number.
+
+    Call it in a fresh process: what an earlier call left to an allocator would not be counted.
+    """
+    backend = get_backend(backend_name)
+    small = replace(case, T_q=64, T_k=64)  # loads libraries, starts threads
+    found: Found = {}
+    try:
+        for some in (small, case):
+            sets = some.draw()[:1]
+            ours = peer == OURS
+            found = {OURS: Ours(some, sets, backend)} if ours else PEERS[peer](some, sets, backend, "float32")
+            if some is small:
+                for contender in found.values():
+                    if not isinstance(contender, str):
+                        contender.both(0)
+    except LeftOutError as reason:
+        return {peer: str(reason)}
+    return {
+        name: contender if isinstance(contender, str) else _measure(contender.both, backend, peer, case)
+        for name, contender in found.items()
+    }
+
+
+def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case) -> float | str:
+    outputs = 4 * case.batch * case.D * (2 * case.T_q + (1 if case.shared else 2) * case.T_k)
+    try:
+        if backend.reading_is_free:
+            added = _of_process(call)
+        elif peer == "torch":
+            added = _of_torch(call)
+        elif peer == "jax":
+            return "JAX keeps no peak that could be set back"
+        else:
+            added = _of_pool(call, backend)
+    except Exception as error:  # out of memory has a name of its own in every library
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return max(0.0, (added - outputs) / 1e6)
+
+
+def _of_process(call: Callable[[int], Any]) -> int:
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if status.exists() and reset.exists():
+        reset.write_text("5", encoding="ascii")  # sets the peak back to what is resident now
+        before = _kilobytes(status, "VmRSS")
+        results = call(0)
+        peak = _kilobytes(status, "VmHWM")
+    else:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1024
+        results = call(0)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1024
+    del results
+    return 1024 * (peak - before)
+
+
+def _kilobytes(status: Path, key: str) -> int:
+    lines = status.read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
+
+
+def _of_torch(call: Callable[[int], Any]) -> int:
+    import torch
+
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    results = call(0)
+    peak = torch.cuda.max_memory_allocated()
+    del results
+    return int(peak - before)
+
+
+def _of_pool(call: Callable[[int], Any], backend: Backend) -> int:
+    """What the pool asked of the device: it gives nothing back by itself, so that is the peak."""
+    pool = backend.xp.get_default_memory_pool()
+    pool.free_all_blocks()
+    before = pool.total_bytes()
+    results = call(0)
+    peak = pool.total_bytes()
+    del results
+    return int(peak - before)

@@ -1,0 +1,194 @@
+"""Other libraries' attention, loaded in the process that times them and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+from attnbackends import Backend
+
+from .cases import Case, Inputs
+from .contenders import Contender, LeftOutError, Loops, Obvious
+
+LARGEST_WEIGHTS = 2**30
+"""Bytes of weights from which a contender that holds several arrays of that size is left out."""
+
+Found = dict[str, Contender | str]
+"""Contenders by name, or the reason why there is none."""
+
+
+class Torch(Contender):
+    """``scaled_dot_product_attention`` with autograd, eager, on four axes: its fused kernels take no other."""
+
+    def __init__(self, case: Case, sets: Sequence[Inputs], device: str, dtype: str, kernel: Any = None) -> None:
+        import torch
+
+        self.torch = torch
+        self.kernel = kernel
+        self.device = device
+
+        def move(inputs: Inputs) -> tuple[Any, ...]:
+            q, k, v, dout = (
+                torch.from_numpy(x).to(device, getattr(torch, dtype))[:, None].contiguous() for x in inputs
+            )
+            for x in (q, k, v):
+                x.requires_grad_(not case.forward_only)
+            return q, k, k if case.shared else v, dout
+
+        super().__init__(case, [move(inputs) for inputs in sets])
+
+    def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        q, k, v, _ = inputs
+        with nullcontext() if self.kernel is None else self.torch.nn.attention.sdpa_kernel(self.kernel):
+            out = self.torch.nn.functional.scaled_dot_product_attention(
+                q, k, v, is_causal=self.case.causal, scale=self.case.scale
+            )
+        return out, (out, (q, k) if self.case.shared else (q, k, v))
+
+    def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
+        out, inputs = saved
+        gradients: tuple[Any, ...] = self.torch.autograd.grad(out, inputs, dout, retain_graph=bool(self.kept))
+        return gradients
+
+    def wait(self, results: Any) -> None:
+        if self.device != "cpu":
+            self.torch.cuda.synchronize()
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return np.asarray(array.detach()[:, 0].float().cpu().numpy())
+
+
+class Jax(Contender):
+    """``jax.nn.dot_product_attention`` under jit."""
+
+    def __init__(self, case: Case, sets: Sequence[Inputs], device: Any, dtype: str) -> None:
+        import jax
+
+        self.jax: Any = jax
+
+        def attention(q: Any, k: Any, v: Any) -> Any:
+            return jax.nn.dot_product_attention(q, k, v, scale=case.scale, is_causal=case.causal)
+
+        def of_two(q: Any, k: Any) -> Any:
+            return attention(q, k, k)
+
+        f = of_two if case.shared else attention
+
+        def both(dout: Any, *inputs: Any) -> tuple[Any, ...]:
+            out, pull = jax.vjp(f, *inputs)
+            return (out, *pull(dout))
+
+        self._forward, self._both = jax.jit(f), jax.jit(both)
+        self._keep = jax.jit(lambda *inputs: jax.vjp(f, *inputs))
+        self._pull = jax.jit(lambda pull, dout: pull(dout))
+        self.inputs = 2 if case.shared else 3
+
+        def move(inputs: Inputs) -> tuple[Any, ...]:
+            return tuple(jax.device_put(x[:, :, None].astype(jax.numpy.dtype(dtype)), device) for x in inputs)
+
+        super().__init__(case, [move(inputs) for inputs in sets])
+
+    def forward(self, i: int) -> Any:
+        out = self._forward(*self.sets[i % len(self.sets)][: self.inputs])
+        self.wait(out)
+        return out, None
+
+    def both(self, i: int) -> tuple[Any, ...]:
+        inputs = self.sets[i % len(self.sets)]
+        results: tuple[Any, ...] = self._both(inputs[3], *inputs[: self.inputs])
+        self.wait(results)
+        return results
+
+    def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        out, pull = self._keep(*inputs[: self.inputs])
+        return out, pull
+
+    def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
+        gradients: tuple[Any, ...] = self._pull(saved, dout)
+        return gradients
+
+    def wait(self, results: Any) -> None:
+        self.jax.block_until_ready(results)
+
+    def to_numpy(self, array: Any) -> np.ndarray:
+        return np.asarray(array[:, :, 0].astype("float32"))
+
+
+def _torch(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
+    torch = load("torch")
+    if backend.reading_is_free:
+        return {"PyTorch": Torch(case, sets, "cpu", dtype)}
+    if not torch.cuda.is_available():
+        raise LeftOutError("this PyTorch has no CUDA device")
+    kernels = torch.nn.attention.SDPBackend
+    found: Found = {}
+    for name in ("FLASH", "EFFICIENT", "CUDNN", "MATH"):
+        heading = f"PyTorch {name.lower()}"
+        kernel = getattr(kernels, name if name == "MATH" else f"{name}_ATTENTION", None)
+        if kernel is None:
+            found[heading] = f"PyTorch {torch.__version__} has no such kernel"
+        elif name == "MATH" and case.weights_bytes >= LARGEST_WEIGHTS:
+            found[heading] = _too_large(case)
+        else:
+            found[heading] = Torch(case, sets, "cuda", dtype, kernel)
+    return found
+
+
+def _jax(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
+    jax = load("jax")
+    try:
+        device = jax.devices("cpu" if backend.reading_is_free else "cuda")[0]
+    except RuntimeError as error:
+        raise LeftOutError(f"this JAX has no CUDA device ({error})") from error
+    return {"JAX": Jax(case, sets, device, dtype)}
+
+
+def _obvious(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
+    if case.weights_bytes >= LARGEST_WEIGHTS:
+        raise LeftOutError(_too_large(case))
+    return {OBVIOUS[backend.name]: Obvious(case, sets, backend, dtype)}
+
+
+def _loops(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
+    return {"book's loops": Loops(case, sets, backend, dtype)}
+
+
+OBVIOUS = {"numpy": "NumPy", "cupy": "CuPy, plain"}
+
+PEERS: dict[str, Callable[[Case, Sequence[Inputs], Backend, str], Found]] = {
+    "torch": _torch,
+    "jax": _jax,
+    "numpy": _obvious,
+    "loops": _loops,
+}
+"""What ``--peers`` takes."""
+
+
+def takes_part(peer: str, case: Case, backend: str) -> bool:
+    """Whether a peer has a way to compute the case at all: the book's loops are one layer, on the CPU."""
+    return peer != "loops" or (case.shared and backend == "numpy")
+
+
+def load(name: str) -> Any:
+    """The module `torch` or `jax`.
+
+    Raises
+    ------
+    LeftOutError
+        If it cannot be imported.
+    """
+    from importlib import import_module
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of a device
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise LeftOutError(f"{name} cannot be imported ({error}): pip install {name}") from error
+
+
+def _too_large(case: Case) -> str:
+    return f"its weights alone would take {case.weights_bytes / 2**30:.0f} GiB"

@@ -1,0 +1,125 @@
+"""The picture: time against sequence length, and ratios by case."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from ..training.plots import _figure
+from .duel import OURS, Row
+from .report import contenders, groups
+from .run import Report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    OURS: "#d62728",
+    "PyTorch": "#1f77b4",
+    "JAX": "#2ca02c",
+    "NumPy": "#7f7f7f",
+    "CuPy, plain": "#7f7f7f",
+    "book's loops": "#8c564b",
+    "PyTorch flash": "#1f77b4",
+    "PyTorch efficient": "#17becf",
+    "PyTorch cudnn": "#9467bd",
+    "PyTorch math": "#ff7f0e",
+}
+DEVICES = {"numpy": "CPU", "cupy": "CUDA"}
+STYLES = {"numpy": "-", "cupy": "--"}
+LABELLED = 4
+"""Contenders up to which bars are wide enough for a number above each."""
+
+
+def bench_figure(report: Report) -> Figure:
+    """Left: forward and backward against T, for every contender and device. Right: ratios of each case."""
+    rows = [row for row in report.rows if row.dtype == "float32"]
+    backends = list(dict.fromkeys(row.backend for row in rows)) or ["numpy"]
+    figure: Figure = _figure((14, 1.2 + 4.8 * len(backends)))
+    panels = figure.subplots(len(backends), 2, squeeze=False, width_ratios=[1, 1.35])
+    if len(backends) > 1:  # one panel on the left for all devices
+        grid = panels[0, 0].get_gridspec()
+        for panel in panels[:, 0]:
+            panel.remove()
+        left = figure.add_subplot(grid[:, 0])
+    else:
+        left = panels[0, 0]
+    _against_length(left, [row for row in rows if row.case.startswith("T=")])
+    for panel, backend in zip(panels[:, 1], backends, strict=True):
+        _bars(panel, [row for row in rows if row.backend == backend and not row.case.startswith("T=")], backend)
+    parts = [report.machine.get("date", ""), report.machine.get("processor", "")]
+    figure.suptitle(f"attnlayers {report.machine.get('attnlayers', '')}, float32, {', '.join(filter(None, parts))}")
+    return figure
+
+
+def _against_length(panel: Any, rows: list[Row]) -> None:
+    panel.set_title("forward + backward, 4 heads of size 64")
+    panel.set_xlabel("sequence length T")
+    panel.set_ylabel("time, ms")
+    panel.grid(alpha=0.3, which="both", linewidth=0.5)
+    if not rows:
+        panel.text(0.5, 0.5, "the sweep was not measured", ha="center", va="center", transform=panel.transAxes)
+        return
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    lines: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        T = int(row.case[2:])
+        lines.setdefault((OURS, row.backend), {}).setdefault(T, []).extend(row.ours)
+        lines.setdefault((row.contender, row.backend), {}).setdefault(T, []).extend(row.theirs)
+    for (name, backend), points in lines.items():
+        panel.plot(
+            list(points),
+            [1e3 * median(seconds) for seconds in points.values()],
+            STYLES.get(backend, ":"),
+            marker="o",
+            markersize=5,
+            linewidth=2.4 if name == OURS else 1.5,
+            color=COLOURS.get(name),
+            label=f"{name}, {DEVICES.get(backend, backend)}",
+            zorder=3 if name == OURS else 2,
+        )
+    lengths = sorted({int(row.case[2:]) for row in rows})
+    panel.set_xticks(lengths, [str(T) for T in lengths])
+    panel.legend(fontsize=9, frameon=False)
+
+
+def _bars(panel: Any, rows: list[Row], backend: str) -> None:
+    names = contenders(rows)
+    shown = {
+        case: some
+        for (case, direction), some in groups(rows).items()
+        if direction in ("both", "step") or (direction == "forward" and case == "decode")
+    }
+    panel.set_title(f"{OURS} / peer on {DEVICES.get(backend, backend)}: forward + backward; below 1 is faster")
+    width = 0.8 / max(1, len(names))
+    for place, some in enumerate(shown.values()):
+        by_name = {row.contender: row for row in some}
+        present = [name for name in names if name in by_name]
+        for i, name in enumerate(present):
+            row = by_name[name]
+            x = place + width * (i - (len(present) - 1) / 2)
+            low, high = row.quartiles
+            errors = [[max(0.0, row.ratio - low)], [max(0.0, high - row.ratio)]]
+            panel.bar(
+                x, row.ratio, 0.9 * width, color=COLOURS.get(name), yerr=errors, ecolor="#444", error_kw={"lw": 1}
+            )
+            if len(names) <= LABELLED:
+                panel.annotate(
+                    f"{row.ratio:.2f}", (x, max(row.ratio, high)), textcoords="offset points", xytext=(0, 3),
+                    ha="center", va="bottom", fontsize=7.5, rotation=90, zorder=5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+                )  # fmt: skip
+    panel.axhline(1.0, color="black", linewidth=1.2)
+    panel.set_xticks(range(len(shown)), ["decode,\nforward" if case == "decode" else case for case in shown])
+    top = max((row.quartiles[1] for some in shown.values() for row in some), default=1.0)
+    panel.set_ylim(0, 1.25 * max(1.0, top))
+    panel.set_xlim(-0.6, max(1, len(shown)) - 0.4)
+    panel.set_ylabel("ratio of times")
+    panel.grid(axis="y", alpha=0.3, linewidth=0.5)
+    panel.set_axisbelow(True)
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=COLOURS.get(name), label=name) for name in names]
+    if handles:
+        panel.legend(handles=handles, fontsize=9, frameon=False, ncols=min(4, len(names)), loc="upper left")

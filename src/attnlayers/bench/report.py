@@ -1,0 +1,125 @@
+"""The table on the screen, and the line that says who took part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+
+from rich.table import Table
+
+from .cases import NAMES
+from .duel import OURS, Row
+from .run import Report
+from .targets import MEMORY_MB, verdicts
+
+DIRECTIONS = {"forward": "forward", "backward": "backward", "both": "forward + backward", "step": "training step"}
+
+
+def tables(report: Report) -> list[Table]:
+    """One for each backend and dtype, and one of memory."""
+    found = []
+    for backend, dtype in dict.fromkeys((row.backend, row.dtype) for row in report.rows):
+        rows = [row for row in report.rows if (row.backend, row.dtype) == (backend, dtype)]
+        found.append(_table(f"Time on {backend}, {dtype}: {OURS} / peer, median (quartiles); below 1 is faster", rows))
+    if report.memory:
+        found.append(_memory(report))
+    return found
+
+
+def groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by case and direction, in the order of the cases."""
+    rows = sorted(rows, key=lambda row: (_place(row.case), list(DIRECTIONS).index(row.direction)))
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.case, row.direction), []).append(row)
+    return found
+
+
+def contenders(rows: Iterable[Row]) -> list[str]:
+    """Names of contenders, once each."""
+    return list(dict.fromkeys(row.contender for row in rows))
+
+
+def ours_ms(rows: Iterable[Row]) -> float:
+    """Milliseconds of ours, over all rounds of some rows."""
+    return 1e3 * median(second for row in rows for second in row.ours)
+
+
+def verdict(rows: list[Row]) -> str:
+    """Which targets are met and which are not."""
+    parts = []
+    for row, target, met in verdicts(rows):
+        bound = f"{row.contender} {target:.2g}"
+        if met:
+            parts.append(f"[green]met: {bound}[/]")
+        elif row.ratio > target:
+            parts.append(f"[red]not met: {bound}[/]")
+        else:
+            parts.append(f"[red]not met: the error is more than twice {row.contender}'s[/]")
+    return "\n".join(parts)
+
+
+def last_line(report: Report) -> str:
+    """Who took part, and who did not and why."""
+    peers = contenders(report.rows)
+    devices = list(dict.fromkeys(row.backend for row in report.rows))
+    line = f"measured on {', '.join(devices) or 'nothing'} against {', '.join(peers) or 'nobody'}"
+    reasons: dict[str, list[str]] = {}
+    for entry in report.left_out:
+        reasons.setdefault(f"{entry['contender']}: {entry['reason']}", []).append(entry["part"])
+    absent = [f"{reason}{'' if parts == ['all'] else f' ({_few(parts)})'}" for reason, parts in reasons.items()]
+    return f"{line}; left out: {'; '.join(absent) or 'nothing'}"
+
+
+def _few(parts: list[str]) -> str:
+    names = list(dict.fromkeys(part.partition(",")[0] for part in parts))
+    return ", ".join(names)
+
+
+def _place(case: str) -> tuple[int, int]:
+    if case.startswith("T="):
+        return NAMES.index("sweep"), int(case[2:])
+    return (NAMES.index(case) if case in NAMES else len(NAMES)), 0
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    names = contenders(rows)
+    table = Table(title=title, title_justify="left")
+    table.add_column("case")
+    table.add_column("direction")
+    table.add_column(f"{OURS}, ms", justify="right")
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("target")
+    last = ""
+    for (case, direction), some in groups(rows).items():
+        if last not in ("", case):
+            table.add_section()
+        by_name = {row.contender: row for row in some}
+        cells = [_cell(by_name[name]) if name in by_name else "" for name in names]
+        heading = "" if case == last else case
+        table.add_row(heading, DIRECTIONS[direction], f"{ours_ms(some):.3g}", *cells, verdict(some))
+        last = case
+    return table
+
+
+def _cell(row: Row) -> str:
+    low, high = row.quartiles
+    return f"{row.ratio:.2f} ({low:.2f}–{high:.2f})" if row.ratio >= 0.1 else f"{row.ratio:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _memory(report: Report) -> Table:
+    table = Table(title="Memory: added to the peak by forward + backward, without inputs and outputs")
+    for name in ("case", "backend", "contender"):
+        table.add_column(name)
+    table.add_column("MB", justify="right")
+    table.add_column("target")
+    for entry in report.memory:
+        megabytes = entry.get("megabytes")
+        target = ""
+        if megabytes is not None and entry["contender"] == OURS:
+            met = megabytes <= MEMORY_MB
+            target = f"[green]met: {MEMORY_MB:.0f}[/]" if met else f"[red]not met: {MEMORY_MB:.0f}[/]"
+        shown = f"{megabytes:,.1f}" if megabytes is not None else f"left out: {entry['reason']}"
+        table.add_row(entry["case"], entry["backend"], entry["contender"], shown, target)
+    return table

@@ -1,0 +1,131 @@
+"""One training step of the book's chapter 8 model against the same model in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from attnbackends import Backend, get_backend
+
+from ..models import AttentionSeq2seq
+from ..training.optimizers import Adam, clip_grads
+from .cases import TRAINING
+from .contenders import LeftOutError
+from .duel import OURS, Outcome, row
+from .paired import paired
+from .peers import load
+
+N, T_ENC, T_DEC, V, D, H = 128, 29, 10, 59, 16, 256
+MAX_NORM = 5.0
+BATCHES = 8
+FIRST_STEPS = 5
+"""Their losses must agree."""
+
+TOLERANCE = 1e-3
+"""Of those losses, relative: both go the same way, rounded differently."""
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def draw_batches(seed: int = 0) -> list[Batch]:
+    """Sources (N, T_enc), inputs (N, T_dec) and labels (N, T_dec), several times."""
+    rng = np.random.default_rng(seed)
+    batches = []
+    for _ in range(BATCHES):
+        targets = rng.integers(0, V, (N, T_DEC + 1))
+        batches.append((rng.integers(0, V, (N, T_ENC)), targets[:, :-1].copy(), targets[:, 1:].copy()))
+    return batches
+
+
+def our_step(backend: Backend, batches: list[Batch], seed: int = 0) -> tuple[Callable[[int], Any], AttentionSeq2seq]:
+    """A step as `attnlayers train` does it, and its model."""
+    model = AttentionSeq2seq(V, D, H, seed=seed, backend=backend)
+    optimizer = Adam(0.001)
+    there = [tuple(backend.asarray(x) for x in batch) for batch in batches]
+
+    def step(i: int) -> Any:
+        loss = model.forward(*there[i % BATCHES])
+        model.backward()
+        clip_grads(model.grads, MAX_NORM)
+        optimizer.update(model.params, model.grads)
+        backend.synchronize()
+        return loss
+
+    return step, model
+
+
+def torch_step(device: str, batches: list[Batch], weights: dict[str, np.ndarray]) -> Callable[[int], Any]:
+    """The same step with ``nn.LSTM``, fused attention and PyTorch's Adam, from the same weights."""
+    torch = load("torch")
+    modules = torch.nn.ModuleDict(
+        {
+            "encoder_embed": torch.nn.Embedding(V, D),
+            "encoder_lstm": torch.nn.LSTM(D, H, batch_first=True),
+            "decoder_embed": torch.nn.Embedding(V, D),
+            "decoder_lstm": torch.nn.LSTM(D, H, batch_first=True),
+            "affine": torch.nn.Linear(2 * H, V),
+        }
+    )
+    modules.load_state_dict({name: torch.from_numpy(x) for name, x in torch_weights(weights).items()})
+    modules.to(device)
+    optimizer = torch.optim.Adam(modules.parameters(), lr=0.001, eps=1e-7)
+    there = [tuple(torch.from_numpy(x).to(device) for x in batch) for batch in batches]
+
+    def step(i: int) -> Any:
+        sources, inputs, labels = there[i % BATCHES]
+        optimizer.zero_grad()
+        hs, _ = modules["encoder_lstm"](modules["encoder_embed"](sources))
+        first = hs[None, :, -1]  # (1, N, H)
+        zeros = torch.zeros_like(first)  # the decoder's cells start anew, as in the book
+        dec, _ = modules["decoder_lstm"](modules["decoder_embed"](inputs), (first.contiguous(), zeros))
+        keys = hs[:, None]  # (N, 1, T_enc, H): fused kernels take four axes
+        c = torch.nn.functional.scaled_dot_product_attention(dec[:, None], keys, keys, scale=1.0)[:, 0]
+        scores = modules["affine"](torch.cat((c, dec), dim=2))
+        loss = torch.nn.functional.cross_entropy(scores.reshape(-1, V), labels.reshape(-1))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(modules.parameters(), MAX_NORM)
+        optimizer.step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return loss.detach()
+
+    return step
+
+
+def torch_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our weights under PyTorch's names: gates f, g, i, o in its order i, f, g, o, and a second bias of 0."""
+    state = {}
+    for part in ("encoder", "decoder"):
+        state[f"{part}_embed.weight"] = weights[f"{part}.embed.W"]
+        for name, ours in (("weight_ih_l0", "Wx"), ("weight_hh_l0", "Wh"), ("bias_ih_l0", "b")):
+            f, g, i, o = np.split(weights[f"{part}.lstm.{ours}"], 4, axis=-1)
+            state[f"{part}_lstm.{name}"] = np.ascontiguousarray(np.concatenate((i, f, g, o), axis=-1).T)
+        state[f"{part}_lstm.bias_hh_l0"] = np.zeros_like(state[f"{part}_lstm.bias_ih_l0"])
+    state["affine.weight"] = np.ascontiguousarray(weights["decoder.affine.W"].T)
+    state["affine.bias"] = weights["decoder.affine.b"]
+    return state
+
+
+def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
+    """Ours against PyTorch's, after a check that the losses of the first steps agree."""
+    outcome = Outcome()
+    backend = get_backend(backend_name)
+    batches = draw_batches()
+    ours, model = our_step(backend, batches)
+    device = "cpu" if backend.reading_is_free else "cuda"
+    try:
+        theirs = torch_step(device, batches, model.state())
+    except (LeftOutError, RuntimeError, AssertionError) as reason:  # PyTorch without CUDA raises either of these
+        outcome.left_out["PyTorch"] = " ".join(str(reason).split())
+        return outcome
+    losses = [(float(ours(i)), float(theirs(i))) for i in range(FIRST_STEPS)]
+    difference = max(abs(a - b) / abs(b) for a, b in losses)
+    if not difference <= TOLERANCE:
+        outcome.wrong["PyTorch"] = f"losses of the first {FIRST_STEPS} steps differ: {losses}"
+        return outcome
+    timings = paired({OURS: ours, "PyTorch": theirs}, seconds)
+    place = (TRAINING, backend_name, "float32", "torch", "PyTorch", "step")
+    outcome.rows.append(row(*place, timings[OURS], timings["PyTorch"], difference))
+    return outcome
