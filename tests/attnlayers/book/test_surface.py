@@ -21,12 +21,12 @@ NAMES = {
     "time_layers": "np GPU softmax sigmoid MatMul Affine Embedding RNN LSTM GRU TimeRNN TimeLSTM TimeGRU "
     "TimeEmbedding TimeAffine TimeSoftmaxWithLoss TimeDropout TimeBiLSTM TimeSigmoidWithLoss "
     "Simple_TimeSoftmaxWithLoss Simple_TimeAffine",
-    "optimizer": "np GPU SGD Momentum Nesterov AdaGrad RMSprop Adam",
-    "trainer": "np GPU numpy time Trainer RnnlmTrainer remove_duplicate clip_grads",
-    "base_model": "np GPU BaseModel to_cpu to_gpu",
-    "util": "np GPU preprocess cos_similarity most_similar convert_one_hot create_co_matrix ppmi "
+    "optimizer": "np GPU sys SGD Momentum Nesterov AdaGrad RMSprop Adam",
+    "trainer": "np GPU numpy plt sys time Trainer RnnlmTrainer remove_duplicate clip_grads",
+    "base_model": "np GPU os pickle sys BaseModel to_cpu to_gpu",
+    "util": "np GPU os sys preprocess cos_similarity most_similar convert_one_hot create_co_matrix ppmi "
     "create_contexts_target to_cpu to_gpu clip_grads eval_perplexity eval_seq2seq analogy normalize",
-    "attention_layer": "np GPU Softmax WeightSum AttentionWeight Attention TimeAttention",
+    "attention_layer": "np GPU sys Softmax WeightSum AttentionWeight Attention TimeAttention",
 }
 
 
