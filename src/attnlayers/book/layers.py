@@ -155,7 +155,10 @@ class Embedding(layers.Embedding):
 
     def forward(self, idx: Any) -> Array:
         """idx (...) of ids -> (..., D)."""
-        return super().forward(ids(self.W, idx, self.W.shape[0]))
+        try:
+            return super().forward(ids(self.W, idx, self.W.shape[0]))
+        except IndexError as error:
+            raise IndexError(f"{error}: give W a row for each word, or leave the word out") from None
 
     def backward(self, dout: Any) -> None:
         """dout (..., D) -> None."""

@@ -100,7 +100,10 @@ class Trainer(_Training):
         data_size = len(x)
         max_iters = data_size // batch_size
         if max_iters == 0:
-            raise ValueError(f"`x` must have at least batch_size = {batch_size} rows, got {data_size}")
+            raise ValueError(
+                f"`x` must have at least batch_size = {batch_size} rows, got {data_size}: "
+                "use more data or smaller batches"
+            )
         self.eval_interval = eval_interval
         self._begin()
         x, t = Rows(self.model, x), Rows(self.model, t)
