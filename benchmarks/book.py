@@ -52,7 +52,7 @@ LONG = {
     "ch06/train_better_rnnlm.py": 4,
     "ch06/train_rnnlm.py": 1,
     "ch07/train_seq2seq.py": 1,
-    "ch08/train.py": 1,
+    "ch08/train.py": 2,
 }
 """Scripts that do not end by themselves in less, and how many times the bound brings them through some iterations."""
 

@@ -137,11 +137,21 @@ class TimeAffine(layers.TimeAffine):
 
 
 class Simple_TimeAffine(TimeAffine):
-    """`TimeAffine` under the book's other name, with its gradients as attributes."""
+    """`TimeAffine` under the book's other name, with its weights and gradients as attributes."""
 
     def forward(self, xs: Any) -> Array:
         """xs (N, T, D) -> (N, T, H)."""
         return super().forward(xs)
+
+    @property
+    def W(self) -> Array:
+        """The weights (D, H)."""
+        return self.params[0]
+
+    @property
+    def b(self) -> Array:
+        """The bias (H,)."""
+        return self.params[1]
 
     @property
     def dW(self) -> Array:

@@ -77,6 +77,18 @@ def test_gradients(name: str) -> None:
     gradcheck(layer, *inputs, rtol=rtol)
 
 
+def test_what_simple_time_affine_shows() -> None:
+    W, b = draw(3, 5), draw(5)
+    layer = time_layers.Simple_TimeAffine(W, b)
+    x, dout = draw(2, 7, 3), draw(2, 7, 5)
+    layer.forward(xs=x)
+    layer.backward(dout=dout)
+    assert layer.W is W
+    assert layer.b is b
+    np.testing.assert_allclose(layer.dW, np.einsum("ntd,nth->dh", x, dout))
+    np.testing.assert_allclose(layer.db, dout.sum(axis=(0, 1)))
+
+
 def test_losses_by_hand() -> None:
     y = 1 / (1 + np.exp(-np.array([0.5, -1.0])))
     loss = layers.SigmoidWithLoss().forward(np.array([0.5, -1.0]), np.array([1, 0]))
