@@ -290,7 +290,8 @@ def show(
         losses = str(row["losses compared"] or "")
         table.add_row(name, row["plain"], row["drop-in"], same, losses, answers, *times, ratio_of)
     console.print(table)
-    console.print("float64: the plain script against itself in float64, which is what rounding alone does to it")
+    if any(row["plain against itself in float64"] is not None for row in rows.values()):
+        console.print("float64: the plain script against itself in float64, so what rounding alone does to it")
     for name, row in rows.items():
         if row["error"]:
             console.print(f"{name}: {row['error']}", highlight=False)
