@@ -115,7 +115,8 @@ def run(script: Path, way: str, seconds: float, out: Path, *more: str) -> dict[s
     env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "benchmarks" / "book_run.py"), way, str(script), str(out)]
     out.unlink(missing_ok=True)
-    seen: dict[str, Any] = {"ended": "failed", "seconds": 0.0, "losses": [], "answers": [], "times": {}}
+    seen: dict[str, Any] = {"ended": "failed", "seconds": 0.0, "losses": [], "answers": []}
+    seen["times"] = {"loss": [], "answer": []}
     with out.with_suffix(".txt").open("w") as text:
         try:
             subprocess.run(
@@ -123,7 +124,7 @@ def run(script: Path, way: str, seconds: float, out: Path, *more: str) -> dict[s
                 stderr=text, check=False, timeout=seconds + START,
             )  # fmt: skip
         except subprocess.TimeoutExpired:  # inside one long call of NumPy, which no signal ends
-            seen |= {"ended": "bound", "seconds": seconds, "times": {"loss": [], "answer": []}}
+            seen |= {"ended": "bound", "seconds": seconds}
     if out.exists():
         seen = json.loads(out.read_text())
     return seen | {"shown": out.with_suffix(".txt").read_text(errors="replace")}
@@ -176,19 +177,25 @@ def epoch(script: Path, rounds: int, seconds: float, work: Path) -> dict[str, An
     """An epoch of a script, from short runs in turns: its iterations and its questions."""
     iterations, questions, promised = EPOCHS[f"{script.parent.name}/{script.name}"]
     short = SHORT if questions else ()
+    lent = {"plain": LENT if script.parent.name == "ch08" else (), "drop-in": ()}
     steps: dict[str, list[float]] = {way: [] for way in WAYS}
     answers: dict[str, list[float]] = {way: [] for way in WAYS}
     given: dict[str, list[list[int]]] = {}
+    lacking: dict[str, Any] = {}
     for _ in range(rounds):
-        for way in WAYS:
-            lent = LENT if way == "plain" and script.parent.name == "ch08" else ()
-            seen = run(script, way, seconds, work / "epoch.json", *short, *lent)
+        pair = {way: run(script, way, seconds, work / "epoch.json", *short, *lent[way]) for way in WAYS}
+        for way, seen in pair.items():
             few = len(seen["times"]["loss"]) < 3 or (questions and len(seen["times"]["answer"]) < 3)
             if seen["ended"] == "failed" or few:
-                return {"promised": promised, "too few": way, "shown": seen["shown"].strip().splitlines()[-1:]}
-            steps[way].append(pace(seen, "loss"))
-            answers[way].append(pace(seen, "answer") if questions else 0.0)
-            given[way] = seen["answers"]
+                lacking = {"too few": way, "shown": seen["shown"].strip().splitlines()[-1:]}
+                break
+        else:
+            for way, seen in pair.items():
+                steps[way].append(pace(seen, "loss"))
+                answers[way].append(pace(seen, "answer") if questions else 0.0)
+                given[way] = seen["answers"]
+    if not given:
+        return {"promised": promised, **lacking}
     whole = {way: iterations * np.array(steps[way]) + questions * np.array(answers[way]) for way in WAYS}
     ratios = whole["plain"] / whole["drop-in"]
     shown = {way: {"s an epoch": round(float(np.median(whole[way])), 1),
