@@ -261,10 +261,11 @@ def compare(script: Path, seconds: float, work: Path) -> dict[str, Any]:
     if lacks:
         plain = run(script, "plain", seconds, work / "plain.json", *LENT)
     apart = difference(plain, ours)
-    rounding = None
+    rounding, reached = None, 0
     if apart is not None and apart > SAME:
         exact = run(in_float64(script, work), "plain", 3 * seconds, work / "exact.json", *(LENT if lacks else ()))
-        rounding = difference(plain, exact | {"losses": exact["losses"][: len(ours["losses"])]})
+        losses = exact["losses"][: len(ours["losses"])]
+        rounding, reached = difference(plain, exact | {"losses": losses}), len(losses)
     failed = [seen["shown"].strip().splitlines()[-1] for seen in (ours, plain) if seen["ended"] == "failed"]
     return {
         "plain": ended,
@@ -274,6 +275,7 @@ def compare(script: Path, seconds: float, work: Path) -> dict[str, Any]:
         "losses compared": min(len(plain["losses"]), len(ours["losses"])),
         "difference": apart,
         "plain against itself in float64": rounding,
+        "losses in float64": reached,
         "answers": alike(plain["answers"], ours["answers"]),
         "ratio": ratio(plain, ours),
         "error": "No module named 'seq2seq'; compared with ch07 on the path" if lacks else (failed or [""])[0],
@@ -290,7 +292,7 @@ def show(
     for name, row in rows.items():
         apart, rounding = row["difference"], row["plain against itself in float64"]
         same = "" if apart is None else f"{'yes' if apart <= SAME else 'NO'}, {apart:.0e}"
-        same += "" if rounding is None else f"; float64: {rounding:.0e}"
+        same += "" if rounding is None else f"; float64: {rounding:.0e} ({row['losses in float64']})"
         answers = row["answers"] or epochs.get(name, {}).get("same answers", "")
         times = [f"{row[f'{way} seconds']:.1f}" for way in WAYS]
         ratio_of = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
@@ -298,7 +300,7 @@ def show(
         table.add_row(name, row["plain"], row["drop-in"], same, losses, answers, *times, ratio_of)
     console.print(table)
     if any(row["plain against itself in float64"] is not None for row in rows.values()):
-        console.print("float64: the plain script against itself in float64, so what rounding alone does to it")
+        console.print("float64: the plain script against itself in float64 (so many losses): what rounding alone does")
     for name, row in rows.items():
         if row["error"]:
             console.print(f"{name}: {row['error']}", highlight=False)
