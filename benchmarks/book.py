@@ -6,6 +6,7 @@ those that read weights that another script would write get random ones of their
 
 import argparse
 import json
+import math
 import os
 import pickle
 import platform
@@ -13,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +43,35 @@ EPOCHS = {
 }
 """Iterations and questions in an epoch of the scripts whose speed is a promise, and how much it is."""
 
-SLOW = {"ch04/train.py": 6, "ch06/train_better_rnnlm.py": 4}
-"""Scripts that take so many times the bound, to get to their first iterations or through a few of them."""
+LONG = {
+    "ch02/count_method_big.py": 1,
+    "ch04/train.py": 3,
+    "ch05/train.py": 1,
+    "ch05/train_custom_loop.py": 1,
+    "ch06/eval.py": 1,
+    "ch06/train_better_rnnlm.py": 4,
+    "ch06/train_rnnlm.py": 1,
+    "ch07/train_seq2seq.py": 1,
+    "ch08/train.py": 2,
+}
+"""Scripts that do not end by themselves in less, and how many times the bound brings them through some iterations."""
+
+EPOCH = {"ch06/train_better_rnnlm.py": 4}
+"""The same for the runs that an epoch is measured by, where those need more than twice the bound."""
+
+SHORT = ("--rows", "1280", "--questions", "100")
+"""Of an epoch with questions: ten iterations, then so many questions."""
 
 SAME = 1e-4
 """Relative difference up to which losses are the same."""
 
 START = 15
 """Seconds for imports, and for a script that does not hear the signal at its bound."""
+
+OTHERS = 180
+"""Seconds for all scripts together that end by themselves, and for one in float64."""
+
+WIDTH = 140
 
 LENT = ("--lend", "ch07")
 """What the plain run of chapter 8 lacks: with it there is something to compare the drop-in with."""
@@ -75,12 +98,25 @@ def prepare(checkout: Path, work: Path) -> Path:
     return copy
 
 
+def in_float64(script: Path, work: Path) -> Path:
+    """The script in a copy of the checkout that computes in float64, from the same initial weights."""
+    copy = work / "float64"
+    if not copy.exists():
+        shutil.copytree(script.parents[1], copy)
+        for path in copy.glob("*/*.py"):
+            code = path.read_bytes().replace(b"astype('f')", b"astype('f').astype('d')")
+            path.write_bytes(code.replace(b"dtype='f'", b"dtype='d'"))
+    return copy / script.parent.name / script.name
+
+
 def run(script: Path, way: str, seconds: float, out: Path, *more: str) -> dict[str, Any]:
     """What a run of one script showed, its own output among it."""
-    env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "backends")))}
+    paths = os.pathsep.join((str(ROOT / "src"), str(ROOT / "backends")))
+    env = os.environ | {"MPLBACKEND": "Agg", "PYTHONPATH": paths}
     command = [sys.executable, str(ROOT / "benchmarks" / "book_run.py"), way, str(script), str(out)]
     out.unlink(missing_ok=True)
-    seen: dict[str, Any] = {"ended": "failed", "seconds": 0.0, "losses": [], "answers": [], "times": {}}
+    seen: dict[str, Any] = {"ended": "failed", "seconds": 0.0, "losses": [], "answers": []}
+    seen["times"] = {"loss": [], "answer": []}
     with out.with_suffix(".txt").open("w") as text:
         try:
             subprocess.run(
@@ -88,7 +124,7 @@ def run(script: Path, way: str, seconds: float, out: Path, *more: str) -> dict[s
                 stderr=text, check=False, timeout=seconds + START,
             )  # fmt: skip
         except subprocess.TimeoutExpired:  # inside one long call of NumPy, which no signal ends
-            seen |= {"ended": "bound", "seconds": seconds, "times": {"loss": [], "answer": []}}
+            seen |= {"ended": "bound", "seconds": seconds}
     if out.exists():
         seen = json.loads(out.read_text())
     return seen | {"shown": out.with_suffix(".txt").read_text(errors="replace")}
@@ -131,28 +167,43 @@ def ratio(plain: Mapping[str, Any], ours: Mapping[str, Any]) -> float | None:
     return None if count < 3 else pace(plain, "loss", count) / pace(ours, "loss", count)
 
 
+def alike(plain: Sequence[Any], ours: Sequence[Any]) -> str:
+    """How many of the answers that both gave are the same."""
+    both = list(zip(plain, ours, strict=False))
+    return f"{sum(a == b for a, b in both)} of {len(both)}" if both else ""
+
+
 def epoch(script: Path, rounds: int, seconds: float, work: Path) -> dict[str, Any]:
     """An epoch of a script, from short runs in turns: its iterations and its questions."""
     iterations, questions, promised = EPOCHS[f"{script.parent.name}/{script.name}"]
-    short = ("--rows", "1280", "--questions", "100") if questions else ()
+    short = SHORT if questions else ()
+    lent = {"plain": LENT if script.parent.name == "ch08" else (), "drop-in": ()}
     steps: dict[str, list[float]] = {way: [] for way in WAYS}
     answers: dict[str, list[float]] = {way: [] for way in WAYS}
+    given: dict[str, list[list[int]]] = {}
+    lacking: dict[str, Any] = {}
     for _ in range(rounds):
-        for way in WAYS:
-            lent = LENT if way == "plain" and script.parent.name == "ch08" else ()
-            seen = run(script, way, seconds, work / "epoch.json", *short, *lent)
+        pair = {way: run(script, way, seconds, work / "epoch.json", *short, *lent[way]) for way in WAYS}
+        for way, seen in pair.items():
             few = len(seen["times"]["loss"]) < 3 or (questions and len(seen["times"]["answer"]) < 3)
             if seen["ended"] == "failed" or few:
-                return {"promised": promised, "too few": way, "shown": seen["shown"].strip().splitlines()[-1:]}
-            steps[way].append(pace(seen, "loss"))
-            answers[way].append(pace(seen, "answer") if questions else 0.0)
+                lacking = {"too few": way, "shown": seen["shown"].strip().splitlines()[-1:]}
+                break
+        else:
+            for way, seen in pair.items():
+                steps[way].append(pace(seen, "loss"))
+                answers[way].append(pace(seen, "answer") if questions else 0.0)
+                given[way] = seen["answers"]
+    if not given:
+        return {"promised": promised, **lacking}
     whole = {way: iterations * np.array(steps[way]) + questions * np.array(answers[way]) for way in WAYS}
     ratios = whole["plain"] / whole["drop-in"]
     shown = {way: {"s an epoch": round(float(np.median(whole[way])), 1),
                    "ms an iteration": round(1e3 * float(np.median(steps[way])), 1),
                    "ms a question": round(1e3 * float(np.median(answers[way])), 2)} for way in WAYS}  # fmt: skip
     ratios = [round(float(value), 2) for value in ratios]
-    return {"promised": promised, "ratio": float(np.median(ratios)), "ratios": ratios, **shown}
+    same = {"same answers": alike(given["plain"], given["drop-in"])} if questions else {}
+    return {"promised": promised, "ratio": float(np.median(ratios)), "ratios": ratios, **same, **shown}
 
 
 def main() -> None:
@@ -165,7 +216,12 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.book / "common" / "np.py").is_file():
         parser.error(f"{options.book} is no checkout of the book's code: it has no common/np.py")
-    console = Console(width=140)
+    console = Console(width=WIDTH)
+    begun = moment()
+    names = [name for name in LONG if options.only in name]
+    runs = 2 * sum(LONG[name] for name in names)
+    runs += 2 * options.rounds * sum(EPOCH.get(name, 2) for name in names if name in EPOCHS)
+    console.print(f"{begun}; at most {math.ceil((options.seconds * runs + OTHERS) / 60)} minutes")
     rows: dict[str, dict[str, Any]] = {}
     epochs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -174,59 +230,80 @@ def main() -> None:
         for script in sorted(copy.glob("ch0*/*.py")):
             name = f"{script.parent.name}/{script.name}"
             if options.only in name:
-                rows[name] = compare(script, options.seconds * SLOW.get(name, 1), work)
+                rows[name] = compare(script, options.seconds * LONG.get(name, 1), work)
                 console.print(name, *(rows[name][way] for way in WAYS), rows[name]["difference"], rows[name]["ratio"])
         for name in EPOCHS:
             if options.only in name:
-                epochs[name] = epoch(copy / name, options.rounds, options.seconds * SLOW.get(name, 2), work)
+                epochs[name] = epoch(copy / name, options.rounds, options.seconds * EPOCH.get(name, 2), work)
                 console.print(name, epochs[name])
-    show(console, rows, epochs)
+    machine = {"python": platform.python_version(), "numpy": np.__version__, "cores": os.cpu_count()}
+    kept = {"command": "make book BOOK=<checkout of commit 842ae31>", "bound": options.seconds, **machine}
+    kept |= {"from": begun, "to": moment()}
+    show(console, kept, rows, epochs)
     if not options.only:
         RESULTS.mkdir(exist_ok=True)
-        machine = {"python": platform.python_version(), "numpy": np.__version__, "cores": os.cpu_count()}
-        busy = [round(load, 1) for load in os.getloadavg()]
-        kept = {"command": "make book BOOK=<checkout of commit 842ae31>", "bound": options.seconds, **machine}
-        kept["load average of 1, 5 and 15 minutes at the end"] = busy  # above the cores, ratios mean little
         (RESULTS / "book.json").write_text(json.dumps(kept | {"scripts": rows, "epochs": epochs}, indent=1) + "\n")
         with (RESULTS / "book.txt").open("w") as text:
-            paper = Console(file=text, width=140)
-            paper.print(kept)
-            show(paper, rows, epochs)
+            show(Console(file=text, width=WIDTH), kept, rows, epochs)
+
+
+def moment() -> str:
+    """Date, time and how busy the machine is: with a load above its cores, ratios mean little."""
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    return f"{datetime.now():%Y-%m-%d %H:%M}, load average of 1, 5 and 15 minutes {loads}"
 
 
 def compare(script: Path, seconds: float, work: Path) -> dict[str, Any]:
     """One script both ways."""
     plain, ours = (run(script, way, seconds, work / f"{way}.json") for way in WAYS)
-    ended, lacks = plain["ended"], "No module named 'seq2seq'" in plain["shown"]
+    lacks = "No module named 'seq2seq'" in plain["shown"]
+    ended = plain["ended"]
     if lacks:
         plain = run(script, "plain", seconds, work / "plain.json", *LENT)
-        ended = f"failed; {plain['ended']} with ch07 on its path"
-    answers = [a == b for a, b in zip(plain["answers"], ours["answers"], strict=False)]
-    failed = [seen["shown"].strip().splitlines()[-1][:90] for seen in (ours, plain) if seen["ended"] == "failed"]
+    apart = difference(plain, ours)
+    rounding, reached = None, 0
+    if apart is not None and apart > SAME:
+        exact = run(in_float64(script, work), "plain", 3 * seconds, work / "exact.json", *(LENT if lacks else ()))
+        losses = exact["losses"][: len(ours["losses"])]
+        rounding, reached = difference(plain, exact | {"losses": losses}), len(losses)
+    failed = [seen["shown"].strip().splitlines()[-1] for seen in (ours, plain) if seen["ended"] == "failed"]
     return {
         "plain": ended,
         "drop-in": ours["ended"],
         "plain seconds": round(plain["seconds"], 2),
         "drop-in seconds": round(ours["seconds"], 2),
         "losses compared": min(len(plain["losses"]), len(ours["losses"])),
-        "difference": difference(plain, ours),
-        "answers": f"{sum(answers)} of {len(answers)}" if answers else "",
+        "difference": apart,
+        "plain against itself in float64": rounding,
+        "losses in float64": reached,
+        "answers": alike(plain["answers"], ours["answers"]),
         "ratio": ratio(plain, ours),
-        "error": "plain: No module named 'seq2seq'" if lacks else (failed or [""])[0],
+        "error": "No module named 'seq2seq'; compared with ch07 on the path" if lacks else (failed or [""])[0],
     }
 
 
-def show(console: Console, rows: Mapping[str, Mapping[str, Any]], epochs: Mapping[str, Mapping[str, Any]]) -> None:
+def show(
+    console: Console, kept: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], epochs: Mapping[str, Any]
+) -> None:
     """The tables."""
-    table = Table("script", "plain", "drop-in", "same numbers", "same answers", "s", "s drop-in", "ratio", "error")
+    for name, value in kept.items():
+        console.print(f"{name}: {value}", highlight=False)
+    table = Table("script", "plain", "drop-in", "same numbers", "losses", "same answers", "s", "s drop-in", "ratio")
     for name, row in rows.items():
-        apart = row["difference"]
+        apart, rounding = row["difference"], row["plain against itself in float64"]
         same = "" if apart is None else f"{'yes' if apart <= SAME else 'NO'}, {apart:.0e}"
-        losses = f" ({row['losses compared']} losses)" if row["losses compared"] else ""
+        same += "" if rounding is None else f"; float64: {rounding:.0e} ({row['losses in float64']})"
+        answers = row["answers"] or epochs.get(name, {}).get("same answers", "")
         times = [f"{row[f'{way} seconds']:.1f}" for way in WAYS]
-        shown = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
-        table.add_row(name, row["plain"], row["drop-in"], same + losses, row["answers"], *times, shown, row["error"])
+        ratio_of = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
+        losses = str(row["losses compared"] or "")
+        table.add_row(name, row["plain"], row["drop-in"], same, losses, answers, *times, ratio_of)
     console.print(table)
+    if any(row["plain against itself in float64"] is not None for row in rows.values()):
+        console.print("float64: the plain script against itself in float64 (so many losses): what rounding alone does")
+    for name, row in rows.items():
+        if row["error"]:
+            console.print(f"{name}: {row['error']}", highlight=False)
     console.print("An epoch, evaluation included, from runs in turns; the ratio is plain over drop-in:")
     for name, measured in epochs.items():
         console.print(f"{name}:", dict(measured))

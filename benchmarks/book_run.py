@@ -1,7 +1,7 @@
 """One script of the book's checkout in an interpreter of its own, plain or with the drop-in, watched.
 
-The script is not edited: what is watched are the losses that its layers return, the answers that its evaluation
-gives, and the time at each.
+The script is not edited: what is watched are the losses that its layers return, the answers that its model
+generates when it is evaluated, and the time at each.
 """
 
 import argparse
@@ -25,10 +25,11 @@ LOSSES = 100
 class Watch:
     """What a run has shown so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: Path, enough: int) -> None:
+        self.out, self.enough = out, enough
         self.start = time.perf_counter()
         self.losses: list[float] = []
-        self.answers: list[int] = []
+        self.answers: list[list[int]] = []
         self.times: dict[str, list[float]] = {"loss": [], "answer": []}
 
     def after(self, kind: str, function: Callable[..., Any], note: Callable[[Any], None]) -> Callable[..., Any]:
@@ -46,6 +47,26 @@ class Watch:
         if len(self.losses) < LOSSES:
             self.losses.append(float(value))
 
+    def answered(self, _: Any) -> None:
+        if len(self.answers) == self.enough:
+            self.stop()
+
+    def question(self, evaluate: Callable[..., Any]) -> Callable[..., Any]:
+        """`evaluate` of one question, with the ids that the model answers noted."""
+
+        def watched(model: Any, *args: Any, **options: Any) -> Any:
+            generate = type(model).generate
+
+            def noted(*given: Any) -> Any:
+                guess = generate(model, *given)
+                self.answers.append([int(c) for c in guess])
+                return guess
+
+            model.generate = noted
+            return evaluate(model, *args, **options)
+
+        return watched
+
     def install(self) -> None:
         """Watch the layers of `common`, whosever they are."""
         import common.layers
@@ -56,12 +77,19 @@ class Watch:
         for module, name in (*found, (common.layers, "SigmoidWithLoss")):
             layer = getattr(module, name)
             layer.forward = self.after("loss", layer.forward, self.loss)
-        common.util.eval_seq2seq = self.after("answer", common.util.eval_seq2seq, self.answers.append)
+        evaluate = self.question(common.util.eval_seq2seq)
+        common.util.eval_seq2seq = self.after("answer", evaluate, self.answered)
 
-    def write(self, ended: str, out: Path) -> None:
+    def write(self, ended: str) -> None:
         """What was seen, as JSON."""
         seen = {"ended": ended, "seconds": time.perf_counter() - self.start, "losses": self.losses}
-        out.write_text(json.dumps(seen | {"answers": self.answers, "times": self.times}))
+        self.out.write_text(json.dumps(seen | {"answers": self.answers, "times": self.times}))
+
+    def stop(self, *_: Any) -> None:
+        """End the process here; no handler of the script's own gets in the way."""
+        self.write("bound")
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def shorten(rows: int, questions: int) -> None:
@@ -86,7 +114,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--lend", default="", help="a folder of the checkout to put on the path, to compare with")
     parser.add_argument("--rows", type=int, default=0)
-    parser.add_argument("--questions", type=int, default=0)
+    parser.add_argument("--questions", type=int, default=0, help="so many answers end the run")
     options = parser.parse_args()
     script, out = options.script.resolve(), options.out.resolve()
     checkout = script.parents[1]
@@ -99,18 +127,13 @@ def main() -> None:
         from attnlayers.book import _run
 
         _run._prepare(script, checkout, set())
-    watch = Watch()
+    watch = Watch(out, options.questions)
     watch.install()
     if options.rows:
         shorten(options.rows, options.questions)
     np.random.seed(0)  # noqa: NPY002  the scripts draw from this one
 
-    def stop(*_: Any) -> None:
-        watch.write("bound", out)
-        sys.stdout.flush()
-        os._exit(0)  # no handler of the script's own gets in the way
-
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGALRM, watch.stop)
     signal.setitimer(signal.ITIMER_REAL, options.seconds)
     watch.start = time.perf_counter()
     ended = "ended"
@@ -123,7 +146,7 @@ def main() -> None:
         traceback.print_exc()
         ended = "failed"
     signal.setitimer(signal.ITIMER_REAL, 0)
-    watch.write(ended, out)
+    watch.write(ended)
 
 
 if __name__ == "__main__":

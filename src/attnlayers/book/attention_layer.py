@@ -1,5 +1,6 @@
 """The layers of the book's ``ch08.attention_layer``."""
 
+import sys
 from typing import Any
 
 import numpy
@@ -9,13 +10,13 @@ from attnbackends import Array
 from .. import layers
 from ..functional._check import check
 from ._arrays import floats, to_host
-from .layers import Softmax
+from .layers import Softmax, WithoutWeights
 from .np import GPU, np
 
-__all__ = ["GPU", "Attention", "AttentionWeight", "Softmax", "TimeAttention", "WeightSum", "np"]
+__all__ = ["GPU", "Attention", "AttentionWeight", "Softmax", "TimeAttention", "WeightSum", "np", "sys"]
 
 
-class WeightSum(layers.WeightSum):
+class WeightSum(WithoutWeights, layers.WeightSum):
     """Context vector: encoder states summed with attention weights."""
 
     def forward(self, hs: Any, a: Any) -> Any:
@@ -23,7 +24,7 @@ class WeightSum(layers.WeightSum):
         return super().forward(hs, floats(hs, a))
 
 
-class AttentionWeight(layers.AttentionWeight):
+class AttentionWeight(WithoutWeights, layers.AttentionWeight):
     """Attention weights of one decoder state."""
 
     def forward(self, hs: Any, h: Any, mask: Any = None) -> Any:
@@ -49,7 +50,7 @@ FEW_ROWS = 16
 """Decoder states for which three operations are faster than laying out blocks: answers are made one by one."""
 
 
-class TimeAttention(layers.TimeAttention):
+class TimeAttention(WithoutWeights, layers.TimeAttention):
     """Attention of all decoder steps at once; `attention_weights` are arrays of NumPy."""
 
     _few: "tuple[Array, Array, Array] | None" = None

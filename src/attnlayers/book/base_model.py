@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ._arrays import to_host
 from .np import GPU, np
 from .util import to_cpu, to_gpu
 
-__all__ = ["GPU", "BaseModel", "np", "to_cpu", "to_gpu"]
+__all__ = ["GPU", "BaseModel", "np", "os", "pickle", "sys", "to_cpu", "to_gpu"]
 
 
 class BaseModel:

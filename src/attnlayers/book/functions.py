@@ -42,7 +42,7 @@ def cross_entropy_error(y: Any, t: Any) -> Array:
     """Mean of ``-log(y[t])`` for probabilities y (N, V) or (V,), t of labels (N,) or one-hot of y's shape."""
     y = as_floats(y)
     xp = backend_of(y).xp
-    labels = ids(y, t)
+    labels = ids(y, t, y.shape[-1])
     if y.ndim == 1:
         y, labels = y.reshape(1, -1), labels.reshape(1, -1)
     if labels.size == y.size:

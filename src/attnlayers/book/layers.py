@@ -29,6 +29,13 @@ __all__ = [
 ]
 
 
+class WithoutWeights(Layer):
+    """What the book makes from nothing takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
 class MatMul(Layer):
     """``x @ W``, in the dtype of W (the book's becomes float64 where x is one-hot integers)."""
 
@@ -64,7 +71,7 @@ class Affine(layers.Affine):
         return super().backward(floats(self.params[0], dout))
 
 
-class Softmax(layers.Softmax):
+class Softmax(WithoutWeights, layers.Softmax):
     """Softmax over the last axis."""
 
     def forward(self, x: Any) -> Array:
@@ -73,7 +80,7 @@ class Softmax(layers.Softmax):
         return self.out
 
 
-class SoftmaxWithLoss(layers.SoftmaxWithLoss):
+class SoftmaxWithLoss(WithoutWeights, layers.SoftmaxWithLoss):
     """Mean cross-entropy of softmax; labels are ids, or one-hot in the shape of the scores."""
 
     def forward(self, x: Any, t: Any) -> Any:
@@ -85,7 +92,7 @@ class SoftmaxWithLoss(layers.SoftmaxWithLoss):
         return as_loss(super().forward(x, t.reshape(x.shape[:-1])))
 
 
-class Sigmoid(Layer):
+class Sigmoid(WithoutWeights):
     """``1 / (1 + exp(-x))``."""
 
     def forward(self, x: Any) -> Array:
@@ -99,7 +106,7 @@ class Sigmoid(Layer):
         return floats(out, dout) * (out - out * out)
 
 
-class SigmoidWithLoss(Layer):
+class SigmoidWithLoss(WithoutWeights):
     """Mean cross-entropy of sigmoid; stays in the dtype of the scores (the book's becomes float64)."""
 
     def forward(self, x: Any, t: Any) -> Any:
@@ -148,7 +155,10 @@ class Embedding(layers.Embedding):
 
     def forward(self, idx: Any) -> Array:
         """idx (...) of ids -> (..., D)."""
-        return super().forward(ids(self.W, idx, self.W.shape[0]))
+        try:
+            return super().forward(ids(self.W, idx, self.W.shape[0]))
+        except IndexError as error:
+            raise IndexError(f"{error}: give W a row for each word, or leave the word out") from None
 
     def backward(self, dout: Any) -> None:
         """dout (..., D) -> None."""

@@ -1,5 +1,6 @@
 """The trainers of the book's ``common.trainer``."""
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,17 @@ from ._data import Rows, pick
 from .np import GPU, np
 from .util import clip_grads
 
-__all__ = ["GPU", "RnnlmTrainer", "Trainer", "clip_grads", "np", "numpy", "remove_duplicate", "time"]
+__all__ = ["GPU", "RnnlmTrainer", "Trainer", "clip_grads", "np", "numpy", "remove_duplicate", "sys", "time"]
+__all__ += ["plt"]  # noqa: F822  by `__getattr__`
+
+
+def __getattr__(name: str) -> Any:
+    """`plt`, which takes longer to import than all else: for those who ask for it."""
+    if name != "plt":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
 
 
 class _Training:
@@ -89,7 +100,10 @@ class Trainer(_Training):
         data_size = len(x)
         max_iters = data_size // batch_size
         if max_iters == 0:
-            raise ValueError(f"`x` must have at least batch_size = {batch_size} rows, got {data_size}")
+            raise ValueError(
+                f"`x` must have at least batch_size = {batch_size} rows, got {data_size}: "
+                "use more data or smaller batches"
+            )
         self.eval_interval = eval_interval
         self._begin()
         x, t = Rows(self.model, x), Rows(self.model, t)

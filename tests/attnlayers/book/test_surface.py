@@ -21,12 +21,12 @@ NAMES = {
     "time_layers": "np GPU softmax sigmoid MatMul Affine Embedding RNN LSTM GRU TimeRNN TimeLSTM TimeGRU "
     "TimeEmbedding TimeAffine TimeSoftmaxWithLoss TimeDropout TimeBiLSTM TimeSigmoidWithLoss "
     "Simple_TimeSoftmaxWithLoss Simple_TimeAffine",
-    "optimizer": "np GPU SGD Momentum Nesterov AdaGrad RMSprop Adam",
-    "trainer": "np GPU numpy time Trainer RnnlmTrainer remove_duplicate clip_grads",
-    "base_model": "np GPU BaseModel to_cpu to_gpu",
-    "util": "np GPU preprocess cos_similarity most_similar convert_one_hot create_co_matrix ppmi "
+    "optimizer": "np GPU sys SGD Momentum Nesterov AdaGrad RMSprop Adam",
+    "trainer": "np GPU numpy plt sys time Trainer RnnlmTrainer remove_duplicate clip_grads",
+    "base_model": "np GPU os pickle sys BaseModel to_cpu to_gpu",
+    "util": "np GPU os sys preprocess cos_similarity most_similar convert_one_hot create_co_matrix ppmi "
     "create_contexts_target to_cpu to_gpu clip_grads eval_perplexity eval_seq2seq analogy normalize",
-    "attention_layer": "np GPU Softmax WeightSum AttentionWeight Attention TimeAttention",
+    "attention_layer": "np GPU sys Softmax WeightSum AttentionWeight Attention TimeAttention",
 }
 
 
@@ -75,6 +75,18 @@ def test_gradients(name: str) -> None:
     layer, inputs = LAYERS[name]
     rtol = 1e-5 if "Sigmoid" in name else 1e-6  # the book's 1e-7 in the logarithm is in its loss, not its gradient
     gradcheck(layer, *inputs, rtol=rtol)
+
+
+def test_what_simple_time_affine_shows() -> None:
+    W, b = draw(3, 5), draw(5)
+    layer = time_layers.Simple_TimeAffine(W, b)
+    x, dout = draw(2, 7, 3), draw(2, 7, 5)
+    layer.forward(xs=x)
+    layer.backward(dout=dout)
+    assert layer.W is W
+    assert layer.b is b
+    np.testing.assert_allclose(layer.dW, np.einsum("ntd,nth->dh", x, dout))
+    np.testing.assert_allclose(layer.db, dout.sum(axis=(0, 1)))
 
 
 def test_losses_by_hand() -> None:
