@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _lstm
 from ._base import Array, DType
 from ._select import select_threads
 from ._threads import Workers
@@ -114,6 +115,33 @@ class NumpyBackend(UfuncBackend):
         sums = np.empty(len(pieces), dtype=array.dtype)
         self.map(lambda i: np.vecdot(flat[pieces[i]], flat[pieces[i]], out=sums[i : i + 1][0, ...]), range(len(pieces)))
         return np.sum(sums)
+
+    def lstm_steps(
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        first: tuple[Array | None, Array | None],
+        h: Array,
+        c: Array,
+        tanh_c: Array,
+        mask: Array | None = None,
+    ) -> None:
+        _lstm.steps(self.matmul, gates, Wh, b, first, h, c, tanh_c, mask)
+
+    def lstm_steps_backward(
+        self,
+        gates: Array,
+        c: Array,
+        tanh_c: Array,
+        dhs: Array,
+        dh: Array,
+        dc: Array,
+        da: Array,
+        Wh_T: Array,
+        mask: Array | None = None,
+    ) -> None:
+        _lstm.steps_backward(self.matmul, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self.workers.busy:

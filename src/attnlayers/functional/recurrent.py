@@ -9,7 +9,7 @@ from ._steps import Steps, begin
 
 @dataclass(frozen=True)
 class SavedLSTM:
-    """What `lstm_backward` needs; the gates are f, g, i, o after their activations."""
+    """What `lstm_backward` needs; the gates are after their activations."""
 
     steps: Steps
     c: Array  # (T + 1, N, H)
@@ -89,7 +89,6 @@ def lstm_backward(
         Gradients of the states before the first step.
     """
     steps = saved.steps
-    backend, xp = steps.backend, steps.backend.xp
     steps.check_gradients(dhs, dh=dh, dc=dc)
     T, N, width = steps.gates.shape
     da = steps.room(T, N, width)
@@ -97,21 +96,10 @@ def lstm_backward(
     Wh_T = steps.transposed(steps.Wh)
 
     def piece(n: slice) -> None:
-        d_h, d_c = carried_h[n, ...], carried_c[n, ...]
-        for t in reversed(range(T)):
-            d_a, kept_c = da[t, n, ...], d_c
-            if steps.mask is not None:
-                d_c = xp.astype(d_c, d_c.dtype, copy=True)
-            d_hs = xp.astype(dhs[n, t, ...], d_h.dtype, copy=False)
-            backend.lstm_cell_backward(
-                steps.gates[t, n, ...], saved.c[t, n, ...], saved.tanh_c[t, n, ...], d_hs, d_h, d_c, d_a
-            )
-            if steps.mask is not None:
-                d_a *= xp.astype(steps.mask[t, n, ...], d_a.dtype)
-            d_c = steps.keep(t, n, d_c, kept_c)
-            d_h = steps.keep(t, n, backend.matmul(d_a, Wh_T), d_h)  # (n, 4H) x (4H, H) -> (n, H)
-        carried_h[n, ...] = d_h
-        carried_c[n, ...] = d_c
+        mask = None if steps.mask is None else steps.mask[:, n, ...]
+        kept = steps.gates[:, n, ...], saved.c[:, n, ...], saved.tanh_c[:, n, ...]
+        written = carried_h[n, ...], carried_c[n, ...], da[:, n, ...]
+        steps.backend.lstm_steps_backward(*kept, dhs[n, ...], *written, Wh_T, mask)
 
     steps.run(piece)
     dx, dWx, db = steps.through_inputs(da)
