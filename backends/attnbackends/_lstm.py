@@ -1,7 +1,7 @@
 """The steps of an LSTM on a CPU: few passes, each over one block of memory.
 
-A step of a piece of the batch is one block of ``gates`` already. Inside it the gates lie one after the other, (4, n, H),
-not side by side as their sums do, (n, 4H): a pass over one gate then takes less than half of the time.
+A step of a piece of the batch is one block of ``gates`` already. Inside it the gates lie one after the other,
+(4, n, H), not side by side as their sums do, (n, 4H): a pass over one gate then takes less than half of the time.
 """
 
 from typing import Any

@@ -144,6 +144,9 @@ class NumpyBackend(UfuncBackend):
         _lstm.steps_backward(self.matmul, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if a.shape[-1] == 1:  # four times faster than BLAS is at it
+            with np.errstate(all="ignore"):
+                return np.multiply(a, b, out=out)
         if self.workers.busy:
             return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:

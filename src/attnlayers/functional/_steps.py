@@ -37,7 +37,7 @@ class Steps:
     def run(self, piece: Callable[[slice], None]) -> None:
         """Call `piece` with slices of the batch."""
         N, width = self.gates.shape[1:]
-        bits = self.backend.xp.finfo(self.gates.dtype).bits
+        bits = self.backend.bits(self.gates.dtype)
         pieces = self.backend.chunks(N, 2 * width * bits // 8, at_least=PIECE_ROWS)
         if len(pieces) == 1 and N * width * self.h.shape[2] > 2**22:
             piece(pieces[0])  # too few rows to share out: each product is
@@ -49,8 +49,11 @@ class Steps:
         transposed = self.backend.xp.matrix_transpose(W)
         if self.gates.shape[1] < 8:
             return transposed
+        # Rows a power of two apart share a few places of a CPU's cache: through rows that do not, a fifth of the time.
+        padded = self.room(W.shape[0], W.shape[1] + 16)[:, : W.shape[1]]
+        padded[...] = W
         own = self.room(W.shape[1], W.shape[0])
-        own[...] = transposed
+        own[...] = self.backend.xp.matrix_transpose(padded)
         return own
 
     def outputs(self) -> Array:
@@ -84,23 +87,27 @@ class Steps:
         carried[...] = 0 if last is None else widen(self.backend, last)
         return carried
 
-    def through_inputs(self, da: Array) -> tuple[Array, Array, Array]:
-        """From da (T, N, KH), the gradient of all sums that the gates were given, to dx, dWx and db."""
-        backend, xp = self.backend, self.backend.xp
-        T, N, D = self.x.shape
-        flat = xp.reshape(da, (T * N, da.shape[2]))
-        dx = backend.matmul(flat, xp.matrix_transpose(self.Wx))  # (T N, KH) x (KH, D) -> (T N, D)
-        dWx = backend.matmul(xp.matrix_transpose(xp.reshape(self.x, (T * N, D))), flat)  # -> (D, KH)
-        ones = xp.ones_like(flat[:, :1])
-        db = backend.matmul(xp.matrix_transpose(ones), flat)[0, :]  # (1, T N) x (T N, KH), faster than a sum
-        return xp.permute_dims(xp.reshape(dx, (T, N, D)), (1, 0, 2)), dWx, db
-
-    def through_states(self, da: Array, h: Array) -> Array:
-        """From da (T, N, KH) and the states h (T, N, H) that were multiplied to the gradient of their weights."""
-        xp = self.backend.xp
+    def through_inputs(self, da: Array) -> Array:
+        """From da (T, N, KH), the gradient of all sums that the gates were given, to dx (N, T, D)."""
         T, N, width = da.shape
-        flat_h = xp.reshape(h, (T * N, h.shape[2]))
-        return self.backend.matmul(xp.matrix_transpose(flat_h), xp.reshape(da, (T * N, width)))  # -> (H, KH)
+        Wx_T = self.backend.xp.matrix_transpose(self.Wx)
+        dx = self.backend.matmul(self.backend.xp.reshape(da, (T * N, width)), Wx_T)  # (T N, KH) x (KH, D) -> (T N, D)
+        return self.backend.xp.permute_dims(self.backend.xp.reshape(dx, (T, N, Wx_T.shape[1])), (1, 0, 2))
+
+    def through_weights(self, da: Array, h: Array) -> tuple[Array, Array, Array]:
+        """From da (T, N, KH) and the states h (T, N, H) that were multiplied to dWx, dWh and db.
+
+        In one product: alone, that of a few inputs with all of `da` takes as long as a third of the states'.
+        """
+        xp = self.backend.xp
+        (T, N, D), H = self.x.shape, h.shape[2]
+        multiplied = self.room(T, N, H + D + 1)
+        multiplied[:, :, :H] = h
+        multiplied[:, :, H : H + D] = self.x
+        multiplied[:, :, H + D] = 1
+        rows, flat = xp.reshape(multiplied, (T * N, H + D + 1)), xp.reshape(da, (T * N, da.shape[2]))
+        dW = self.backend.matmul(xp.matrix_transpose(rows), flat)  # (H + D + 1, T N) x (T N, KH)
+        return dW[H : H + D, :], dW[:H, :], dW[H + D, :]
 
     def narrow(self, *gradients: Array) -> tuple[Array, ...]:
         """In the dtype of the arguments."""

@@ -56,6 +56,7 @@ def lstm(
     T, N, width = steps.gates.shape
     H = width // 4
     cs, tanh_c = steps.room(T + 1, N, H), steps.room(T, N, H)
+    hs = steps.backend.empty((N, T, H), like=x)
     first_h, first_c = steps.first(h), steps.first(c)
 
     def piece(n: slice) -> None:
@@ -63,11 +64,12 @@ def lstm(
         first = [None if state is None else state[n, ...] for state in (first_h, first_c)]
         written = steps.h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
         steps.backend.lstm_steps(steps.gates[:, n, ...], steps.Wh, steps.b, (first[0], first[1]), *written, part)
+        hs[n, ...] = steps.backend.xp.permute_dims(written[0][1:, ...], (1, 0, 2))
 
     steps.run(piece)
     # Backward does not look at the last states: views of them do no harm.
     last_h, last_c = steps.narrow(steps.h[-1, ...], cs[-1, ...])
-    return steps.outputs(), last_h, last_c, SavedLSTM(steps, cs, tanh_c)
+    return hs, last_h, last_c, SavedLSTM(steps, cs, tanh_c)
 
 
 def lstm_backward(
@@ -102,7 +104,7 @@ def lstm_backward(
         steps.backend.lstm_steps_backward(*kept, dhs[n, ...], *written, Wh_T, mask)
 
     steps.run(piece)
-    dx, dWx, db = steps.through_inputs(da)
-    dWh = steps.through_states(da, steps.h[:T, ...])
+    dx = steps.through_inputs(da)
+    dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
     dx, dWx, dWh, db, carried_h, carried_c = steps.narrow(dx, dWx, dWh, db, carried_h, carried_c)
     return dx, dWx, dWh, db, carried_h, carried_c
