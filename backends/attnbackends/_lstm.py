@@ -30,7 +30,7 @@ def steps(
     matmul: Any,
     gates: Array,
     Wh: Array,
-    b: Array,
+    b: Array | None,
     first: tuple[Array | None, Array | None],
     h: Array,
     c: Array,
@@ -39,22 +39,29 @@ def steps(
 ) -> None:
     """As `RecurrentSteps.lstm_steps`, with `gates` in an order that `steps_backward` alone reads."""
     T, N, width = gates.shape
-    for states, state in zip((h, c), first, strict=True):
+    H = width // 4
+    states_h = h[:, :, :H]
+    for states, state in zip((states_h, c), first, strict=True):
         states[0, ...] = 0 if state is None else state
     sums = np.empty((N, width), dtype=gates.dtype)
     a = _kept(sums)
-    W = Wh if N < FEW_ROWS else _by_gate(Wh)
-    from_h = sums if N < FEW_ROWS else a
-    bias = np.empty_like(a)
-    bias[...] = b.reshape(4, 1, -1)
     # sigmoid(a) = tanh(a / 2) / 2 + 1/2: one tanh serves all four gates
     half = np.array([0.5, 1, 0.5, 0.5], dtype=gates.dtype)[:, None, None]
     shift = 1 - half
+    few = N < FEW_ROWS
+    W = Wh if few else _by_gate(Wh) * half
+    from_h = sums if few else a
+    bias = None if b is None else np.empty_like(a)
+    if bias is not None:
+        bias[...] = b.reshape(4, 1, H) if few else b.reshape(4, 1, H) * half
     for t in range(T):
-        matmul(h[t], W, out=from_h)  # (n, H) x (4, H, H) -> (4, n, H)
-        a += _by_gate(gates[t])
-        a += bias
-        a *= half
+        matmul(h[t], W, out=from_h)  # (n, K) x (4, K, H) -> (4, n, H)
+        if bias is not None:
+            added = _by_gate(gates[t])
+            a += added if few else added * half
+            a += bias
+        if few:
+            a *= half
         np.tanh(a, out=a)
         a *= half
         kept = _kept(gates[t])
@@ -65,9 +72,9 @@ def steps(
         np.multiply(g, i, out=tanh)
         new_c += tanh
         np.tanh(new_c, out=tanh)
-        np.multiply(o, tanh, out=h[t + 1])
+        np.multiply(o, tanh, out=states_h[t + 1])
         if mask is not None:
-            for state in (c, h):
+            for state in (c, states_h):
                 np.copyto(state[t + 1], state[t], where=~mask[t])
 
 
@@ -82,12 +89,15 @@ def steps_backward(
     da: Array,
     Wh_T: Array,
     mask: Array | None,
+    dx: Array | None,
 ) -> None:
     """As `RecurrentSteps.lstm_steps_backward`."""
     T, N, width = gates.shape
     slopes = _kept(np.empty((N, width), dtype=gates.dtype))
     s_f, s_g, s_i, s_o = slopes
     spare = np.empty_like(dh)
+    H = width // 4
+    through = dh if dx is None else np.empty((N, Wh_T.shape[1]), dtype=dh.dtype)
     for t in reversed(range(T)):
         kept = _kept(gates[t])
         f, g, i, o = kept
@@ -112,11 +122,12 @@ def steps_backward(
         s_g *= i
         np.multiply(s_g, dc, out=d_g)
         dc *= f
-        if masked is None:
-            matmul(da[t], Wh_T, out=dh)  # (n, 4H) x (4H, H) -> (n, H)
-            continue
-        skipped, old_dh, old_dc = masked
-        np.copyto(da[t], 0, where=skipped)
-        np.copyto(dc, old_dc, where=skipped)
-        matmul(da[t], Wh_T, out=dh)
-        np.copyto(dh, old_dh, where=skipped)
+        if masked is not None:
+            np.copyto(da[t], 0, where=masked[0])
+            np.copyto(dc, masked[2], where=masked[0])
+        matmul(da[t], Wh_T, out=through)  # (n, 4H) x (4H, H + D) -> (n, H + D)
+        if dx is not None:
+            dx[t] = through[:, H:]
+            dh[...] = through[:, :H]
+        if masked is not None:
+            np.copyto(dh, masked[1], where=masked[0])

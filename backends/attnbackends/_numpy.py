@@ -76,6 +76,7 @@ class NumpyBackend(UfuncBackend):
 
     name = "numpy"
     xp = np
+    joins_inputs = True
 
     def __init__(self) -> None:
         self.workers = Workers(select_threads(os.environ))
@@ -120,7 +121,7 @@ class NumpyBackend(UfuncBackend):
         self,
         gates: Array,
         Wh: Array,
-        b: Array,
+        b: Array | None,
         first: tuple[Array | None, Array | None],
         h: Array,
         c: Array,
@@ -140,8 +141,9 @@ class NumpyBackend(UfuncBackend):
         da: Array,
         Wh_T: Array,
         mask: Array | None = None,
+        dx: Array | None = None,
     ) -> None:
-        _lstm.steps_backward(self.matmul, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask)
+        _lstm.steps_backward(self.matmul, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask, dx)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if a.shape[-1] == 1:  # four times faster than BLAS is at it

@@ -13,11 +13,14 @@ class RecurrentSteps:
 
     xp: Any
 
+    joins_inputs = False
+    """Whether `lstm_steps` may be given rows of states, inputs and 1 to multiply by all weights at once."""
+
     def lstm_steps(
         self,
         gates: Array,
         Wh: Array,
-        b: Array,
+        b: Array | None,
         first: tuple[Array | None, Array | None],
         h: Array,
         c: Array,
@@ -36,7 +39,8 @@ class RecurrentSteps:
         first : pair of array (N, H) or None
             The states h and c to begin with, None for zeros.
         h, c : array (T + 1, N, H)
-            Written: the states, the first ones before the first step.
+            Written: the states, the first ones before the first step. If `joins_inputs`, `b` may be None: then `h` is
+            (T + 1, N, H + D + 1) with x and 1 behind each state, `Wh` (H + D + 1, 4H), and `gates` holds nothing.
         tanh_c : array (T, N, H)
             Written: the tanh of each new cell.
         mask : boolean array (T, N, 1), optional
@@ -63,6 +67,7 @@ class RecurrentSteps:
         da: Array,
         Wh_T: Array,
         mask: Array | None = None,
+        dx: Array | None = None,
     ) -> None:
         """Gradient of `lstm_steps`, of the same part of the batch.
 
@@ -78,6 +83,8 @@ class RecurrentSteps:
             Written: the gradient of what the activations were given.
         Wh_T : array (4H, H)
         mask : boolean array (T, N, 1), optional
+        dx : array (T, N, D), optional
+            Written: the gradient of the inputs, if `joins_inputs`; then `Wh_T` is (4H, H + D).
         """
         xp: Any = self.xp
         d_h, d_c = dh, dc

@@ -12,6 +12,9 @@ from attnbackends import Array, Backend
 from ._check import check
 from ._dtypes import wide, widen
 
+FEW_ROWS = 8
+"""Fewer rows read the weights more than they compute: what the inputs add is worth a product of its own."""
+
 PIECE_ROWS = 64
 """Fewer rows would waste the packing of the weights in each product."""
 
@@ -29,6 +32,12 @@ class Steps:
     mask: Array | None  # (T, N, 1)
     gates: Array  # (T, N, KH): what the inputs add, then whatever the network makes of it
     h: Array  # (T + 1, N, H), the initial state first; its place is the network's to fill
+    rows: Array | None = None  # (T + 1, N, H + D + 1): h, x and 1 side by side, where one product a step takes all
+
+    @property
+    def W(self) -> Array:  # noqa: N802
+        """All weights as `rows` meets them, (H + D + 1, KH)."""
+        return self.backend.xp.concat((self.Wh, self.Wx, self.b[None, :]), axis=0)
 
     def room(self, *shape: int) -> Array:
         """An array for further results, in the dtype to compute in."""
@@ -47,7 +56,7 @@ class Steps:
     def transposed(self, W: Array) -> Array:
         """W (H, K) -> (K, H), in an order that a product of few rows needs not rearrange at every step."""
         transposed = self.backend.xp.matrix_transpose(W)
-        if self.gates.shape[1] < 8:
+        if self.gates.shape[1] < FEW_ROWS:
             return transposed
         # Rows a power of two apart share a few places of a CPU's cache: through rows that do not, a fifth of the time.
         padded = self.room(W.shape[0], W.shape[1] + 16)[:, : W.shape[1]]
@@ -101,11 +110,10 @@ class Steps:
         """
         xp = self.backend.xp
         (T, N, D), H = self.x.shape, h.shape[2]
-        multiplied = self.room(T, N, H + D + 1)
-        multiplied[:, :, :H] = h
-        multiplied[:, :, H : H + D] = self.x
-        multiplied[:, :, H + D] = 1
-        rows, flat = xp.reshape(multiplied, (T * N, H + D + 1)), xp.reshape(da, (T * N, da.shape[2]))
+        rows = _side_by_side(self.backend, self.x, T, H) if self.rows is None else self.rows[:T, ...]
+        if self.rows is None:
+            rows[:, :, :H] = h
+        rows, flat = xp.reshape(rows, (T * N, H + D + 1)), xp.reshape(da, (T * N, da.shape[2]))
         dW = self.backend.matmul(xp.matrix_transpose(rows), flat)  # (H + D + 1, T N) x (T N, KH)
         return dW[H : H + D, :], dW[:H, :], dW[H + D, :]
 
@@ -140,8 +148,21 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
         zero = backend.empty((1, 1, 1), like=time_x)
         zero[...] = 0
         time_x = xp.where(time_mask, time_x, zero)
+    if count == 4 and backend.joins_inputs and N >= FEW_ROWS and 4 * D <= H:
+        rows = _side_by_side(backend, time_x, T + 1, H)
+        gates = backend.empty((T, N, 4 * H), like=rows)
+        return Steps(backend, x.dtype, rows[:T, :, H : H + D], Wx, Wh, b, time_mask, gates, rows[:, :, :H], rows)
     flat_x = xp.reshape(time_x, (T * N, D))
     gates = xp.reshape(backend.matmul(flat_x, Wx), (T, N, count * H))  # (T N, D) x (D, KH)
     h = backend.empty((T + 1, N, H), like=gates)
     own_x = xp.reshape(flat_x, (T, N, D))
     return Steps(backend, x.dtype, own_x, Wx, Wh, b, time_mask, gates, h)
+
+
+def _side_by_side(backend: Backend, x: Array, steps: int, H: int) -> Array:
+    """Room for states of width H, x (T, N, D) and 1 in each row: (steps, N, H + D + 1)."""
+    T, N, D = x.shape
+    rows = backend.empty((steps, N, H + D + 1), like=x)
+    rows[:T, :, H : H + D] = x
+    rows[:, :, H + D] = 1
+    return rows

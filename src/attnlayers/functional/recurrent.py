@@ -59,12 +59,14 @@ def lstm(
     hs = steps.backend.empty((N, T, H), like=x)
     first_h, first_c = steps.first(h), steps.first(c)
 
+    W, b_apart, written_h = (steps.Wh, steps.b, steps.h) if steps.rows is None else (steps.W, None, steps.rows)
+
     def piece(n: slice) -> None:
         part = None if steps.mask is None else steps.mask[:, n, ...]
         first = [None if state is None else state[n, ...] for state in (first_h, first_c)]
-        written = steps.h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
-        steps.backend.lstm_steps(steps.gates[:, n, ...], steps.Wh, steps.b, (first[0], first[1]), *written, part)
-        hs[n, ...] = steps.backend.xp.permute_dims(written[0][1:, ...], (1, 0, 2))
+        written = written_h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
+        steps.backend.lstm_steps(steps.gates[:, n, ...], W, b_apart, (first[0], first[1]), *written, part)
+        hs[n, ...] = steps.backend.xp.permute_dims(steps.h[1:, n, ...], (1, 0, 2))
 
     steps.run(piece)
     # Backward does not look at the last states: views of them do no harm.
@@ -95,16 +97,18 @@ def lstm_backward(
     T, N, width = steps.gates.shape
     da = steps.room(T, N, width)
     carried_h, carried_c = steps.carried(dh), steps.carried(dc)
-    Wh_T = steps.transposed(steps.Wh)
+    W_T = steps.transposed(steps.Wh if steps.rows is None else steps.W[:-1, :])
+    dx = None if steps.rows is None else steps.room(*steps.x.shape)
 
     def piece(n: slice) -> None:
         mask = None if steps.mask is None else steps.mask[:, n, ...]
         kept = steps.gates[:, n, ...], saved.c[:, n, ...], saved.tanh_c[:, n, ...]
         written = carried_h[n, ...], carried_c[n, ...], da[:, n, ...]
-        steps.backend.lstm_steps_backward(*kept, dhs[n, ...], *written, Wh_T, mask)
+        d_x = None if dx is None else dx[:, n, ...]
+        steps.backend.lstm_steps_backward(*kept, dhs[n, ...], *written, W_T, mask, d_x)
 
     steps.run(piece)
-    dx = steps.through_inputs(da)
+    dx = steps.through_inputs(da) if dx is None else steps.backend.xp.permute_dims(dx, (1, 0, 2))
     dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
     dx, dWx, dWh, db, carried_h, carried_c = steps.narrow(dx, dWx, dWh, db, carried_h, carried_c)
     return dx, dWx, dWh, db, carried_h, carried_c
