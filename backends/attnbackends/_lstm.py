@@ -48,19 +48,17 @@ def steps(
     # sigmoid(a) = tanh(a / 2) / 2 + 1/2: one tanh serves all four gates
     half = np.array([0.5, 1, 0.5, 0.5], dtype=gates.dtype)[:, None, None]
     shift = 1 - half
-    few = N < FEW_ROWS
-    W = Wh if few else _by_gate(Wh) * half
-    from_h = sums if few else a
-    bias = None if b is None else np.empty_like(a)
-    if bias is not None:
-        bias[...] = b.reshape(4, 1, H) if few else b.reshape(4, 1, H) * half
+    from_h = sums if N < FEW_ROWS else a
+    W, bias = Wh if N < FEW_ROWS else _by_gate(Wh), None
+    if b is None:
+        W = np.multiply(W, half, out=np.empty(W.shape, dtype=W.dtype))
+    else:
+        bias = np.ascontiguousarray(np.broadcast_to(b.reshape(4, 1, H), a.shape))
     for t in range(T):
         matmul(h[t], W, out=from_h)  # (n, K) x (4, K, H) -> (4, n, H)
         if bias is not None:
-            added = _by_gate(gates[t])
-            a += added if few else added * half
+            a += _by_gate(gates[t])
             a += bias
-        if few:
             a *= half
         np.tanh(a, out=a)
         a *= half

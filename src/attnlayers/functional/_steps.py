@@ -35,7 +35,7 @@ class Steps:
     rows: Array | None = None  # (T + 1, N, H + D + 1): h, x and 1 side by side, where one product a step takes all
 
     @property
-    def W(self) -> Array:  # noqa: N802
+    def W(self) -> Array:
         """All weights as `rows` meets them, (H + D + 1, KH)."""
         return self.backend.xp.concat((self.Wh, self.Wx, self.b[None, :]), axis=0)
 
