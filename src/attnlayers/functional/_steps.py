@@ -18,9 +18,6 @@ FEW_ROWS = 8
 PIECE_ROWS = 64
 """Fewer rows would waste the packing of the weights in each product."""
 
-PIECE_FLOPS = 2**24
-"""Steps of less are not worth a thread: it would wait for the interpreter longer than it computes."""
-
 
 @dataclass(frozen=True)
 class Steps:
@@ -49,11 +46,9 @@ class Steps:
     def run(self, piece: Callable[[slice], None]) -> None:
         """Call `piece` with slices of the batch."""
         N, width = self.gates.shape[1:]
-        row_flops = max(1, 2 * width * self.h.shape[2])
         bits = self.backend.bits(self.gates.dtype)
-        at_least = max(PIECE_ROWS, PIECE_FLOPS // row_flops)
-        pieces = self.backend.chunks(N, 2 * width * bits // 8, at_least=at_least)
-        if len(pieces) == 1 and N < 2 * PIECE_ROWS and N * row_flops > PIECE_FLOPS // 2:
+        pieces = self.backend.chunks(N, 2 * width * bits // 8, at_least=PIECE_ROWS)
+        if len(pieces) == 1 and N * width * self.h.shape[2] > 2**22:
             piece(pieces[0])  # too few rows to share out: each product is
         else:
             self.backend.map(piece, pieces)
