@@ -156,7 +156,7 @@ class CupyBackend(UfuncBackend):
         self,
         gates: Array,
         Wh: Array,
-        b: Array,
+        b: Array | None,
         first: tuple[Array | None, Array | None],
         h: Array,
         c: Array,

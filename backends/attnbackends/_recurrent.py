@@ -13,11 +13,14 @@ class RecurrentSteps:
 
     xp: Any
 
+    joins_inputs = False
+    """Whether `lstm_steps` may be given rows of states, inputs and 1 to multiply by all weights at once."""
+
     def lstm_steps(
         self,
         gates: Array,
         Wh: Array,
-        b: Array,
+        b: Array | None,
         first: tuple[Array | None, Array | None],
         h: Array,
         c: Array,
@@ -29,13 +32,15 @@ class RecurrentSteps:
         Parameters
         ----------
         gates : array (T, N, 4H)
-            What the inputs add to the four gates; overwritten with f, g, i, o after their activations.
+            What the inputs add to the four gates; overwritten with f, g, i, o after their activations, in an order
+            that `lstm_steps_backward` of the same backend knows.
         Wh : array (H, 4H)
         b : array (4H,)
         first : pair of array (N, H) or None
             The states h and c to begin with, None for zeros.
         h, c : array (T + 1, N, H)
-            Written: the states, the first ones before the first step.
+            Written: the states, the first ones before the first step. If `joins_inputs`, `b` may be None: then `h` is
+            (T + 1, N, H + D + 1) with x and 1 behind each state, `Wh` (H + D + 1, 4H), and `gates` holds nothing.
         tanh_c : array (T, N, H)
             Written: the tanh of each new cell.
         mask : boolean array (T, N, 1), optional
@@ -50,6 +55,53 @@ class RecurrentSteps:
             if mask is not None:
                 for state in (c, h):
                     state[t + 1, ...] = xp.where(mask[t, ...], state[t + 1, ...], state[t, ...])
+
+    def lstm_steps_backward(
+        self,
+        gates: Array,
+        c: Array,
+        tanh_c: Array,
+        dhs: Array,
+        dh: Array,
+        dc: Array,
+        da: Array,
+        Wh_T: Array,
+        mask: Array | None = None,
+        dx: Array | None = None,
+    ) -> None:
+        """Gradient of `lstm_steps`, of the same part of the batch.
+
+        Parameters
+        ----------
+        gates, c, tanh_c : array
+            What `lstm_steps` wrote.
+        dhs : array (N, T, H)
+            Gradients of the states after each step, from outside.
+        dh, dc : array (N, H)
+            Gradients of the states after the last step; become those before the first.
+        da : array (T, N, 4H)
+            Written: the gradient of what the activations were given.
+        Wh_T : array (4H, H)
+        mask : boolean array (T, N, 1), optional
+        dx : array (T, N, D), optional
+            Written: the gradient of the inputs, if `joins_inputs`; then `Wh_T` is (4H, H + D).
+        """
+        xp: Any = self.xp
+        d_h, d_c = dh, dc
+        for t in reversed(range(gates.shape[0])):
+            d_a, kept_c = da[t, ...], d_c
+            if mask is not None:
+                d_c = xp.astype(d_c, d_c.dtype, copy=True)
+            d_hs = xp.astype(dhs[:, t, :], d_h.dtype, copy=False)
+            self.lstm_cell_backward(gates[t, ...], c[t, ...], tanh_c[t, ...], d_hs, d_h, d_c, d_a)
+            if mask is None:
+                d_h = self.matmul(d_a, Wh_T)  # (N, 4H) x (4H, H) -> (N, H)
+                continue
+            d_a *= xp.astype(mask[t, ...], d_a.dtype)
+            d_c = xp.where(mask[t, ...], d_c, kept_c)
+            d_h = xp.where(mask[t, ...], self.matmul(d_a, Wh_T), d_h)
+        dh[...] = d_h
+        dc[...] = d_c
 
     def lstm_cell(
         self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array

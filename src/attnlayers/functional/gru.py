@@ -103,10 +103,9 @@ def gru_backward(saved: SavedGRU, dhs: Array, *, dh: Array | None = None) -> tup
         carried[n, ...] = d_h
 
     steps.run(piece)
-    dx, dWx, db = steps.through_inputs(da)
-    dWh = xp.concat(
-        (steps.through_states(da[..., : 2 * H], steps.h[:T, ...]), steps.through_states(da[..., 2 * H :], saved.reset)),
-        axis=1,
-    )
+    dx = steps.through_inputs(da)
+    from_h = steps.through_weights(da[..., : 2 * H], steps.h[:T, ...])
+    from_reset = steps.through_weights(da[..., 2 * H :], saved.reset)
+    dWx, dWh, db = (xp.concat(both, axis=-1) for both in zip(from_h, from_reset, strict=True))
     dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)
     return dx, dWx, dWh, db, carried

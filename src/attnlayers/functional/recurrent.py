@@ -9,7 +9,7 @@ from ._steps import Steps, begin
 
 @dataclass(frozen=True)
 class SavedLSTM:
-    """What `lstm_backward` needs; the gates are f, g, i, o after their activations."""
+    """What `lstm_backward` needs; the gates are after their activations."""
 
     steps: Steps
     c: Array  # (T + 1, N, H)
@@ -56,18 +56,22 @@ def lstm(
     T, N, width = steps.gates.shape
     H = width // 4
     cs, tanh_c = steps.room(T + 1, N, H), steps.room(T, N, H)
+    hs = steps.backend.empty((N, T, H), like=x)
     first_h, first_c = steps.first(h), steps.first(c)
+
+    W, b_apart, written_h = (steps.Wh, steps.b, steps.h) if steps.rows is None else (steps.W, None, steps.rows)
 
     def piece(n: slice) -> None:
         part = None if steps.mask is None else steps.mask[:, n, ...]
         first = [None if state is None else state[n, ...] for state in (first_h, first_c)]
-        written = steps.h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
-        steps.backend.lstm_steps(steps.gates[:, n, ...], steps.Wh, steps.b, (first[0], first[1]), *written, part)
+        written = written_h[:, n, ...], cs[:, n, ...], tanh_c[:, n, ...]
+        steps.backend.lstm_steps(steps.gates[:, n, ...], W, b_apart, (first[0], first[1]), *written, part)
+        hs[n, ...] = steps.backend.xp.permute_dims(steps.h[1:, n, ...], (1, 0, 2))
 
     steps.run(piece)
     # Backward does not look at the last states: views of them do no harm.
     last_h, last_c = steps.narrow(steps.h[-1, ...], cs[-1, ...])
-    return steps.outputs(), last_h, last_c, SavedLSTM(steps, cs, tanh_c)
+    return hs, last_h, last_c, SavedLSTM(steps, cs, tanh_c)
 
 
 def lstm_backward(
@@ -89,32 +93,22 @@ def lstm_backward(
         Gradients of the states before the first step.
     """
     steps = saved.steps
-    backend, xp = steps.backend, steps.backend.xp
     steps.check_gradients(dhs, dh=dh, dc=dc)
     T, N, width = steps.gates.shape
     da = steps.room(T, N, width)
     carried_h, carried_c = steps.carried(dh), steps.carried(dc)
-    Wh_T = steps.transposed(steps.Wh)
+    W_T = steps.transposed(steps.Wh if steps.rows is None else steps.W[:-1, :])
+    dx = None if steps.rows is None else steps.room(*steps.x.shape)
 
     def piece(n: slice) -> None:
-        d_h, d_c = carried_h[n, ...], carried_c[n, ...]
-        for t in reversed(range(T)):
-            d_a, kept_c = da[t, n, ...], d_c
-            if steps.mask is not None:
-                d_c = xp.astype(d_c, d_c.dtype, copy=True)
-            d_hs = xp.astype(dhs[n, t, ...], d_h.dtype, copy=False)
-            backend.lstm_cell_backward(
-                steps.gates[t, n, ...], saved.c[t, n, ...], saved.tanh_c[t, n, ...], d_hs, d_h, d_c, d_a
-            )
-            if steps.mask is not None:
-                d_a *= xp.astype(steps.mask[t, n, ...], d_a.dtype)
-            d_c = steps.keep(t, n, d_c, kept_c)
-            d_h = steps.keep(t, n, backend.matmul(d_a, Wh_T), d_h)  # (n, 4H) x (4H, H) -> (n, H)
-        carried_h[n, ...] = d_h
-        carried_c[n, ...] = d_c
+        mask = None if steps.mask is None else steps.mask[:, n, ...]
+        kept = steps.gates[:, n, ...], saved.c[:, n, ...], saved.tanh_c[:, n, ...]
+        written = carried_h[n, ...], carried_c[n, ...], da[:, n, ...]
+        d_x = None if dx is None else dx[:, n, ...]
+        steps.backend.lstm_steps_backward(*kept, dhs[n, ...], *written, W_T, mask, d_x)
 
     steps.run(piece)
-    dx, dWx, db = steps.through_inputs(da)
-    dWh = steps.through_states(da, steps.h[:T, ...])
+    dx = steps.through_inputs(da) if dx is None else steps.backend.xp.permute_dims(dx, (1, 0, 2))
+    dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
     dx, dWx, dWh, db, carried_h, carried_c = steps.narrow(dx, dWx, dWh, db, carried_h, carried_c)
     return dx, dWx, dWh, db, carried_h, carried_c

@@ -78,7 +78,7 @@ def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tup
         carried[n, ...] = d_h
 
     steps.run(piece)
-    dx, dWx, db = steps.through_inputs(da)
-    dWh = steps.through_states(da, steps.h[:T, ...])
+    dx = steps.through_inputs(da)
+    dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
     dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)
     return dx, dWx, dWh, db, carried

@@ -16,10 +16,13 @@ NAN, INF = np.nan, np.inf
 GRADIENTS = ("dx", "dWx", "dWh", "db", "dh", "dc")
 
 
-def given(library: Library, dtype: str = "float64", batch: int = N) -> tuple[dict[str, Any], dict[str, Any]]:
+def given(
+    library: Library, dtype: str = "float64", batch: int = N, inputs: int = D
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of lstm, and of lstm_backward."""
     d = Draw(library, dtype)
-    shapes = {"x": (batch, T, D), "Wx": (D, 4 * H), "Wh": (H, 4 * H), "b": (4 * H,), "h": (batch, H), "c": (batch, H)}
+    shapes = {"x": (batch, T, inputs), "Wx": (inputs, 4 * H), "Wh": (H, 4 * H), "b": (4 * H,)}
+    shapes |= {"h": (batch, H), "c": (batch, H)}
     forward = {name: d(*shape) for name, shape in shapes.items()}
     return forward, {"dhs": d(batch, T, H), "dh": d(batch, H), "dc": d(batch, H)}
 
@@ -63,8 +66,9 @@ def test_by_hand(library: Library) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("batch", [N, 211])
-def test_against_steps(library: Library, dtype: str, batch: int) -> None:
-    forward, backward = given(library, dtype, batch)
+@pytest.mark.parametrize("inputs", [2, D])
+def test_against_steps(library: Library, dtype: str, batch: int, inputs: int) -> None:
+    forward, backward = given(library, dtype, batch, inputs)
     plain = by_steps(library, forward, backward, getattr(np, dtype))
     exact = by_steps(library, forward, backward, np.longdouble)
     for name, found in run(forward, backward).items():
@@ -122,6 +126,22 @@ def test_masked_steps_are_as_if_they_were_not_there(library: Library, mask: str)
             sums[name] += alone[name]
     for name, total in sums.items():
         np.testing.assert_allclose(together[name], total, atol=1e-12)
+
+
+@pytest.mark.parametrize("inputs", [2, D])
+def test_many_masked_rows_are_as_few(library: Library, inputs: int) -> None:
+    forward, backward = given(library, batch=17, inputs=inputs)
+    mask = np.tile(MASKS["holes"], (6, 1))[:17]
+    together = {name: library.numpy(a) for name, a in run(forward, backward, library.array(mask)).items()}
+    parts = []
+    for n in (slice(0, 5), slice(5, 10), slice(10, 17)):
+        few = {name: a[n, ...] if name in ("x", "h", "c") else a for name, a in forward.items()}
+        found = run(few, {name: a[n, ...] for name, a in backward.items()}, library.array(mask[n]))
+        parts.append({name: library.numpy(a) for name, a in found.items()})
+    for name, whole in together.items():
+        of_parts = [part[name] for part in parts]
+        expected = sum(of_parts) if name in ("dWx", "dWh", "db") else np.concatenate(of_parts)
+        np.testing.assert_allclose(whole, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
