@@ -1,20 +1,19 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._attention import AttentionCall
 from ._base import Array, DType
+from ._cuda_attention import CudaAttention
+from ._cuda_kernels import Kernels
 from ._errors import BackendError
 from ._ufunc import UfuncBackend
 
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
-
-KERNELS = ("lstm_cell", "lstm_cell_backward", "lstm_all_steps", "softmax_rows", "adam_step")
-"""The kernels of ``kernels/steps.cu``."""
 
 FEW_ROWS = 16
 """Sequences that one kernel takes through all their steps; more of them are better off with a product a step."""
@@ -59,7 +58,8 @@ class CupyBackend(UfuncBackend):
 
     def __init__(self) -> None:
         self.xp = _load()
-        self._kernels: dict[tuple[str, str], Any] = {}
+        self._kernels = Kernels(self.xp)
+        self._attention = CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
 
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
@@ -96,7 +96,9 @@ class CupyBackend(UfuncBackend):
         if mask is not None or T == 0 or not self._has_kernels(scores):
             return super().softmax(scores, mask)
         threads = min(256, max(32, 1 << (T - 1).bit_length()))
-        self._launch("softmax_rows", (scores.size // T, threads), (scores, np.int32(T)), shared=threads)
+        self._kernels.launch(
+            "softmax_rows", (scores.size // T, threads), (scores, np.int32(T)), shared=threads * scores.itemsize
+        )
         return scores
 
     def lstm_steps(
@@ -118,7 +120,7 @@ class CupyBackend(UfuncBackend):
         begin = [np.uintp(0) if state is None else state for state in first]
         shape = (np.int32(T), np.int32(N), np.int32(H))
         arguments = (gates, Wh, b, *begin, h, c, tanh_c, *shape)
-        self._launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H)
+        self._kernels.launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H * gates.itemsize)
 
     def lstm_cell(
         self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
@@ -128,7 +130,7 @@ class CupyBackend(UfuncBackend):
             super().lstm_cell(*arrays)
             return
         N, H = c.shape
-        self._launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
+        self._kernels.launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
 
     def lstm_cell_backward(
         self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
@@ -140,14 +142,14 @@ class CupyBackend(UfuncBackend):
             super().lstm_cell_backward(*arrays)
             return
         stride = np.int64(dhs.strides[0] // dhs.itemsize)
-        self._launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
+        self._kernels.launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
 
     def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
         if not self._has_kernels(param, grad, m, v):
             super().adam_step(param, grad, m, v, lr, beta1, beta2)
             return
         numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
-        self._launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
+        self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
 
     def _has_kernels(self, *arrays: Array) -> bool:
         """Whether the kernels can be launched on these arrays: one dtype that they are compiled for, no gaps."""
@@ -156,18 +158,26 @@ class CupyBackend(UfuncBackend):
             array.dtype == first and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays
         )
 
-    def _launch(self, name: str, grid: tuple[int, int], arguments: tuple[Any, ...], shared: int = 0) -> None:
-        """Launch a kernel of ``steps.cu`` on (blocks, threads of each), with so many shared values."""
-        dtype = arguments[0].dtype
-        key = (name, dtype.char)
-        if key not in self._kernels:
-            real = {"f": "float", "d": "double"}[dtype.char]
-            source = (Path(__file__).parent / "kernels" / "steps.cu").read_text(encoding="utf-8")
-            module = self.xp.RawModule(code=f"#define REAL {real}\n{source}")
-            for known in KERNELS:
-                self._kernels[known, dtype.char] = module.get_function(known)
-        blocks, threads = grid
-        self._kernels[key]((blocks,), (threads,), arguments, shared_mem=shared * dtype.itemsize)
+    # -- attention in one kernel
+
+    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+        return self._attention.forward(call, out, lse)
+
+    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
+        return self._attention.reads_out(call)
+
+    def attention_backward(
+        self,
+        call: AttentionCall,
+        out: Array | None,
+        lse: Array,
+        dout: Array,
+        dlse: Array | None,
+        dq: Array,
+        dk: Array,
+        dv: Array | None,
+    ) -> bool:
+        return self._attention.backward(call, out, lse, dout, dlse, dq, dk, dv)
 
     def describe(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
