@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ import numpy as np
 from ._attention import AttentionCall
 from ._base import Array, DType
 from ._cublas import Products
+from ._cuda_attention import CudaAttention
+from ._cuda_kernels import Kernels
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
@@ -18,9 +19,6 @@ from ._ufunc import UfuncBackend
 NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
-
-KERNELS = ("lstm_cell", "lstm_cell_backward", "lstm_all_steps", "softmax_rows", "adam_step")
-"""The kernels of ``kernels/steps.cu``."""
 
 FEW_ROWS = 16
 """Sequences that one kernel takes through all their steps; more of them are better off with a product a step."""
@@ -65,7 +63,7 @@ class CupyBackend(UfuncBackend):
 
     def __init__(self) -> None:
         self.xp = _load()
-        self._kernels: dict[tuple[str, str], Any] = {}
+        self._kernels = Kernels(self.xp)
 
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
@@ -116,6 +114,9 @@ class CupyBackend(UfuncBackend):
     def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
         return any(way.forward(call, out, lse) for way in self._attention_ways)
 
+    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
+        return self._attention_kernels.reads_out(call)
+
     def attention_backward(
         self,
         call: AttentionCall,
@@ -132,7 +133,11 @@ class CupyBackend(UfuncBackend):
     @cached_property
     def _attention_ways(self) -> list[Any]:
         products = None if self._products is None else HalfAttention(self, self._products)
-        return [way for way in (self._cudnn, products) if way is not None]
+        return [way for way in (self._attention_kernels, self._cudnn, products) if way is not None]
+
+    @cached_property
+    def _attention_kernels(self) -> CudaAttention:
+        return CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
 
     @cached_property
     def _cudnn(self) -> CudnnAttention | None:
@@ -149,7 +154,9 @@ class CupyBackend(UfuncBackend):
         if mask is not None or T == 0 or not self._has_kernels(scores):
             return super().softmax(scores, mask)
         threads = min(256, max(32, 1 << (T - 1).bit_length()))
-        self._launch("softmax_rows", (scores.size // T, threads), (scores, np.int32(T)), shared=threads)
+        self._kernels.launch(
+            "softmax_rows", (scores.size // T, threads), (scores, np.int32(T)), shared=threads * scores.itemsize
+        )
         return scores
 
     def lstm_steps(
@@ -171,7 +178,7 @@ class CupyBackend(UfuncBackend):
         begin = [np.uintp(0) if state is None else state for state in first]
         shape = (np.int32(T), np.int32(N), np.int32(H))
         arguments = (gates, Wh, b, *begin, h, c, tanh_c, *shape)
-        self._launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H)
+        self._kernels.launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H * gates.itemsize)
 
     def lstm_cell(
         self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
@@ -181,7 +188,7 @@ class CupyBackend(UfuncBackend):
             super().lstm_cell(*arrays)
             return
         N, H = c.shape
-        self._launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
+        self._kernels.launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
 
     def lstm_cell_backward(
         self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
@@ -193,14 +200,14 @@ class CupyBackend(UfuncBackend):
             super().lstm_cell_backward(*arrays)
             return
         stride = np.int64(dhs.strides[0] // dhs.itemsize)
-        self._launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
+        self._kernels.launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
 
     def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
         if not self._has_kernels(param, grad, m, v):
             super().adam_step(param, grad, m, v, lr, beta1, beta2)
             return
         numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
-        self._launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
+        self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
 
     def _has_kernels(self, *arrays: Array) -> bool:
         """Whether the kernels can be launched on these arrays: one dtype that they are compiled for, no gaps."""
@@ -208,19 +215,6 @@ class CupyBackend(UfuncBackend):
         return first.char in "fd" and all(
             array.dtype == first and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays
         )
-
-    def _launch(self, name: str, grid: tuple[int, int], arguments: tuple[Any, ...], shared: int = 0) -> None:
-        """Launch a kernel of ``steps.cu`` on (blocks, threads of each), with so many shared values."""
-        dtype = arguments[0].dtype
-        key = (name, dtype.char)
-        if key not in self._kernels:
-            real = {"f": "float", "d": "double"}[dtype.char]
-            source = (Path(__file__).parent / "kernels" / "steps.cu").read_text(encoding="utf-8")
-            module = self.xp.RawModule(code=f"#define REAL {real}\n{source}")
-            for known in KERNELS:
-                self._kernels[known, dtype.char] = module.get_function(known)
-        blocks, threads = grid
-        self._kernels[key]((blocks,), (threads,), arguments, shared_mem=shared * dtype.itemsize)
 
     def describe(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime

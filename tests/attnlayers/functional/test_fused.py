@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dense_attention import dense_attention
+from support import Library
 
 from attnbackends import AttentionCall, get_backend
 from attnlayers import TimeAttention
@@ -175,3 +176,38 @@ def test_the_output_may_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
     layer.forward(hs, h)[...] = np.nan
     for a, b in zip(layer.backward(dout), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+LONG: dict[str, dict[str, Any]] = {
+    "book": {"shape": (3, 10, 29, 256), "scale": 0.1},
+    "short": {"shape": (2, 64, 64, 256)},
+    "long": {"shape": (2, 331, 397, 61)},
+    "long, wide": {"shape": (1, 131, 521, 127)},
+    "long, causal": {"shape": (2, 401, 401, 64), "causal": True},
+    "long, window": {"shape": (2, 331, 397, 31), "window": (70, 9), "query_start": [40, -50]},
+    "long, lengths": {"shape": (2, 331, 397, 64), "key_lengths": [397, 130]},
+    "long, mask": {"shape": (2, 331, 397, 64), "mask": RNG.random((2, 331, 397)) < 0.3},
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LONG)
+def test_every_library_against_float64(library: Library, name: str, dtype: str) -> None:
+    """Sizes at which CUDA takes each of its kernels; the reference is NumPy with weights that are kept."""
+    options = dict(LONG[name])
+    B, T_q, T_k, D = options.pop("shape")
+    host = [draw(B, T, D) for T in (T_q, T_k, T_k, T_q)]
+    if dtype == "float32":
+        host = [x.astype("float32").astype("float64") for x in host]
+    *_, lse, saved = F.attention(*host[:3], return_weights=True, return_lse=True, **options)
+    expected = [lse, saved.weights @ host[2], *F.attention_backward(saved, host[3], dlse=np.where(lse < 1e29, 0.5, 0))]
+    if "mask" in options:
+        options["mask"] = library.array(options["mask"])
+    q, k, v, dout = (library.array(x, dtype) for x in host)
+    out, lse, saved = F.attention(q, k, v, return_lse=True, **options)
+    dlse = library.array(np.where(library.numpy(lse) < 1e29, 0.5, 0), dtype)
+    found = [lse, out, *F.attention_backward(saved, dout, dlse=dlse)]
+    tolerance = 3e-5 if dtype == "float32" else 1e-11
+    for own, exact in zip(found, expected, strict=True):
+        size = max(1.0, float(np.max(np.abs(exact), where=np.abs(exact) < 1e29, initial=0)))
+        np.testing.assert_allclose(library.numpy(own), exact, rtol=tolerance, atol=tolerance * size)

@@ -341,6 +341,9 @@ class _Runtime:
     def getDeviceProperties(self, _: int) -> dict[str, Any]:
         return {"name": b"stand-in for CUDA", "major": 8, "minor": 0, "multiProcessorCount": 1}
 
+    def deviceGetAttribute(self, attribute: int, _: int) -> int:
+        return {97: 163 * 1024}[attribute]  # shared memory of a block, compute capability 8.0
+
     def memGetInfo(self) -> tuple[int, int]:
         return 2**33, 2**34
 

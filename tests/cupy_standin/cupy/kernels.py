@@ -64,3 +64,73 @@ def adam_step(param: Array, grad: Array, m: Array, v: Array, lr: Any, beta1: Any
     m += (1 - beta1) * (grad - m)
     v += (1 - beta2) * (grad * grad - v)
     param -= lr * (m / (np.sqrt(v) + param.dtype.type(1e-7)))
+
+
+def _seen(B: int, mask: Any, starts: Any, lengths: Any, *numbers: Any) -> Array:
+    """Which keys each row sees, (B, R, T_k)."""
+    T_q, R, T_k, start, left, right, by_entry, by_row, by_key, period = map(int, numbers)
+    position = np.broadcast_to(start if isinstance(starts, np.uintp) else starts, (B,))[:, None, None]
+    position = position + (np.arange(R) % T_q)[None, :, None]
+    keys = np.arange(T_k)
+    seen = (keys >= position - left) & (keys <= position + right)
+    if not isinstance(lengths, np.uintp):
+        seen &= keys < lengths[:, None, None]
+    if not isinstance(mask, np.uintp):
+        view = np.lib.stride_tricks.as_strided(mask, (B, period, T_k), (by_entry, by_row, by_key))
+        seen &= view[:, np.arange(R) % period]
+    return seen
+
+
+def _scores(q: Array, k: Array, scale: Any, seen: Array) -> Array:
+    return np.where(seen, scale * (q @ np.swapaxes(k, 1, 2)), -np.inf)
+
+
+def _cleared(x: Array, keep: Array) -> Array:
+    """0 in the place of rows that do not count, which may hold NaN."""
+    return np.where(keep[..., None], x, 0)
+
+
+def attention_small(q: Array, k: Array, v: Array, out: Array, lse: Array, *rest: Any) -> None:
+    *sight, D, D_v, scale = rest
+    seen = _seen(len(q), *sight)
+    if (*q.shape, *v.shape) != (len(q), seen.shape[1], D, len(q), seen.shape[2], D_v):
+        raise ValueError(f"{q.shape} and {v.shape} are not rows of {D} and {D_v}")
+    scores = _scores(q, k, scale, seen)
+    top = scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores - np.where(top == -np.inf, 0, top))
+    total = weights.sum(axis=-1, keepdims=True)
+    lse[...] = np.where(total == 0, 1e30, top + np.log(total))
+    out[...] = weights / np.where(total == 0, 1, total) @ _cleared(v, seen.any(axis=1))
+
+
+def _backward(q: Array, k: Array, v: Array, delta: Any, lse: Array, *rest: Any) -> None:
+    dout, dlse, dq, dk, dv, *sight, _, _, scale, by_entry, by_row = rest
+    if dout.strides != (by_entry * dout.itemsize, by_row * dout.itemsize, dout.itemsize):
+        raise ValueError(f"dout has strides {dout.strides}, not {by_entry} and {by_row} values")
+    seen = _seen(len(q), *sight)
+    rows, keys = seen.any(axis=2), seen.any(axis=1)
+    own_q, own_dout, own_k = _cleared(q, rows), _cleared(dout, rows), _cleared(k, keys)
+    weights = np.exp(_scores(own_q, own_k, scale, seen) - lse)
+    dweights = own_dout @ np.swapaxes(_cleared(v, keys), 1, 2)
+    if delta is None:
+        delta = np.sum(weights * dweights, axis=-1, keepdims=True)
+    delta = delta - (0 if isinstance(dlse, np.uintp) else dlse)
+    dscores = np.where(seen, scale * (weights * (dweights - delta)), 0)
+    dq[...] = dscores @ own_k
+    dk[...] = np.swapaxes(dscores, 1, 2) @ own_q
+    into_values = np.swapaxes(weights, 1, 2) @ own_dout
+    if isinstance(dv, np.uintp):
+        dk += into_values
+    else:
+        dv[...] = into_values
+
+
+def attention_small_backward(q: Array, k: Array, v: Array, lse: Array, *rest: Any) -> None:
+    _backward(q, k, v, None, lse, *rest)
+
+
+attention_tiled = attention_small
+
+
+def attention_tiled_backward(q: Array, k: Array, v: Array, out: Array, lse: Array, dout: Array, *rest: Any) -> None:
+    _backward(q, k, v, np.sum(dout * out, axis=-1, keepdims=True), lse, dout, *rest)

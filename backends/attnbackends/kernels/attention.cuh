@@ -1,0 +1,79 @@
+// What the attention kernels share. REAL is float or double. Rows of queries, keys, values and outputs are contiguous;
+// only the gradient of the output may have gaps between its rows.
+
+#ifndef INFINITY  // NVRTC has no math.h
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+#ifndef REAL
+#define REAL float
+#endif
+#define EMPTY_ROW REAL(1e30)  // log-sum-exp of a row that sees nothing
+#define EVERY_LANE 0xffffffffu
+
+struct alignas(16) Four {
+    REAL x, y, z, w;
+};
+
+__device__ inline REAL dot(const Four &a, const Four &b, REAL sum) {
+    return sum + a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
+
+__device__ inline void add_scaled(Four &sum, REAL factor, const Four &x) {
+    sum.x += factor * x.x, sum.y += factor * x.y, sum.z += factor * x.z, sum.w += factor * x.w;
+}
+
+// Rows (count, width), each `gap` after the one before, may be read and written four values at a time.
+__device__ inline bool in_fours(const REAL *rows, long long gap, int width) {
+    return width % 4 == 0 && gap % 4 == 0 && (unsigned long long)rows % 16 == 0;
+}
+
+// Values d to d + 3 of a row; past its width they are 0.
+__device__ inline Four load(const REAL *row, int d, int width, bool fours) {
+    if (fours && d < width) return *(const Four *)(row + d);
+    return {d < width ? row[d] : 0, d + 1 < width ? row[d + 1] : 0, d + 2 < width ? row[d + 2] : 0,
+            d + 3 < width ? row[d + 3] : 0};
+}
+
+__device__ inline void store(REAL *row, int d, int width, bool fours, const Four &value) {
+    if (fours && d < width) {
+        *(Four *)(row + d) = value;
+        return;
+    }
+    if (d < width) row[d] = value.x;
+    if (d + 1 < width) row[d + 1] = value.y;
+    if (d + 2 < width) row[d + 2] = value.z;
+    if (d + 3 < width) row[d + 3] = value.w;
+}
+
+// A whole block copies `count` rows into shared memory, `pitch` apart there, with zeros up to `padded` (a multiple of
+// four), for rows that `keep` leaves out (null: none), and up to `full` rows.
+__device__ inline void stage(REAL *to, int pitch, int padded, const REAL *from, long long gap, int width, int count,
+                             int full, const unsigned char *keep) {
+    const bool fours = in_fours(from, gap, width);
+    for (int at = threadIdx.x; at < full * (padded / 4); at += blockDim.x) {
+        const int r = at / (padded / 4), d = at % (padded / 4) * 4;
+        Four value = {0, 0, 0, 0};
+        if (r < count && (!keep || keep[r])) value = load(from + r * gap, d, width, fours);
+        *(Four *)(to + r * pitch + d) = value;
+    }
+}
+
+// Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
+struct Sight {
+    const bool *mask;  // null, or read at row % period
+    long long mask_row, mask_key;
+    int period, T_q, start, left, right, length;
+
+    __device__ bool masked(int row, int key) const {
+        return mask && !mask[row % period * mask_row + key * mask_key];
+    }
+    __device__ int first(int row) const { return max(start + row % T_q - left, 0); }
+    __device__ int last(int row) const { return min(start + row % T_q + right, length - 1); }
+};
+
+#define SIGHT_PARAMETERS                                                                                             \
+    const bool *mask, const int *starts, const int *lengths, int T_q, int R, int T_k, int start, int left, int right, \
+        long long mask_entry, long long mask_row, long long mask_key, int period
+#define SIGHT(b)                                                                                                  \
+    {mask ? mask + (b) * mask_entry : mask, mask_row, mask_key, period, T_q, starts ? starts[b] : start, left, right, \
+     lengths ? lengths[b] : T_k}

@@ -1,0 +1,135 @@
+// Attention of long sequences in O(T) memory, backward: weights are made again from the log-sum-exp of their rows. One
+// launch makes all gradients, each sum in a fixed order.
+// `_cuda_attention.py` launches this; the tests also run it on the CPU, thread by thread.
+
+#include "attention_tile.cuh"
+
+#define BLOCKS (WIDTH == 64 ? 2 : 1)  // that the shared memory of a multiprocessor has room for
+
+// One tile of rows as backward needs it, and what it makes of a tile of keys.
+struct Backward {
+    const REAL *q, *out, *lse, *dout, *dlse;
+    int R, D, D_v;
+    long long b, dout_entry, dout_row;
+    REAL scale;
+    REAL *own_q, *own_dout, *shifts, *deltas;  // shared
+    Edges &edges;
+
+    // Stages queries and gradients, with lse and rowsum(dout * out) - dlse of each row; what sees nothing comes as 0.
+    __device__ void stage_rows(const Sight &sight, int row0) {
+        const int count = min(R - row0, TILE);
+        edges.set(sight, row0, R);
+        for (int r = threadIdx.x; r < TILE; r += THREADS) {
+            shifts[r] = r < count ? lse[b * R + row0 + r] : EMPTY_ROW;
+            edges.rows[r] = shifts[r] != EMPTY_ROW;
+        }
+        __syncthreads();
+        stage_tile(own_q, q + (b * R + row0) * D, D, D, count, edges.rows);
+        stage_tile(own_dout, dout + b * dout_entry + row0 * dout_row, dout_row, D_v, count, edges.rows);
+        __syncthreads();
+        const REAL *const rows = out + (b * R + row0) * D_v;
+        const bool fours = in_fours(rows, D_v, D_v);
+        for (int r = threadIdx.x / LANES; r < TILE; r += THREADS / LANES) {
+            REAL sum = 0;
+            for (int d = threadIdx.x % LANES * 4; r < count && d < D_v; d += LANES * 4)
+                sum = dot(*(const Four *)(own_dout + r * PITCH + d), load(rows + r * D_v, d, D_v, fours), sum);
+            sum = sum_of_row(sum);
+            if (threadIdx.x % LANES == 0) deltas[r] = sum - (dlse && r < count ? dlse[b * R + row0 + r] : 0);
+        }
+        __syncthreads();
+    }
+    // A score to its weight, where row r and key meet.
+    __device__ REAL weight(const Sight &sight, bool limited, int row0, int r, int key, REAL score) const {
+        return limited && !edges.sees(sight, row0, r, key) ? 0 : exp(scale * score - shifts[r]);
+    }
+    // The gradient of a weight to that of its score; what is hidden has a weight of 0.
+    __device__ REAL through(int r, REAL weight, REAL dweight) const {
+        return weight == 0 ? 0 : scale * (weight * (dweight - deltas[r]));
+    }
+};
+
+// Blocks with y below the number of tiles of keys make dk and dv, the others dq. dlse may be null; without dv, keys are
+// the values, and dk is the sum of both. `shared` holds tiles of q, dout, k, v, weights and gradients of scores, two
+// values for each of 64 rows, and Edges.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+    attention_tiled_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *out, const REAL *lse,
+                             const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, SIGHT_PARAMETERS, int D,
+                             int D_v, REAL scale, long long dout_entry, long long dout_row) {
+    const long long b = blockIdx.x;
+    const Sight sight = SIGHT(b);
+    REAL *const own_q = (REAL *)shared, *const own_dout = own_q + TILE * PITCH, *const own_k = own_dout + TILE * PITCH;
+    REAL *const own_v = own_k + TILE * PITCH, *const weights = own_v + TILE * PITCH;
+    REAL *const dscores = weights + TILE * PITCH, *const shifts = dscores + TILE * PITCH;
+    Edges &edges = *(Edges *)(shifts + 2 * TILE);
+    Backward rows = {q,          out,      lse,   dout,  dlse,     R,      D,             D_v,  b,
+                     dout_entry, dout_row, scale, own_q, own_dout, shifts, shifts + TILE, edges};
+    const REAL *const keys = k + b * T_k * D, *const values = v + b * T_k * D_v;
+    const int key_tiles = (T_k + TILE - 1) / TILE, r0 = threadIdx.x / LANES, c0 = threadIdx.x % LANES;
+    const REAL *const own_weights = weights + r0 * PITCH + c0;
+    REAL tile[ROWS][COLUMNS];
+    if (blockIdx.y < key_tiles) {
+        const int key0 = blockIdx.y * TILE, count = min(T_k - key0, TILE);
+        Four dkeys[ROWS][PARTS] = {}, dvalues[ROWS][PARTS] = {};
+        stage_tile(own_k, keys + (long long)key0 * D, D, D, count, nullptr);
+        stage_tile(own_v, values + (long long)key0 * D_v, D_v, D_v, count, nullptr);
+        for (int row0 = 0; row0 < R; row0 += TILE) {
+            const Span span(sight, row0, min(R - row0, TILE));
+            if (!span.meets(key0)) continue;
+            const bool limited = mask || !span.covers(key0);
+            __syncthreads();
+            rows.stage_rows(sight, row0);
+            dots(tile, own_k, own_q);
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    tile[i][j] = rows.weight(sight, limited, row0, c0 + j * LANES, key0 + r0 + i * STEP, tile[i][j]);
+            put(weights, tile);
+            dots(tile, own_v, own_dout);
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    tile[i][j] = rows.through(c0 + j * LANES, own_weights[i * STEP * PITCH + j * LANES], tile[i][j]);
+            put(dscores, tile);
+            __syncwarp();
+            combine(dkeys, dscores, own_q);
+            if (dv)
+                combine(dvalues, weights, own_dout);
+            else
+                combine(dkeys, weights, own_dout);
+        }
+        write(dk + (b * T_k + key0) * D, D, count, dkeys, 1);
+        if (dv) write(dv + (b * T_k + key0) * D_v, D_v, count, dvalues, 1);
+    } else {
+        const int row0 = (gridDim.y - 1 - blockIdx.y) * TILE, count = min(R - row0, TILE);
+        const Span span(sight, row0, count);
+        Four dqueries[ROWS][PARTS] = {};
+        rows.stage_rows(sight, row0);
+        for (int key0 = span.begin / TILE * TILE; key0 < span.end; key0 += TILE) {
+            const bool limited = mask || !span.covers(key0);
+            __syncthreads();
+            if (limited) edges.look(sight, row0, key0);
+            stage_tile(own_k, keys + (long long)key0 * D, D, D, T_k - key0, limited ? edges.keys : nullptr);
+            stage_tile(own_v, values + (long long)key0 * D_v, D_v, D_v, T_k - key0, limited ? edges.keys : nullptr);
+            __syncthreads();
+            dots(tile, own_q, own_k);
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    tile[i][j] = rows.weight(sight, limited, row0, r0 + i * STEP, key0 + c0 + j * LANES, tile[i][j]);
+            put(weights, tile);
+            dots(tile, own_dout, own_v);
+#pragma unroll
+            for (int i = 0; i < ROWS; i++)
+#pragma unroll
+                for (int j = 0; j < COLUMNS; j++)
+                    tile[i][j] = rows.through(r0 + i * STEP, own_weights[i * STEP * PITCH + j * LANES], tile[i][j]);
+            put(dscores, tile);
+            __syncwarp();
+            combine(dqueries, dscores, own_k);
+        }
+        write(dq + (b * R + row0) * D, D, count, dqueries, 1);
+    }
+}
