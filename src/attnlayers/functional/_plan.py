@@ -16,6 +16,9 @@ from attnbackends import Backend
 FEW = 4
 """Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
 
+CHAIN_FLOPS = 8_000_000
+"""What a chain's products must amount to before it is worth a thread: about 0.1 ms of one core."""
+
 Ints = np.ndarray
 
 
@@ -140,7 +143,9 @@ class Visibility:
         return of_batch
 
 
-def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, entry_bytes: int) -> list[Chain]:
+def plan(
+    backend: Backend, visibility: Visibility, count: int, row_bytes: int, entry_bytes: int, entry_flops: int
+) -> list[Chain]:
     """Cut the scores of `count` entries into blocks.
 
     Parameters
@@ -154,6 +159,8 @@ def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, e
         Of a row of scores.
     entry_bytes : int
         Of everything that belongs to an entry.
+    entry_flops : int
+        Of its products in forward.
 
     Returns
     -------
@@ -166,7 +173,7 @@ def plan(backend: Backend, visibility: Visibility, count: int, row_bytes: int, e
     if visibility.left is not None or visibility.right is not None:
         at_once = max(1, at_once // 2)  # the more rows, the more of a block is hidden to some of them
     if longest <= at_once and visibility.offsets is None:
-        entries = backend.chunks(count, entry_bytes)
+        entries = backend.chunks(count, entry_bytes, at_least=max(1, CHAIN_FLOPS // max(1, entry_flops)))
     else:
         entries = [slice(b, b + 1) for b in range(count)]
     chains: list[Chain] = []

@@ -302,7 +302,8 @@ def _prepare(
     T_k, dtype = flat_k.shape[1], wide(backend, q.dtype)
     itemsize = xp.finfo(dtype).bits // 8
     width = D + (0 if flat_v is None else flat_v.shape[-1])
-    chains = plan(backend, visibility, B, itemsize * T_k, itemsize * (R * T_k + (R + T_k) * width))
+    entry_bytes = itemsize * (R * T_k + (R + T_k) * width)
+    chains = plan(backend, visibility, B, itemsize * T_k, entry_bytes, 2 * R * T_k * width)
     keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
     scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
     flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
