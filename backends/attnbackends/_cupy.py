@@ -1,6 +1,6 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -130,10 +130,17 @@ class CupyBackend(UfuncBackend):
     ) -> bool:
         return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
 
+    @property
+    def _attention_ways(self) -> Iterator[Any]:
+        yield self._attention_kernels
+        if self._cudnn is not None:  # loaded by the first call that the kernels leave to it
+            yield self._cudnn
+        if self._half_products is not None:
+            yield self._half_products
+
     @cached_property
-    def _attention_ways(self) -> list[Any]:
-        products = None if self._products is None else HalfAttention(self, self._products)
-        return [way for way in (self._attention_kernels, self._cudnn, products) if way is not None]
+    def _half_products(self) -> HalfAttention | None:
+        return None if self._products is None else HalfAttention(self, self._products)
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
