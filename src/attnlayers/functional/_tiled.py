@@ -100,10 +100,8 @@ def _backward(
         lse = lse * core.unit
     minus_lse = -lse if folded else xp.zeros_like(lse)
     minus_delta = xp.zeros_like(delta) if core.dropout else -delta
-    q1, dout1 = (
-        xp.concat((q if core.unit == 1 else q * core.unit, minus_lse), axis=-1),
-        xp.concat((dout, minus_delta), axis=-1),
-    )
+    q1 = xp.concat((q if core.unit == 1 else q * core.unit, minus_lse), axis=-1)
+    dout1 = xp.concat((dout, minus_delta), axis=-1)
     dq: Array = None
     for tile in core.tiles(block):
         keys = tile.keys
