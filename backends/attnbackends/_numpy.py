@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache
-from itertools import pairwise
+from functools import cache, cached_property
 from math import ceil, prod
 from typing import Any
 
 import numpy as np
 
-from . import _lstm
+from . import _lstm, _products
 from ._base import Array, DType
+from ._products import split
 from ._select import select_threads
 from ._threads import Workers
 from ._ufunc import UfuncBackend
@@ -19,34 +19,18 @@ PIECE_BYTES = 8 * 1024**2
 """What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
 the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
 
-BLOCK_BYTES = 512 * 1024
-"""Of a block of scores, which several passes go over: half of the second-level cache of a current core."""
+BLOCK_BYTES = 1024 * 1024
+"""Of a block of scores, which several passes go over: the second-level cache of a current core. Smaller ones mean more
+passes, and threads that meet at the interpreter's lock."""
 
-BLOCK_ROWS = 512
-"""Of a block of scores, where there are so many: BLAS is fastest on blocks that are no strips."""
+BLOCK_ROWS = 256
+"""Of a block of scores, where there are so many."""
 
 SMALL_BYTES = 128 * 1024
 """What a piece must touch to be worth handing to a thread."""
 
 FEW = 4
 """Pieces to make of work that fits one."""
-
-PRODUCT_FLOPS = 8_000_000
-"""What a piece of a matrix product must amount to before it is worth a thread: about 0.1 ms of one core."""
-
-
-MANY = 8
-"""Parts to make of a product of matrices at most: BLAS arranges the other operand anew for each, in sixteen parts a
-fifth of the time of a gradient of recurrent weights."""
-
-TINY_FLOPS = 2 * 9216
-"""A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
-
-
-def split(count: int, pieces: int) -> list[slice]:
-    """``range(count)`` in `pieces` slices of about equal length."""
-    edges = [count * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in pairwise(edges)]
 
 
 @cache
@@ -133,32 +117,22 @@ class NumpyBackend(UfuncBackend):
         if a.shape[-1] == 1:  # four times faster than BLAS is at it
             with np.errstate(all="ignore"):
                 return np.multiply(a, b, out=out)
-        if self.workers.busy:
-            return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
         if out is None:
             shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
             out = np.empty(shape, dtype=np.result_type(a, b))
-        if 2 * out.size * a.shape[-1] < TINY_FLOPS:
+        if self.workers.busy:
+            self._multiply(a, b, out)
+        elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:
             with np.errstate(all="ignore"):
-                return np.matmul(a, b, out=out)
-        self.map(lambda part: np.matmul(part[0], part[1], out=part[2]), self._product_pieces(a, b, out))
+                np.matmul(a, b, out=out)
+        else:
+            self.map(lambda piece: self._multiply(*piece), _products.pieces(a, b, out))
         return out
 
-    def _product_pieces(self, a: Array, b: Array, out: Array) -> list[tuple[Array, Array, Array]]:
-        """A product as products of parts, cut along the longest axis of `out` that both operands allow."""
-        flops = 2 * out.size * a.shape[-1]
-        rows, columns = out.shape[-2:]
-        if flops < 2 * PRODUCT_FLOPS:
-            return [(a, b, out)]
-        if out.ndim > 2:
-            stack = out.shape[0]
-            parts = split(stack, min(stack, ceil(flops / PRODUCT_FLOPS)))
-            along = [x.ndim == out.ndim and x.shape[0] == stack for x in (a, b)]
-            return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in parts]
-        count = min(MANY, ceil(flops / PRODUCT_FLOPS), ceil(max(rows, columns) / 64))
-        if rows >= columns:
-            return [(a[p], b, out[p]) for p in split(rows, count)]
-        return [(a, b[:, p], out[:, p]) for p in split(columns, count)]
+    @cached_property
+    def _multiply(self) -> Callable[[Array, Array, Array], object]:
+        """A product (a, b, out) in one thread."""
+        return _products.multiply_in_parts if _products.wants_parts(self.workers.blas()) else np.matmul
 
     def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
         total = count * bytes_each

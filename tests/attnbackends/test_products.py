@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from support import Library, assert_as_exact_as
 
-from attnbackends import get_backend
-from attnbackends._numpy import NumpyBackend
+from attnbackends import _products, get_backend
 
 SHAPES = {
     "small": ((3, 5), (5, 7)),
@@ -70,17 +69,70 @@ def test_product_of_transposed_operands_into_a_part_of_an_array(library: Library
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_pieces_of_a_product_write_each_number_once(name: str) -> None:
-    backend = get_backend("numpy")
-    assert isinstance(backend, NumpyBackend)
     a, b = operands(name, "float64")
     out = np.zeros((a @ b).shape)
-    pieces = backend._product_pieces(a, b, out)
+    pieces = _products.pieces(a, b, out)
     for a_part, b_part, out_part in pieces:
         assert np.shares_memory(out_part, out) or out.size == 0
         assert out_part.shape == (a_part @ b_part).shape
         out_part += 1
     assert (out == 1).all()
     assert (len(pieces) == 1) == (name in WHOLE)
+
+
+@pytest.mark.parametrize("turned", ["neither", "first", "second"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_product_in_parts(name: str, turned: str) -> None:
+    a, b = operands(name, "float32")
+    plain, exact = products(name, "float32")
+    if turned == "first":
+        a = np.swapaxes(np.ascontiguousarray(np.swapaxes(a, -1, -2)), -1, -2)
+    if turned == "second":
+        b = np.swapaxes(np.ascontiguousarray(np.swapaxes(b, -1, -2)), -1, -2)
+    whole = np.full((*plain.shape[:-1], plain.shape[-1] + 2), np.nan, dtype=np.float32)
+    _products.multiply_in_parts(a, b, whole[..., 1:-1])
+    assert_as_exact_as(plain, whole[..., 1:-1], exact, factor=16)
+    assert np.isnan(whole[..., [0, -1]]).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "columns", "calls"),
+    [
+        (100, 100, 100, [(100, 100)]),
+        (509, 64, 256, [(32, 256), (29, 256)]),
+        (64, 273, 256, [(8, 256)]),
+        (67, 1024, 130, [(8, 64), (3, 64), (8, 64), (3, 64), (8, 2), (3, 2)]),
+        (131, 1024, 272, [(131, 272)]),
+        (20, 5000, 650, [(20, 650)]),
+    ],
+)
+def test_parts_are_of_the_size_that_needs_no_copies(
+    rows: int, inner: int, columns: int, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    matmul = np.matmul
+
+    def noting(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+        seen.append((a.shape[-2], b.shape[-1]))
+        return matmul(a, b, out=out)
+
+    monkeypatch.setattr(np, "matmul", noting)
+    a, b = (np.ones(shape, dtype=np.float32) for shape in ((rows, inner), (inner, columns)))
+    out = np.empty((rows, columns), dtype=np.float32)
+    _products.multiply_in_parts(a, b, out)
+    assert seen == calls
+    assert (out == inner).all()
+    seen.clear()
+    _products.multiply_in_parts(a, np.ones((columns, inner), dtype=np.float32).T, out)
+    assert seen == [(rows, columns)]
+
+
+def test_parts_are_for_the_cores_that_they_are_faster_on() -> None:
+    fast = {"internal_api": "openblas", "architecture": "SkylakeX"}
+    assert _products.wants_parts([fast, fast])
+    for other in ({"internal_api": "openblas", "architecture": "Haswell"}, {"internal_api": "mkl"}):
+        assert not _products.wants_parts([fast, other])
+    assert not _products.wants_parts([])
 
 
 def test_a_product_within_a_piece_of_work_is_the_same() -> None:

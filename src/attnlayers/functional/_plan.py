@@ -170,8 +170,6 @@ def plan(
     parts = list(visibility.row_parts())
     longest = max((rows.stop - rows.start for rows, _ in parts), default=0)
     at_once = backend.rows_at_once(row_bytes)
-    if visibility.left is not None or visibility.right is not None:
-        at_once = max(1, at_once // 2)  # the more rows, the more of a block is hidden to some of them
     if longest <= at_once and visibility.offsets is None:
         entries = backend.chunks(count, entry_bytes, at_least=max(1, CHAIN_FLOPS // max(1, entry_flops)))
     else:

@@ -1,0 +1,93 @@
+"""Matrix products on a CPU: pieces for threads, and within a thread parts that BLAS has its best kernels for."""
+
+from itertools import pairwise
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from ._base import Array
+
+PIECE_FLOPS = 8_000_000
+"""What a piece of a product must amount to before it is worth a thread: about 0.1 ms of one core."""
+
+MANY = 8
+"""Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in sixteen pieces a
+fifth of the time of a gradient of recurrent weights."""
+
+TINY_FLOPS = 2 * 9216
+"""A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
+
+PART = 1_000_000
+"""Rows x columns x inner of a product up to which OpenBLAS arranges no operand anew, on some cores."""
+
+PART_CORES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+"""What OpenBLAS calls them: those with AVX-512. There such products run at 110 GFLOP/s, larger ones at 90 to 100."""
+
+PART_ROWS = (32, 16, 8)
+"""Of a part, the first that fits."""
+
+FEW_ROWS = 128
+"""Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
+
+
+def split(count: int, pieces: int) -> list[slice]:
+    """``range(count)`` in `pieces` slices of about equal length."""
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def wants_parts(libraries: list[dict[str, Any]]) -> bool:
+    """Whether parts are faster than a whole, from threadpoolctl's description of the BLAS libraries."""
+    return bool(libraries) and all(
+        library["internal_api"] == "openblas" and library.get("architecture") in PART_CORES for library in libraries
+    )
+
+
+def pieces(a: Array, b: Array, out: Array) -> list[tuple[Array, Array, Array]]:
+    """A product as products that threads share, cut along the longest axis of `out` that both operands allow."""
+    flops = 2 * out.size * a.shape[-1]
+    rows, columns = out.shape[-2:]
+    if flops < 2 * PIECE_FLOPS:
+        return [(a, b, out)]
+    if out.ndim > 2:
+        stack = out.shape[0]
+        shares = split(stack, min(stack, ceil(flops / PIECE_FLOPS)))
+        along = [x.ndim == out.ndim and x.shape[0] == stack for x in (a, b)]
+        return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in shares]
+    count = min(MANY, ceil(flops / PIECE_FLOPS), ceil(max(rows, columns) / 64))
+    if rows >= columns:
+        return [(a[p], b, out[p]) for p in split(rows, count)]
+    return [(a, b[:, p], out[:, p]) for p in split(columns, count)]
+
+
+def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
+    """``np.matmul(a, b, out=out)`` of parts that are small enough to need no operand arranged anew."""
+    (M, K), N = a.shape[-2:], b.shape[-1]
+    rows, columns = _part(a, b)
+    if rows >= M and columns >= N:
+        np.matmul(a, b, out=out)
+        return
+    whole = M // rows * rows
+    stack = whole // rows
+    upper = a[..., :whole, :].reshape(*a.shape[:-2], stack, rows, K)  # an axis made two: a view
+    for begin in range(0, N, columns):
+        some, place = b[..., begin : begin + columns], out[..., begin : begin + columns]
+        placed = place[..., :whole, :].reshape(*out.shape[:-2], stack, rows, some.shape[-1])
+        np.matmul(upper, some[..., None, :, :], out=placed)
+        if whole < M:
+            np.matmul(a[..., whole:, :], some, out=place[..., whole:, :])
+
+
+def _part(a: Array, b: Array) -> tuple[int, int]:
+    """Rows and columns of the parts that a product is best made of."""
+    (M, K), N = a.shape[-2:], b.shape[-1]
+    most = PART // max(1, K)  # rows x columns
+    if most >= M * N or b.strides[-1] != b.itemsize:  # small, or of an order that needs arranging
+        return M, N
+    for rows in PART_ROWS:
+        if rows * N <= most:
+            return rows, N
+    rows = PART_ROWS[-1]
+    columns = most // rows // 64 * 64
+    return (rows, columns) if columns and M <= FEW_ROWS else (M, N)
