@@ -8,6 +8,7 @@
 from ._attention import AttentionCall
 from ._base import Array, Backend, DType
 from ._errors import BackendError
+from ._memory import keep_freed_memory
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "backend",
     "backend_of",
     "get_backend",
+    "keep_freed_memory",
     "xp",
 ]
 

@@ -4,6 +4,7 @@ A step of a piece of the batch is one block of ``gates`` already. Inside it the 
 (4, n, H), not side by side as their sums do, (n, 4H): a pass over one gate then takes less than half of the time.
 """
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,26 @@ FEW_ROWS = 8
 """Fewer rows are left as the sums are: one product with all weights is worth more than the passes."""
 
 
+SLOPES_BYTES = 1024 * 1024
+"""Of the gates whose slopes are made at once: a call for several steps takes no more of a cache, and threads meet less
+often at the interpreter's lock."""
+
+
 def _by_gate(block: Array) -> Array:
-    """A step's sums (n, 4H) as (4, n, H)."""
-    n, width = block.shape
-    return block.reshape(n, 4, width // 4).transpose(1, 0, 2)
+    """Sums of steps (..., n, 4H) as (..., 4, n, H)."""
+    *steps, n, width = block.shape
+    return block.reshape(*steps, n, 4, width // 4).swapaxes(-3, -2)
 
 
 def _kept(block: Array) -> Array:
-    """A step's gates (4, n, H), in the memory (n, 4H) where backward looks for them."""
-    n, width = block.shape
-    return _by_gate(block) if n < FEW_ROWS else block.reshape(4, n, width // 4)
+    """The gates of steps (..., 4, n, H), in the memory (..., n, 4H) where backward looks for them."""
+    *steps, n, width = block.shape
+    return _by_gate(block) if n < FEW_ROWS else block.reshape(*steps, 4, n, width // 4)
 
 
 def steps(
     matmul: Any,
+    in_blocks: Any,
     gates: Array,
     Wh: Array,
     b: Array | None,
@@ -43,19 +50,23 @@ def steps(
     states_h = h[:, :, :H]
     for states, state in zip((states_h, c), first, strict=True):
         states[0, ...] = 0 if state is None else state
-    sums = np.empty((N, width), dtype=gates.dtype)
-    a = _kept(sums)
+    if N < FEW_ROWS:
+        _steps_of_few_rows(matmul, gates, Wh, b, h, c, tanh_c, mask)
+        return
     # sigmoid(a) = tanh(a / 2) / 2 + 1/2: one tanh serves all four gates
     half = np.array([0.5, 1, 0.5, 0.5], dtype=gates.dtype)[:, None, None]
     shift = 1 - half
-    from_h = sums if N < FEW_ROWS else a
-    W, bias = Wh if N < FEW_ROWS else _by_gate(Wh), None
+    W, bias = _by_gate(Wh), None
     if b is None:
         W = np.multiply(W, half, out=np.empty(W.shape, dtype=W.dtype))
-    else:
+    W = in_blocks(W)  # (4, J, K, w)
+    J, w = W.shape[1], W.shape[3]
+    sums = np.empty((4, N, J * w), dtype=gates.dtype)
+    from_h, a = sums.reshape(4, N, J, w).swapaxes(1, 2), sums[:, :, :H]
+    if b is not None:
         bias = np.ascontiguousarray(np.broadcast_to(b.reshape(4, 1, H), a.shape))
     for t in range(T):
-        matmul(h[t], W, out=from_h)  # (n, K) x (4, K, H) -> (4, n, H)
+        matmul(h[t], W, out=from_h)  # (n, K) x (4, J, K, w) -> (4, J, n, w)
         if bias is not None:
             a += _by_gate(gates[t])
             a += bias
@@ -76,8 +87,52 @@ def steps(
                 np.copyto(state[t + 1], state[t], where=~mask[t])
 
 
+def _steps_of_few_rows(
+    matmul: Any,
+    gates: Array,
+    Wh: Array,
+    b: Array | None,
+    h: Array,
+    c: Array,
+    tanh_c: Array,
+    mask: Array | None,
+) -> None:
+    """`steps` from a first state on, with the gates side by side: what counts is the number of calls."""
+    if b is not None:
+        gates += b
+    T, N, width = gates.shape
+    half, shift = _halves(width // 4, gates.dtype)
+    sums = np.empty((N, width), dtype=gates.dtype)
+    by_gate = gates.reshape(T, N, 4, width // 4).transpose(2, 0, 1, 3)
+    for t, (a, f, g, i, o, old_h, old_c, new_h, new_c, tanh) in enumerate(
+        zip(gates, *by_gate, h[:-1], c[:-1], h[1:], c[1:], tanh_c, strict=True)
+    ):
+        matmul(old_h, Wh, out=sums)
+        np.add(a, sums, a)
+        np.multiply(a, half, a)
+        np.tanh(a, a)
+        np.multiply(a, half, a)
+        np.add(a, shift, a)
+        np.multiply(f, old_c, new_c)
+        np.multiply(g, i, tanh)
+        np.add(new_c, tanh, new_c)
+        np.tanh(new_c, tanh)
+        np.multiply(o, tanh, new_h)
+        if mask is not None:
+            for new, old in ((new_c, old_c), (new_h, old_h)):
+                np.copyto(new, old, where=~mask[t])
+
+
+@cache
+def _halves(H: int, dtype: Any) -> tuple[Array, Array]:
+    """What turns tanh into the activations of four gates of H: factors of argument and result, and what is added."""
+    half = np.repeat(np.array([0.5, 1, 0.5, 0.5], dtype=dtype), H)
+    return half, 1 - half
+
+
 def steps_backward(
     matmul: Any,
+    in_blocks: Any,
     gates: Array,
     c: Array,
     tanh_c: Array,
@@ -91,41 +146,55 @@ def steps_backward(
 ) -> None:
     """As `RecurrentSteps.lstm_steps_backward`."""
     T, N, width = gates.shape
-    slopes = _kept(np.empty((N, width), dtype=gates.dtype))
-    s_f, s_g, s_i, s_o = slopes
-    spare = np.empty_like(dh)
     H = width // 4
-    through = dh if dx is None else np.empty((N, Wh_T.shape[1]), dtype=dh.dtype)
-    for t in reversed(range(T)):
-        kept = _kept(gates[t])
-        f, g, i, o = kept
-        d_f, d_g, d_i, d_o = _by_gate(da[t])
-        masked = None if mask is None else (~mask[t], dh + dhs[:, t], dc.copy())
-        np.subtract(1, kept, out=slopes)
-        slopes *= kept  # g (1 - g) is not what the new memory needs, yet one pass costs less than two
-        np.multiply(g, g, out=s_g)
-        np.subtract(1, s_g, out=s_g)
-        dh += dhs[:, t]
-        s_o *= dh
-        np.multiply(s_o, tanh_c[t], out=d_o)
-        np.multiply(tanh_c[t], tanh_c[t], out=spare)
-        np.subtract(1, spare, out=spare)
-        spare *= o
-        spare *= dh
-        dc += spare
-        s_f *= c[t]
-        np.multiply(s_f, dc, out=d_f)
-        s_i *= g
-        np.multiply(s_i, dc, out=d_i)
-        s_g *= i
-        np.multiply(s_g, dc, out=d_g)
-        dc *= f
-        if masked is not None:
-            np.copyto(da[t], 0, where=masked[0])
-            np.copyto(dc, masked[2], where=masked[0])
-        matmul(da[t], Wh_T, out=through)  # (n, 4H) x (4H, H + D) -> (n, H + D)
-        if dx is not None:
-            dx[t] = through[:, H:]
-            dh[...] = through[:, :H]
-        if masked is not None:
-            np.copyto(dh, masked[1], where=masked[0])
+    W = in_blocks(Wh_T)  # (J, 4H, w)
+    J, _, w = W.shape
+    room = np.empty((N, J * w), dtype=gates.dtype)
+    through = room.reshape(N, J, w).transpose(1, 0, 2)
+    spare = np.empty((N, H), dtype=gates.dtype)
+    carried = dh
+    at_once = max(1, SLOPES_BYTES // max(1, N * width * gates.itemsize))
+    for end in range(T, 0, -at_once):
+        begin = max(0, end - at_once)
+        slopes, c_slope = _slopes(gates[begin:end], c[begin:end], tanh_c[begin:end])
+        for t in reversed(range(begin, end)):
+            slope = slopes[t - begin]
+            da_by_gate = _by_gate(da[t])
+            masked = None if mask is None else (~mask[t], carried + dhs[:, t], dc.copy())
+            carried += dhs[:, t]
+            np.multiply(c_slope[t - begin], carried, spare)
+            dc += spare
+            np.multiply(slope[:3], dc, da_by_gate[:3])
+            np.multiply(slope[3], carried, da_by_gate[3])
+            dc *= _kept(gates[t])[0]
+            if masked is not None:
+                np.copyto(da[t], 0, where=masked[0])
+                np.copyto(dc, masked[2], where=masked[0])
+            matmul(da[t], W, out=through)  # (n, 4H) x (J, 4H, w) -> (J, n, w)
+            carried = room[:, :H]
+            if dx is not None:
+                dx[t] = room[:, H : Wh_T.shape[1]]
+            if masked is not None:
+                np.copyto(carried, masked[1], where=masked[0])
+    dh[...] = carried
+
+
+def _slopes(gates: Array, c: Array, tanh_c: Array) -> tuple[Array, Array]:
+    """What a gradient meets on its way through some steps, as far as it does not depend on that gradient.
+
+    From dc to the sums of f, g and i, and from dh to that of o, (t, 4, n, H); from dh to dc, (t, n, H).
+    """
+    kept = _kept(gates)
+    slopes = np.subtract(1, kept)
+    slopes *= kept  # g (1 - g) is not what the new memory needs, yet one pass costs less than two
+    f, g, i, o = (slopes[:, gate] for gate in range(4))
+    np.multiply(kept[:, 1], kept[:, 1], g)
+    np.subtract(1, g, g)
+    f *= c
+    g *= kept[:, 2]
+    i *= kept[:, 1]
+    o *= tanh_c
+    c_slope = np.multiply(tanh_c, tanh_c)
+    np.subtract(1, c_slope, c_slope)
+    c_slope *= kept[:, 3]
+    return slopes, c_slope

@@ -94,7 +94,7 @@ class NumpyBackend(UfuncBackend):
         tanh_c: Array,
         mask: Array | None = None,
     ) -> None:
-        _lstm.steps(self.matmul, gates, Wh, b, first, h, c, tanh_c, mask)
+        _lstm.steps(self._matmul_of_steps(gates), self._in_blocks, gates, Wh, b, first, h, c, tanh_c, mask)
 
     def lstm_steps_backward(
         self,
@@ -109,7 +109,12 @@ class NumpyBackend(UfuncBackend):
         mask: Array | None = None,
         dx: Array | None = None,
     ) -> None:
-        _lstm.steps_backward(self.matmul, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask, dx)
+        _lstm.steps_backward(
+            self._matmul_of_steps(gates), self._in_blocks, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask, dx
+        )
+
+    def _matmul_of_steps(self, gates: Array) -> Callable[..., Array]:
+        return np.matmul if gates.shape[1] < _lstm.FEW_ROWS and self.workers.busy else self.matmul
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         if dtype is not None:
@@ -128,6 +133,11 @@ class NumpyBackend(UfuncBackend):
         else:
             self.map(lambda piece: self._multiply(*piece), _products.pieces(a, b, out))
         return out
+
+    @property
+    def _in_blocks(self) -> Callable[[Array], Array]:
+        in_parts = self._multiply is _products.multiply_in_parts
+        return _products.in_blocks if in_parts else lambda b: b[..., None, :, :]
 
     @cached_property
     def _multiply(self) -> Callable[[Array, Array, Array], object]:

@@ -11,9 +11,9 @@ from ._base import Array
 PIECE_FLOPS = 8_000_000
 """What a piece of a product must amount to before it is worth a thread: about 0.1 ms of one core."""
 
-MANY = 8
-"""Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in sixteen pieces a
-fifth of the time of a gradient of recurrent weights."""
+MANY = 4
+"""Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in eight pieces a
+third of the time of a gradient of recurrent weights."""
 
 TINY_FLOPS = 2 * 9216
 """A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
@@ -26,6 +26,9 @@ PART_CORES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 PART_ROWS = (32, 16, 8)
 """Of a part, the first that fits."""
+
+BLOCKS = ((16, 64), (16, 32), (8, 32), (8, 16))
+"""Rows of a part and columns of a block of an operand that many products share, the first that fit."""
 
 FEW_ROWS = 128
 """Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
@@ -91,3 +94,27 @@ def _part(a: Array, b: Array) -> tuple[int, int]:
     rows = PART_ROWS[-1]
     columns = most // rows // 64 * 64
     return (rows, columns) if columns and M <= FEW_ROWS else (M, N)
+
+
+def in_blocks(b: Array) -> Array:
+    """A second operand (..., K, N) of many products as blocks of its columns (..., J, K, n), which parts take whole.
+
+    The last one is filled up with 0; one block is the operand itself.
+    """
+    *stack, K, N = b.shape
+    columns = _block_columns(K)
+    if columns == 0 or columns >= N:
+        return b[..., None, :, :]
+    count = ceil(N / columns)
+    blocks = np.zeros((*stack, count, K, columns), dtype=b.dtype)
+    for j in range(count):
+        some = b[..., j * columns : (j + 1) * columns]
+        blocks[..., j, :, : some.shape[-1]] = some
+    return blocks
+
+
+def _block_columns(K: int) -> int:
+    for rows, columns in BLOCKS:
+        if rows * columns * max(1, K) <= PART:
+            return columns
+    return 0

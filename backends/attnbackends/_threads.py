@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 T = TypeVar("T")
+
+_Limit = tuple[Callable[[], int], Callable[[int], object]]
 
 
 class Workers:
@@ -61,12 +64,12 @@ class Workers:
         return ThreadpoolController().select(user_api="blas")
 
     @cached_property
-    def _of_process(self) -> list[Any]:
-        return [library for library in self._blas.lib_controllers if not _is_per_thread(library)]
+    def _of_process(self) -> list[_Limit]:
+        return [_limit(library) for library in self._blas.lib_controllers if not _is_per_thread(library)]
 
     @cached_property
-    def _of_thread(self) -> list[Any]:
-        return [library for library in self._blas.lib_controllers if _is_per_thread(library)]
+    def _of_thread(self) -> list[_Limit]:
+        return [_limit(library) for library in self._blas.lib_controllers if _is_per_thread(library)]
 
     @cached_property
     def count(self) -> int:
@@ -100,16 +103,17 @@ class Workers:
         BaseException
             The first that `function` raised; pieces not begun by then are left out.
         """
-        queue = deque(pieces)
         if self.busy:
-            for piece in queue:
+            for piece in pieces:
                 function(piece)
             return
+        queue = deque(pieces)
         self.count  # noqa: B018  read before the limit hides it
-        of_thread = [library.num_threads for library in self._of_thread]
+        of_thread = [read() for read, _ in self._of_thread]
         self._enter()
         try:
-            _set_threads(self._of_thread, [1] * len(of_thread))
+            for _, write in self._of_thread:
+                write(1)
             self._share(function, queue)
         finally:
             _set_threads(self._of_thread, of_thread)
@@ -131,9 +135,13 @@ class Workers:
             finally:
                 self._local.working = False
 
+        further = min(self.count, len(queue)) - 1
+        if further < 1:
+            work()
+            return
         futures = []
         with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: this one does it all
-            for _ in range(min(self.count, len(queue)) - 1):
+            for _ in range(further):
                 futures.append(self._pool().submit(copy_context().run, work))
         try:
             work()
@@ -158,8 +166,9 @@ class Workers:
     def _enter(self) -> None:
         with self._lock:
             if self._callers == 0:
-                self._before = [library.num_threads for library in self._of_process]
-                _set_threads(self._of_process, [1] * len(self._before))
+                self._before = [read() for read, _ in self._of_process]
+                for _, write in self._of_process:
+                    write(1)
             self._callers += 1
 
     def _leave(self) -> None:
@@ -173,10 +182,20 @@ def _is_per_thread(library: Any) -> bool:
     return getattr(library, "threading_layer", None) == "openmp"
 
 
-def _set_threads(libraries: list[Any], counts: list[int]) -> None:
-    for library, count in zip(libraries, counts, strict=True):
-        # threadpoolctl lets one thread alone change OpenBLAS' number; here a count of callers keeps the order.
-        release = getattr(library, "clear_controlling_thread", None)
-        if release is not None:
-            release(force=True)
-        library.set_num_threads(count)
+def _limit(library: Any) -> _Limit:
+    """How to read and to set a library's number of threads.
+
+    threadpoolctl lets one thread alone change OpenBLAS' number; here a count of callers keeps the order, and its own
+    functions serve as well, in less time.
+    """
+    for prefix, suffix in product(("", "scipy_"), ("", "64_", "_64")):
+        names = (f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set"))
+        read, write = (getattr(library.dynlib, name, None) for name in names)
+        if read is not None and write is not None and not _is_per_thread(library):
+            return read, write
+    return library.get_num_threads, library.set_num_threads
+
+
+def _set_threads(limits: list[_Limit], counts: list[int]) -> None:
+    for (_, write), count in zip(limits, counts, strict=True):
+        write(count)

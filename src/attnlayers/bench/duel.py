@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import numpy as np
 
-from attnbackends import get_backend
+from attnbackends import get_backend, keep_freed_memory
 
 from .cases import Case
 from .contenders import Contender, LeftOutError, Ours
@@ -73,23 +71,13 @@ class Outcome:
     wrong: dict[str, str] = field(default_factory=dict)
 
 
-def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, as far as it can: a fact of the process, for all contenders in it.
-
-    By default glibc gives memory back to the system by rules that depend on what was allocated before. Whoever meets
-    them pays for fresh pages at every call, which took up to ten times as long as the computation (see
-    benchmarks/NOTES.md), and in the next process someone else did.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its largest
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
 def in_process(
     function: Callable[..., T], *arguments: Any, initializer: Callable[[], object] | None = keep_freed_memory
 ) -> T:
     """Call a function in a fresh process, after `initializer`, and wait for what it returns.
+
+    By default no contender there pays for memory that the one before gave back: which of them did depended on what was
+    allocated earlier, and was up to ten times the computation (benchmarks/NOTES.md).
 
     Raises
     ------

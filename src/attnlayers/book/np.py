@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 import attnbackends
-from attnbackends import Array, Backend, BackendError, get_backend
+from attnbackends import Array, Backend, BackendError, get_backend, keep_freed_memory
 
 from . import config
 
@@ -80,6 +80,7 @@ class _CupyForTheBook:
         return dir(backend.xp)
 
 
+keep_freed_memory()  # what runs with the book's code is a program, and one that trains
 backend = _choose()
 GPU = not backend.reading_is_free
 np: Any = _CupyForTheBook() if GPU else numpy

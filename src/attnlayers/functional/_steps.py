@@ -43,15 +43,41 @@ class Steps:
         """An array for further results, in the dtype to compute in."""
         return self.backend.empty(shape, like=self.gates)
 
+    def forward(self, piece: Callable[[slice], None]) -> None:
+        """Multiply the inputs of all steps, unless `rows` has them, and call `piece` with slices of the batch."""
+        T, N, width = self.gates.shape
+        xp = self.backend.xp
+
+        def multiply() -> None:
+            flat, out = xp.reshape(self.x, (T * N, self.x.shape[2])), xp.reshape(self.gates, (T * N, width))
+            self.backend.matmul(flat, self.Wx, out=out)  # (T N, D) x (D, KH) -> (T N, KH)
+
+        def both(n: slice) -> None:
+            multiply()
+            piece(n)
+
+        if self.rows is not None:
+            self.run(piece)
+        elif N < FEW_ROWS and not self._products_are_shared:
+            self.backend.map(both, [slice(0, N)])  # a piece of work costs as much as a step
+        else:
+            multiply()
+            self.run(piece)
+
+    @property
+    def _products_are_shared(self) -> bool:
+        """Whether there are too few rows to share out, and each product is worth it."""
+        _, N, width = self.gates.shape
+        return N < 2 * PIECE_ROWS and N * width * self.h.shape[2] > 2**22
+
     def run(self, piece: Callable[[slice], None]) -> None:
         """Call `piece` with slices of the batch."""
         N, width = self.gates.shape[1:]
         bits = self.backend.bits(self.gates.dtype)
-        pieces = self.backend.chunks(N, 2 * width * bits // 8, at_least=PIECE_ROWS)
-        if len(pieces) == 1 and N * width * self.h.shape[2] > 2**22:
-            piece(pieces[0])  # too few rows to share out: each product is
+        if self._products_are_shared:
+            piece(slice(0, N))
         else:
-            self.backend.map(piece, pieces)
+            self.backend.map(piece, self.backend.chunks(N, 2 * width * bits // 8, at_least=PIECE_ROWS))
 
     def transposed(self, W: Array) -> Array:
         """W (H, K) -> (K, H), in an order that a product of few rows needs not rearrange at every step."""
@@ -152,11 +178,8 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
         rows = _side_by_side(backend, time_x, T + 1, H)
         gates = backend.empty((T, N, 4 * H), like=rows)
         return Steps(backend, x.dtype, rows[:T, :, H : H + D], Wx, Wh, b, time_mask, gates, rows[:, :, :H], rows)
-    flat_x = xp.reshape(time_x, (T * N, D))
-    gates = xp.reshape(backend.matmul(flat_x, Wx), (T, N, count * H))  # (T N, D) x (D, KH)
-    h = backend.empty((T + 1, N, H), like=gates)
-    own_x = xp.reshape(flat_x, (T, N, D))
-    return Steps(backend, x.dtype, own_x, Wx, Wh, b, time_mask, gates, h)
+    gates, h = (backend.empty(shape, like=time_x) for shape in ((T, N, count * H), (T + 1, N, H)))
+    return Steps(backend, x.dtype, time_x, Wx, Wh, b, time_mask, gates, h)
 
 
 def _side_by_side(backend: Backend, x: Array, steps: int, H: int) -> Array:

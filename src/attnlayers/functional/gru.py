@@ -68,7 +68,7 @@ def gru(
             backend.apply(xp.tanh, new)
             hs[t + 1, n, ...] = steps.keep(t, n, old + z * (new - old), old)
 
-    steps.run(piece)
+    steps.forward(piece)
     return steps.outputs(), steps.last(hs), SavedGRU(steps, reset)
 
 

@@ -68,7 +68,7 @@ def lstm(
         steps.backend.lstm_steps(steps.gates[:, n, ...], W, b_apart, (first[0], first[1]), *written, part)
         hs[n, ...] = steps.backend.xp.permute_dims(steps.h[1:, n, ...], (1, 0, 2))
 
-    steps.run(piece)
+    steps.forward(piece)
     # Backward does not look at the last states: views of them do no harm.
     last_h, last_c = steps.narrow(steps.h[-1, ...], cs[-1, ...])
     return hs, last_h, last_c, SavedLSTM(steps, cs, tanh_c)
@@ -95,7 +95,7 @@ def lstm_backward(
     steps = saved.steps
     steps.check_gradients(dhs, dh=dh, dc=dc)
     T, N, width = steps.gates.shape
-    da = steps.room(T, N, width)
+    da = steps.room(T, N, width + 16)[:, :, :width]  # rows no power of two apart, as in `transposed`
     carried_h, carried_c = steps.carried(dh), steps.carried(dc)
     W_T = steps.transposed(steps.Wh if steps.rows is None else steps.W[:-1, :])
     dx = None if steps.rows is None else steps.room(*steps.x.shape)

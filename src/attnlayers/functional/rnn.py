@@ -53,7 +53,7 @@ def rnn(
             a += steps.b
             hs[t + 1, n, ...] = steps.keep(t, n, backend.xp.tanh(a), hs[t, n, ...])
 
-    steps.run(piece)
+    steps.forward(piece)
     return steps.outputs(), steps.last(hs), SavedRNN(steps)
 
 
