@@ -126,7 +126,7 @@ def _steps_of_few_rows(
 @cache
 def _halves(H: int, dtype: Any) -> tuple[Array, Array]:
     """What turns tanh into the activations of four gates of H: factors of argument and result, and what is added."""
-    half = np.repeat(np.array([0.5, 1, 0.5, 0.5], dtype=dtype), H)
+    half = np.repeat(np.array([0.5, 1, 0.5, 0.5], dtype=dtype), H)[None, :]  # two axes as the sums: no broadcast
     return half, 1 - half
 
 

@@ -123,8 +123,8 @@ class NumpyBackend(UfuncBackend):
             with np.errstate(all="ignore"):
                 return np.multiply(a, b, out=out)
         if out is None:
-            shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
-            out = np.empty(shape, dtype=np.result_type(a, b))
+            stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
+            out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=np.result_type(a, b))
         if self.workers.busy:
             self._multiply(a, b, out)
         elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:

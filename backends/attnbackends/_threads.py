@@ -114,37 +114,38 @@ class Workers:
         try:
             for _, write in self._of_thread:
                 write(1)
-            self._share(function, queue)
+            if self.count > 1 and len(queue) > 1:
+                self._share(function, queue)
+            else:
+                self._work(function, queue)
         finally:
-            _set_threads(self._of_thread, of_thread)
+            for (_, write), count in zip(self._of_thread, of_thread, strict=True):
+                write(count)
             self._leave()
 
-    def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
-        def work() -> None:
-            self._local.working = True
-            try:
-                while queue:
-                    try:
-                        piece = queue.popleft()
-                    except IndexError:  # another worker was faster
-                        break
-                    function(piece)
-            except BaseException:
-                queue.clear()
-                raise
-            finally:
-                self._local.working = False
+    def _work(self, function: Callable[[T], object], queue: deque[T]) -> None:
+        """Take pieces for as long as there are any, in the calling thread."""
+        self._local.working = True
+        try:
+            while queue:
+                try:
+                    piece = queue.popleft()
+                except IndexError:  # another worker was faster
+                    break
+                function(piece)
+        except BaseException:
+            queue.clear()
+            raise
+        finally:
+            self._local.working = False
 
-        further = min(self.count, len(queue)) - 1
-        if further < 1:
-            work()
-            return
+    def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
         futures = []
         with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: this one does it all
-            for _ in range(further):
-                futures.append(self._pool().submit(copy_context().run, work))
+            for _ in range(min(self.count, len(queue)) - 1):
+                futures.append(self._pool().submit(copy_context().run, self._work, function, queue))
         try:
-            work()
+            self._work(function, queue)
         finally:
             errors = [future.exception() for future in futures if not future.cancel()]
         for error in errors:

@@ -35,6 +35,7 @@ def test_public_names() -> None:
         "backend",
         "backend_of",
         "get_backend",
+        "keep_freed_memory",
         "xp",
     ]
     assert all(hasattr(attnbackends, name) for name in attnbackends.__all__)

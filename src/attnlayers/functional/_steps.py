@@ -68,7 +68,7 @@ class Steps:
     def _products_are_shared(self) -> bool:
         """Whether there are too few rows to share out, and each product is worth it."""
         _, N, width = self.gates.shape
-        return N < 2 * PIECE_ROWS and N * width * self.h.shape[2] > 2**22
+        return bool(N < 2 * PIECE_ROWS and N * width * self.h.shape[2] > 2**22)
 
     def run(self, piece: Callable[[slice], None]) -> None:
         """Call `piece` with slices of the batch."""
