@@ -9,6 +9,9 @@ import numpy as np
 
 Array = Any
 
+EMPTY_ROW = 1e30
+"""Log-sum-exp of a row that sees nothing, in `kernels/attention.cuh` too: exp(score - EMPTY_ROW) is 0."""
+
 
 @dataclass(frozen=True)
 class AttentionCall:

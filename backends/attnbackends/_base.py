@@ -252,7 +252,8 @@ class Backend(RecurrentSteps):
             Written to, in the dtype of q. A row that sees nothing becomes 0; a key that no query sees may hold
             anything.
         lse : array (B, R, 1)
-            Written to: the log-sum-exp of each row's scores, 1e30 where it sees nothing. float32 for half precision.
+            Written to: the log-sum-exp of each row's scores, `EMPTY_ROW` where it sees nothing. float32 for half
+            precision.
 
         Returns
         -------

@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from attnbackends import Array, Backend
+from attnbackends import EMPTY_ROW, Array, Backend
 
 from ._dtypes import wide, widen
 from ._plan import Block, Chain, Visibility
@@ -24,9 +24,6 @@ SAFE = 36.0
 
 FEW_SCORES = 4096
 """Of an entry: with fewer, a shift costs less than to find out whether it is needed."""
-
-EMPTY_ROW = 1e30
-"""Log-sum-exp of a row that sees nothing: exp(score - EMPTY_ROW) is 0 for every score."""
 
 
 @dataclass(frozen=True)
