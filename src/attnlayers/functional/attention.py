@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from math import e, log2, sqrt
 from typing import Any
 
-from attnbackends import Array, Backend
+from attnbackends import EMPTY_ROW, Array, Backend
 
 from . import _arguments as arguments
 from . import _fused, _kept, _tiled
@@ -105,7 +105,8 @@ def attention(
     seed : int
         Of the dropped weights; backward draws them again instead of keeping them.
     return_weights, return_lse : bool
-        Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q).
+        Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q),
+        sinks included: -inf for a query that attends to nothing.
     keep_bytes : int
         Weights up to this size in all are kept for backward; above it they are made again block by block, and
         memory grows with T alone.
@@ -195,7 +196,9 @@ def attention(
     if return_weights:
         further.append(xp.astype(saved.weights, q.dtype, copy=True))
     if return_lse:
-        further.append(frame.unflatten(xp, xp.astype(core.lse, q.dtype))[..., 0])
+        lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
+        backend.fill(lse, lse == EMPTY_ROW, -xp.inf)
+        further.append(frame.unflatten(xp, xp.astype(lse, q.dtype, copy=False))[..., 0])
     return out, *further, saved
 
 
