@@ -53,8 +53,9 @@ def attention(
     scale : float, optional
         Default ``1 / sqrt(D)``. The book's layers use 1.
     mask : array, optional
-        Broadcasts to (..., T_q, T_k). Boolean: True = attend; a query that attends to nothing gets 0, and a key
-        that no query attends to is not looked at, whatever it holds. Floating point: added to the scores.
+        Broadcasts to (..., T_q, T_k). Boolean: True = attend; a query that attends to nothing, by the mask and by
+        position together, gets 0, and a key that no query attends to is not looked at, whatever it holds. Floating
+        point: added to the scores.
     causal : bool
         A query sees the keys at its own position and before.
     query_start : int, "start", "end" or integer array (N,), optional
