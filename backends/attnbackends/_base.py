@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._attention import AttentionCall
+from ._attention import WholeAttention
 from ._recurrent import RecurrentSteps
 
 Array = Any
@@ -34,7 +34,7 @@ class HostUniform:
         return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
-class Backend(RecurrentSteps):
+class Backend(RecurrentSteps, WholeAttention):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -239,66 +239,6 @@ class Backend(RecurrentSteps):
         ones = self.empty((x.shape[-1], 1), like=x)
         ones[...] = 1
         return self.matmul(x, ones)
-
-    # -- attention as a whole: CUDA has kernels that hold no scores in memory; NumPy and the standard have none
-
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        """Attention by a way of the library's own, if it has one for this call.
-
-        Parameters
-        ----------
-        call : AttentionCall
-        out : array (B, R, D_v)
-            Written to, in the dtype of q. A row that sees nothing becomes 0; a key that no query sees may hold
-            anything.
-        lse : array (B, R, 1)
-            Written to: the log-sum-exp of each row's scores, 1e30 where it sees nothing. float32 for half precision.
-
-        Returns
-        -------
-        bool
-            False: there is no such way, and nothing was written that counts.
-        """
-        return False
-
-    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
-        """Whether `attention_backward` needs the output of `attention`. If not, it takes every call that that took."""
-        return True
-
-    def attention_backward(
-        self,
-        call: AttentionCall,
-        out: Array | None,
-        lse: Array,
-        dout: Array,
-        dlse: Array | None,
-        dq: Array,
-        dk: Array,
-        dv: Array | None,
-    ) -> bool:
-        """Gradients of `attention`, where its `out` and `lse` came from it.
-
-        Parameters
-        ----------
-        call : AttentionCall
-        out : array (B, R, D_v) or None
-            What `attention` wrote; None where `attention_backward_reads_out` says that it is not needed.
-        lse : array (B, R, 1)
-        dout : array (B, R, D_v)
-            Of the dtype of q, perhaps not contiguous.
-        dlse : array (B, R, 1) or None
-            Of the dtype of `lse`.
-        dq, dk : arrays (B, R, D), (B, T_k, D)
-            Written to, in the dtype of q.
-        dv : array (B, T_k, D_v) or None
-            Written to. None: keys are the values, and the sum of both gradients belongs in `dk`.
-
-        Returns
-        -------
-        bool
-            As for `attention`.
-        """
-        return False
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself
 

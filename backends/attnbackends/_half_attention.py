@@ -10,12 +10,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._attention import AttentionCall
+from ._attention import EMPTY_ROW, AttentionCall
 from ._base import Array, Backend
 from ._cublas import Products
-
-EMPTY_ROW = 1e30
-"""Log-sum-exp of a row that sees nothing."""
 
 BLOCK = 2**27
 """Bytes of everything that has the shape of scores, at a time."""

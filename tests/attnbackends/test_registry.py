@@ -29,6 +29,7 @@ def test_public_names() -> None:
         "Backend",
         "BackendError",
         "DType",
+        "EMPTY_ROW",
         "GPU",
         "REASON",
         "available_backends",

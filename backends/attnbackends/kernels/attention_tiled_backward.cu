@@ -12,7 +12,7 @@ struct Backward {
     int R, D, D_v;
     long long b, dout_entry, dout_row;
     REAL scale;
-    REAL *own_q, *own_dout, *shifts, *deltas;  // shared
+    REAL *own_q, *own_dout, *own_k, *own_v, *weights, *dscores, *shifts, *deltas;  // shared
     Edges &edges;
 
     // Stages queries and gradients, with lse and rowsum(dout * out) - dlse of each row; what sees nothing comes as 0.
@@ -46,6 +46,31 @@ struct Backward {
     __device__ REAL through(int r, REAL weight, REAL dweight) const {
         return weight == 0 ? 0 : scale * (weight * (dweight - deltas[r]));
     }
+    // Weights and gradients of scores where the staged rows and keys meet: one row of them for each row, or each key.
+    template <bool ROWS_DOWN> __device__ void meet(const Sight &sight, bool limited, int row0, int key0) const {
+        const int r0 = threadIdx.x / LANES, c0 = threadIdx.x % LANES;
+        REAL tile[ROWS][COLUMNS];
+        dots(tile, ROWS_DOWN ? own_q : own_k, ROWS_DOWN ? own_k : own_q);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+                const int down = r0 + i * STEP, across = c0 + j * LANES;
+                const int r = ROWS_DOWN ? down : across, key = ROWS_DOWN ? across : down;
+                tile[i][j] = weight(sight, limited, row0, r, key0 + key, tile[i][j]);
+            }
+        put(weights, tile);
+        dots(tile, ROWS_DOWN ? own_dout : own_v, ROWS_DOWN ? own_v : own_dout);
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+                const int down = r0 + i * STEP, across = c0 + j * LANES;
+                tile[i][j] = through(ROWS_DOWN ? down : across, weights[down * PITCH + across], tile[i][j]);
+            }
+        put(dscores, tile);
+        __syncwarp();
+    }
 };
 
 // Blocks with y below the number of tiles of keys make dk and dv, the others dq. dlse may be null; without dv, keys are
@@ -61,13 +86,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     REAL *const own_v = own_k + TILE * PITCH, *const weights = own_v + TILE * PITCH;
     REAL *const dscores = weights + TILE * PITCH, *const shifts = dscores + TILE * PITCH;
     Edges &edges = *(Edges *)(shifts + 2 * TILE);
-    Backward rows = {q,          out,      lse,   dout,  dlse,     R,      D,             D_v,  b,
-                     dout_entry, dout_row, scale, own_q, own_dout, shifts, shifts + TILE, edges};
+    Backward rows = {q,     out,   lse,      dout,  dlse,  R,       D,       D_v,    b,             dout_entry, dout_row,
+                     scale, own_q, own_dout, own_k, own_v, weights, dscores, shifts, shifts + TILE, edges};
     const REAL *const keys = k + b * T_k * D, *const values = v + b * T_k * D_v;
-    const int key_tiles = (T_k + TILE - 1) / TILE, r0 = threadIdx.x / LANES, c0 = threadIdx.x % LANES;
-    const REAL *const own_weights = weights + r0 * PITCH + c0;
-    REAL tile[ROWS][COLUMNS];
-    if (blockIdx.y < key_tiles) {
+    if (blockIdx.y < (T_k + TILE - 1) / TILE) {
         const int key0 = blockIdx.y * TILE, count = min(T_k - key0, TILE);
         Four dkeys[ROWS][PARTS] = {}, dvalues[ROWS][PARTS] = {};
         stage_tile(own_k, keys + (long long)key0 * D, D, D, count, nullptr);
@@ -78,21 +100,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             const bool limited = mask || !span.covers(key0);
             __syncthreads();
             rows.stage_rows(sight, row0);
-            dots(tile, own_k, own_q);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-                    tile[i][j] = rows.weight(sight, limited, row0, c0 + j * LANES, key0 + r0 + i * STEP, tile[i][j]);
-            put(weights, tile);
-            dots(tile, own_v, own_dout);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-                    tile[i][j] = rows.through(c0 + j * LANES, own_weights[i * STEP * PITCH + j * LANES], tile[i][j]);
-            put(dscores, tile);
-            __syncwarp();
+            rows.meet<false>(sight, limited, row0, key0);
             combine(dkeys, dscores, own_q);
             if (dv)
                 combine(dvalues, weights, own_dout);
@@ -113,21 +121,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             stage_tile(own_k, keys + (long long)key0 * D, D, D, T_k - key0, limited ? edges.keys : nullptr);
             stage_tile(own_v, values + (long long)key0 * D_v, D_v, D_v, T_k - key0, limited ? edges.keys : nullptr);
             __syncthreads();
-            dots(tile, own_q, own_k);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-                    tile[i][j] = rows.weight(sight, limited, row0, r0 + i * STEP, key0 + c0 + j * LANES, tile[i][j]);
-            put(weights, tile);
-            dots(tile, own_dout, own_v);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-                    tile[i][j] = rows.through(r0 + i * STEP, own_weights[i * STEP * PITCH + j * LANES], tile[i][j]);
-            put(dscores, tile);
-            __syncwarp();
+            rows.meet<true>(sight, limited, row0, key0);
             combine(dqueries, dscores, own_k);
         }
         write(dq + (b * R + row0) * D, D, count, dqueries, 1);

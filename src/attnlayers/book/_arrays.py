@@ -74,7 +74,10 @@ def _check(array: Array, size: int) -> None:
     found = range_of(array)
     if found is not None and (found[0] < 0 or found[1] >= size):
         outside = found[0] if found[0] < 0 else found[1]
-        raise IndexError(f"`ids` must lie in 0 .. {size - 1}, the vocabulary, got {outside}")
+        raise IndexError(
+            f"`ids` must lie in 0 .. {size - 1}, the vocabulary, got {outside}: "
+            "give the weights a place for each word, or leave the word out"
+        )
 
 
 def to_host(x: Any) -> Any:

@@ -3,12 +3,8 @@
 from .activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
 from .affine import affine, affine_backward
 from .alibi import alibi, alibi_backward, alibi_slopes
-from .attention import (
-    attention,
-    attention_backward,
-    attention_weights,
-    attention_weights_backward,
-)
+from .attention import attention, attention_backward
+from .attention_weights import attention_weights, attention_weights_backward
 from .cross_entropy import cross_entropy, cross_entropy_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward

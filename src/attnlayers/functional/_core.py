@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from attnbackends import Array, Backend
+from attnbackends import EMPTY_ROW, Array, Backend
 
 from ._dtypes import wide, widen
 from ._plan import Block, Chain, Visibility
@@ -24,9 +24,6 @@ SAFE = 36.0
 
 FEW_SCORES = 4096
 """Of an entry: with fewer, a shift costs less than to find out whether it is needed."""
-
-EMPTY_ROW = 1e30
-"""Log-sum-exp of a row that sees nothing: exp(score - EMPTY_ROW) is 0 for every score."""
 
 
 @dataclass(frozen=True)
@@ -71,37 +68,74 @@ class Core:
     lse: Array | None  # (B, R, 1)
     weights: Array | None  # (B, R, T_k), where they are kept
 
-    def keys(self, entries: slice) -> tuple[Array, Array]:
-        """Keys and values of some entries, in the dtype to compute in.
+    @property
+    def hiding(self) -> Array | None:
+        """The mask, if it is boolean."""
+        return self.mask if self.mask is not None and self.backend.is_dtype(self.mask.dtype, "bool") else None
 
-        A key that no query attends to comes as 0: whatever it holds would meet a weight of 0 in the products,
-        and 0 * NaN is NaN.
+    def keys(self, chain: Chain) -> tuple[Array, Array]:
+        """Keys and values of a chain's entries, in the dtype to compute in.
+
+        A key that none of its queries attends to comes as 0: whatever it holds would meet a weight of 0 in the
+        products, and 0 * NaN is NaN.
         """
-        backend, xp = self.backend, self.backend.xp
-        k = widen(backend, self.k[entries, ...])
+        backend = self.backend
+        k = widen(backend, self.k[chain.entries, ...])
         shared = self.v is None or self.v is self.k
-        v = k if shared else widen(backend, self.v[entries, ...])  # type: ignore[index]
-        seen = None
-        if self.mask is not None and backend.is_dtype(self.mask.dtype, "bool"):
-            mask = self.mask[entries if self.mask.shape[0] > 1 else slice(None), ...]
-            seen = xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))  # (b or 1, T_k or 1, 1)
-        if self.visibility.lengths is not None and entries.stop - entries.start > 1:
-            own = backend.asarray(self.visibility.lengths_of(entries), like=k)
-            valid = (backend.arange(k.shape[1], like=k)[None, :] < own[:, None])[..., None]
-            seen = valid if seen is None else seen & valid
+        v = k if shared else widen(backend, self.v[chain.entries, ...])  # type: ignore[index]
+        seen = self._seen(chain)
         if seen is not None:
             k = _or_zero(backend, seen, k)
             v = k if shared else _or_zero(backend, seen, v)
         return k, v
 
+    def _seen(self, chain: Chain) -> Array | None:
+        """Which keys the queries of a chain attend to, (b or 1, T_k or 1, 1); None where its blocks have no others."""
+        backend, xp, mask, entries = self.backend, self.backend.xp, self.hiding, chain.entries
+        if not self.visibility.limited:
+            if mask is None:
+                return None
+            mask = mask[entries if mask.shape[0] > 1 else slice(None), ...]
+            return xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))
+        index = backend.arange(self.k.shape[1], like=self.k)[None, :, None]
+        if mask is None:
+            reach = [self.visibility.reach(block.entries, block.rows, block.part) for block in chain.blocks]
+            begin, end = (
+                edge(ends, axis=0) for edge, ends in zip((np.min, np.max), zip(*reach, strict=True), strict=True)
+            )
+            if len(begin) == 1:
+                return None
+            begin, end = (backend.asarray(ends[:, None, None], like=self.k) for ends in (begin, end))
+            return (index >= begin) & (index < end)
+        seen = xp.broadcast_to(index < 0, (entries.stop - entries.start, self.k.shape[1], 1))
+        seen = xp.astype(seen, seen.dtype, copy=True)
+        for block in chain.blocks:
+            seen[:, block.keys, :] |= xp.matrix_transpose(xp.any(self._attended(block, mask), axis=-2, keepdims=True))
+        return seen
+
     def queries(self, block: Block, unit: float = 1.0) -> Array:
         """The queries of a block, scaled, in a unit of scores; one that attends to nothing comes as 0."""
-        q = widen(self.backend, self.q[block.entries, block.rows, :])
-        if self.mask is not None and self.backend.is_dtype(self.mask.dtype, "bool"):
-            mask = self.part_of(block, self.mask)
-            q = _or_zero(self.backend, self.backend.xp.any(mask, axis=-1, keepdims=True), q)
+        backend, xp, mask = self.backend, self.backend.xp, self.hiding
+        q = widen(backend, self.q[block.entries, block.rows, :])
+        if mask is not None:
+            q = _or_zero(backend, xp.any(self._attended(block, mask), axis=-1, keepdims=True), q)
+        elif self.visibility.limited:
+            first, last = self.visibility.span(block.entries, block.rows, block.part)
+            if (first > last).any():
+                q = _or_zero(backend, backend.asarray((first <= last)[..., None], like=q), q)
         factor = self.scale * unit
         return q if factor == 1 else q * factor
+
+    def _attended(self, block: Block, mask: Array) -> Array:
+        """Which keys of a block its queries attend to, by a boolean mask and by position: (b or 1, r or 1, K or 1)."""
+        mask = self.part_of(block, mask)
+        hidden = self.visibility.hidden(block)
+        if hidden:
+            shape = [part.stop - part.start for part in (block.entries, block.rows, block.keys)]
+            mask = self.backend.xp.astype(self.backend.xp.broadcast_to(mask, shape), mask.dtype, copy=True)
+        for columns, outside in hidden:
+            mask[:, :, columns] &= self.backend.asarray(~outside, like=mask)
+        return mask
 
     def part_of(self, block: Block, array: Array) -> Array:
         """The part of the mask, or of an array of its shape, that a block needs."""
@@ -117,7 +151,7 @@ class Core:
     def bias(self, block: Block, scores: Array) -> Array | None:
         """Cap, bias and hide scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
         tanh = None if self.softcap is None else self.cap(scores)
-        if self.mask is not None and not self.backend.is_dtype(self.mask.dtype, "bool"):
+        if self.mask is not None and self.hiding is None:
             scores += widen(self.backend, self.part_of(block, self.mask))
         if not self.bounded:
             self._hide(block, scores, -self.backend.xp.inf)
@@ -131,8 +165,8 @@ class Core:
 
     def _hide(self, block: Block, array: Array, value: float) -> None:
         backend = self.backend
-        if self.mask is not None and backend.is_dtype(self.mask.dtype, "bool"):
-            backend.fill(array, ~self.part_of(block, self.mask), value)
+        if self.hiding is not None:
+            backend.fill(array, ~self.part_of(block, self.hiding), value)
         for columns, hidden in self.visibility.hidden(block):
             backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
 

@@ -11,7 +11,7 @@ from ._plan import Block, Chain
 
 def forward(core: Core, chain: Chain) -> None:
     """Write the weights, the log-sum-exp and the output of a chain's rows."""
-    k, v = core.keys(chain.entries)
+    k, v = core.keys(chain)
     for block in chain.blocks:
         _forward(core, block, k[:, block.keys, :], v[:, block.keys, :])
 
@@ -45,7 +45,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
 
 def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
     """Write or add the gradients of a chain's rows."""
-    k, v = core.keys(chain.entries)
+    k, v = core.keys(chain)
     for i, block in enumerate(chain.blocks):
         _backward(core, block, k[:, block.keys, :], v[:, block.keys, :], chain.share, i == 0, incoming, outgoing)
 

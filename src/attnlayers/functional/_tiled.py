@@ -20,7 +20,7 @@ from ._plan import Block, Chain
 
 def forward(core: Core, chain: Chain) -> None:
     """Write the output and the log-sum-exp of a chain's rows."""
-    k, v = core.keys(chain.entries)
+    k, v = core.keys(chain)
     kT = _transposed(core, k, ones=False)
     for block in chain.blocks:
         _forward(core, block, kT, v)
@@ -69,7 +69,7 @@ def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
 
 def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
     """Write or add the gradients of a chain's rows."""
-    k, v = core.keys(chain.entries)
+    k, v = core.keys(chain)
     k1T = _transposed(core, k, ones=True)
     v1T = k1T if v is k else _transposed(core, v, ones=True)
     for i, block in enumerate(chain.blocks):

@@ -3,45 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import e, log2, sqrt
+from dataclasses import replace
 from typing import Any
 
-from attnbackends import Array, Backend
+from attnbackends import EMPTY_ROW, Array
 
 from . import _arguments as arguments
-from . import _fused, _kept, _tiled
+from . import _fused
 from ._check import check
-from ._core import Core, Incoming, Outgoing, bounded
-from ._dtypes import wide, widen
-from ._plan import Chain, Visibility, plan
+from ._core import Incoming
+from ._dtypes import widen
+from ._run import SavedAttention, backward, prepare, run
 
 KEEP_BYTES = 32 * 1024**2
 """Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
-
-
-@dataclass(frozen=True)
-class SavedAttention:
-    """What the backward of `attention` and `attention_weights` needs."""
-
-    core: Core
-    frame: arguments.Frame
-    dtype: Any  # of the arguments
-    mask_shape: tuple[int, ...] | None
-
-    @property
-    def weights(self) -> Array:
-        """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
-
-        Made anew at each call where they were not kept.
-        """
-        core = self.core
-        if core.weights is None:
-            B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
-            room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
-            core = replace(core, weights=room, out=None, lse=None)
-            _run(core)
-        return self.frame.unflatten(core.backend.xp, core.weights)
 
 
 def attention(
@@ -78,8 +53,9 @@ def attention(
     scale : float, optional
         Default ``1 / sqrt(D)``. The book's layers use 1.
     mask : array, optional
-        Broadcasts to (..., T_q, T_k). Boolean: True = attend; a query that attends to nothing gets 0, and a key
-        that no query attends to is not looked at, whatever it holds. Floating point: added to the scores.
+        Broadcasts to (..., T_q, T_k). Boolean: True = attend; a query that attends to nothing, by the mask and by
+        position together, gets 0, and a key that no query attends to is not looked at, whatever it holds. Floating
+        point: added to the scores.
     causal : bool
         A query sees the keys at its own position and before.
     query_start : int, "start", "end" or integer array (N,), optional
@@ -105,7 +81,8 @@ def attention(
     seed : int
         Of the dropped weights; backward draws them again instead of keeping them.
     return_weights, return_lse : bool
-        Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q).
+        Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q),
+        sinks included: -inf for a query that attends to nothing.
     keep_bytes : int
         Weights up to this size in all are kept for backward; above it they are made again block by block, and
         memory grows with T alone.
@@ -180,22 +157,24 @@ def attention(
         raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
     frame = arguments.Frame.of(q, k, v, grouped)
     visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
-    core = _prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, keep_bytes, return_weights)
+    core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, keep_bytes, return_weights)
     core = replace(core, dropout=dropout, seed=seed)
     xp = backend.xp
     fused = None if return_weights else _fused.forward(core)
     if fused is None:
-        _run(core)
+        run(core)
         flat_out = xp.astype(core.out, q.dtype, copy=core.weights is None)
     else:
         core, flat_out = fused
     out = frame.unflatten(xp, flat_out)
-    saved = SavedAttention(core, frame, q.dtype, None if mask is None else tuple(mask.shape))
+    saved = SavedAttention(core, frame, q.dtype)
     further: list[Array] = []
     if return_weights:
         further.append(xp.astype(saved.weights, q.dtype, copy=True))
     if return_lse:
-        further.append(frame.unflatten(xp, xp.astype(core.lse, q.dtype))[..., 0])
+        lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
+        backend.fill(lse, lse == EMPTY_ROW, -xp.inf)
+        further.append(frame.unflatten(xp, xp.astype(lse, q.dtype, copy=False))[..., 0])
     return out, *further, saved
 
 
@@ -242,149 +221,4 @@ def attention_backward(
         None if dweights is None else flat(core, "dweights", dweights, (core.k.shape[1],)),
         None if lse is None else widen(core.backend, lse),
     )
-    return _backward(saved, incoming, shared=shared, also=also)
-
-
-def attention_weights(
-    q: Array, k: Array, *, scale: float | None = None, mask: Array | None = None
-) -> tuple[Array, SavedAttention]:
-    """The weights of `attention` alone, ``softmax(scale * q @ k.T)``.
-
-    Parameters
-    ----------
-    q : array (..., T_q, D)
-    k : array (..., T_k, D)
-    scale, mask
-        As in `attention`.
-
-    Returns
-    -------
-    weights : array (..., T_q, T_k)
-        `saved` shares it: not to be written to before `attention_weights_backward`.
-    saved : SavedAttention
-    """
-    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
-    frame = arguments.Frame.of(q, k, None, grouped=False)
-    visibility = Visibility(q.shape[-2], k.shape[-2])
-    core = _prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
-    _run(core)
-    saved = SavedAttention(core, frame, q.dtype, None if mask is None else tuple(mask.shape))
-    return backend.xp.astype(saved.weights, q.dtype, copy=False), saved
-
-
-def attention_weights_backward(saved: SavedAttention, dweights: Array) -> tuple[Array, ...]:
-    """Gradients of `attention_weights`: dweights (..., T_q, T_k) -> dq, dk."""
-    flat = saved.frame.flatten_gradient(saved.core, "dweights", dweights, (saved.core.k.shape[1],))
-    return _backward(saved, Incoming(None, flat, None), shared=True)
-
-
-def _prepare(
-    backend: Backend,
-    frame: arguments.Frame,
-    visibility: Visibility,
-    q: Array,
-    k: Array,
-    v: Array | None,
-    scale: float | None,
-    mask: Array | None,
-    softcap: float | None,
-    sinks: Array | None,
-    keep_bytes: int,
-    keep: bool,
-) -> Core:
-    """Flatten the arguments, lay out the blocks, and make room for the results."""
-    xp = backend.xp
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"`softcap` must be positive, got {softcap}")
-    flat_q, flat_k = frame.flatten_queries(xp, q), frame.flatten(xp, k)
-    flat_v = None if v is None else flat_k if v is k else frame.flatten(xp, v)
-    B, R, D = flat_q.shape
-    T_k, dtype = flat_k.shape[1], wide(backend, q.dtype)
-    itemsize = xp.finfo(dtype).bits // 8
-    width = D + (0 if flat_v is None else flat_v.shape[-1])
-    entry_bytes = itemsize * (R * T_k + (R + T_k) * width)
-    chains = plan(backend, visibility, B, itemsize * T_k, entry_bytes, 2 * R * T_k * width)
-    keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
-    scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
-    flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
-    additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
-
-    safe = not additive and sinks is None and bounded(backend, flat_q, flat_k, scale)
-
-    def room(*shape: int, of: Any = dtype) -> Array:
-        return backend.empty(shape, like=q, dtype=of)
-
-    return Core(
-        backend=backend,
-        q=flat_q,
-        k=flat_k,
-        v=flat_v,
-        scale=scale,
-        visibility=visibility,
-        chains=chains,
-        mask=flat_mask,
-        softcap=softcap,
-        sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
-        dropout=0.0,
-        seed=0,
-        bounded=safe,
-        unit=log2(e) if safe and backend.has_fast_exp2(dtype) else 1.0,
-        out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
-        lse=room(B, R, 1),
-        weights=room(B, R, T_k) if keep else None,
-    )
-
-
-def _run(core: Core) -> None:
-    way = _tiled if core.weights is None else _kept
-    core.backend.map(lambda chain: way.forward(core, chain), core.chains)
-
-
-def _backward(
-    saved: SavedAttention, incoming: Incoming, *, shared: bool, also: Sequence[str] = ()
-) -> tuple[Array, ...]:
-    core, frame = saved.core, saved.frame
-    backend, xp = core.backend, core.backend.xp
-    unknown = set(also) - {"mask", "sinks"}
-    if unknown or ("sinks" in also and core.sinks is None):
-        raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
-    if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
-        raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
-    fused = _fused.backward(core, incoming, shared=shared)
-    if fused is not None:
-        return tuple(frame.unflatten_gradient(xp, d, name) for d, name in zip(fused, "qkv", strict=False))
-    dtype = wide(backend, saved.dtype)
-    shares = 1 + max((chain.share for chain in core.chains), default=0)
-
-    def room(like: Array) -> Array:
-        return backend.empty(tuple(like.shape), like=like, dtype=dtype)
-
-    dk = [room(core.k) for _ in range(shares)]
-    dv = [] if core.v is None else dk if shared else [room(core.v) for _ in range(shares)]
-    dmask = xp.zeros_like(widen(backend, core.mask)) if "mask" in also else None
-    dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
-    outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
-
-    way = _tiled if core.weights is None else _kept
-
-    def work(chains: Sequence[Chain]) -> None:
-        for chain in chains:
-            way.backward(core, chain, incoming, outgoing)
-
-    one_by_one = dmask is not None  # chains may add to one place of it
-    backend.map(work, [core.chains] if one_by_one else [[chain] for chain in core.chains])
-
-    def total(parts: list[Array]) -> Array:
-        first, *others = parts
-        for other in others:
-            first += other
-        return first
-
-    gradients = [frame.unflatten_gradient(xp, outgoing.dq, "q"), frame.unflatten_gradient(xp, total(dk), "k")]
-    if not shared:
-        gradients.append(frame.unflatten_gradient(xp, total(dv), "v"))
-    for name in also:
-        gradients.append(
-            frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
-        )
-    return tuple(xp.astype(gradient, saved.dtype, copy=False) for gradient in gradients)
+    return backward(saved, incoming, shared=shared, also=also)

@@ -39,6 +39,13 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         On the device; ``float(loss)`` waits for it.
     saved : SavedCrossEntropy
 
+    Raises
+    ------
+    IndexError
+        For a label outside 0 .. V - 1 that is not `ignore`.
+    TypeError, ValueError, BackendError
+        For arguments that do not fit each other.
+
     References
     ----------
     Deep Learning from Scratch 2, section 1.3.3; ``TimeSoftmaxWithLoss`` of section 5.4.2.
@@ -57,7 +64,8 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     counts = flat_labels != ignore
     flat_labels = xp.where(counts, flat_labels, xp.zeros_like(flat_labels))
     if V or (backend.reading_is_free and bool(xp.any(counts))):
-        check_ids(backend, "labels", flat_labels, V, f", or {ignore} to be ignored")
+        also = f", or be {ignore} where they do not count"
+        check_ids(backend, "labels", flat_labels, V, "give logits a column for each label", also)
     dtype = wide(backend, logits.dtype)
     source = xp.reshape(logits, (rows, V))
     probabilities = backend.empty((rows, V), like=logits, dtype=dtype)

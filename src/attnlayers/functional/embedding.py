@@ -49,7 +49,7 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     backend = check(W=(W, "V D"), ids=(ids, "*: int"))
     xp = backend.xp
     flat = xp.astype(xp.reshape(ids, (prod(ids.shape),)), xp.int64, copy=False)
-    check_ids(backend, "ids", flat, W.shape[0])
+    check_ids(backend, "ids", flat, W.shape[0], "give W a row for each id, or leave the id out")
     out = xp.reshape(xp.take(W, flat, axis=0), (*ids.shape, W.shape[1]))
     return out, SavedEmbedding(backend, W, flat, tuple(out.shape))
 
@@ -80,11 +80,12 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
     return out
 
 
-def check_ids(backend: Backend, name: str, ids: Array, size: int, also: str = "") -> None:
+def check_ids(backend: Backend, name: str, ids: Array, size: int, advice: str, also: str = "") -> None:
     """Refuse ids outside ``0 .. size - 1``, where that needs no wait for a device."""
     if not backend.reading_is_free or 0 in ids.shape:
         return
     xp = backend.xp
     lowest, highest = int(xp.min(ids)), int(xp.max(ids))
     if lowest < 0 or highest >= size:
-        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {lowest if lowest < 0 else highest}")
+        outside = lowest if lowest < 0 else highest
+        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {outside}: {advice}")

@@ -306,4 +306,4 @@ def test_scripts(checkout: Path, run: Run, what: str) -> None:
     assert ended.stdout.split()[-1] == "done"
     if "wrap" in what:
         assert ended.stdout.count("`ids` must lie in 0 .. 4, the vocabulary, got") == 4
-        assert ended.stdout.count(": give W a row for each word, or leave the word out\n") == 4
+        assert ended.stdout.count(": give the weights a place for each word, or leave the word out\n") == 4

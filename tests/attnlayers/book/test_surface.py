@@ -219,7 +219,7 @@ def test_too_short_a_corpus_says_so() -> None:
 @pytest.mark.parametrize("wrong", [-1, 5])
 def test_ids_outside_the_vocabulary(wrong: int) -> None:
     for ids in (np.array([[0, wrong]]), [[0, wrong]]):
-        with pytest.raises(IndexError, match=f"must lie in 0 .. 4, got {wrong}"):
+        with pytest.raises(IndexError, match=f"must lie in 0 .. 4, got {wrong}: give W a row for each id"):
             time_layers.TimeEmbedding(draw(5, 2)).forward(ids)
     with pytest.raises(IndexError, match=f"must lie in 0 .. 4, the vocabulary, got {wrong}"):
         util.convert_one_hot(np.array([wrong]), 5)

@@ -113,6 +113,47 @@ def test_a_query_that_is_masked_may_hold_anything(library: Library, bad: float) 
         np.testing.assert_array_equal(found, clean)
 
 
+HIDDEN: dict[str, dict[str, Any]] = {
+    "mask and causal": {"causal": True, "query_start": 1},
+    "mask and window, starts": {"window": (2, 1), "query_start": [0, 4]},
+    "mask and lengths": {"key_lengths": [5, 3]},
+    "causal, starts": {"causal": True, "query_start": [0, 4]},
+    "before the first key": {"causal": True, "query_start": [-2, 1]},
+    "window at the end": {"window": (1, 0), "query_start": "end", "key_lengths": [7, 4]},
+    "lengths": {"key_lengths": [5, 0]},
+}
+
+
+@pytest.mark.parametrize("further", [{}, {"sinks": np.zeros(())}, {"softcap": 2.0}, {"scale": 100.0}])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_mask_and_positions_hide_together_may_hold_anything(
+    library: Library, name: str, heads: int, kept: bool, further: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(1)
+    q, dout = rng.standard_normal((2, heads, 5, 3)), rng.standard_normal((2, heads, 5, 2))
+    k, v = rng.standard_normal((2, 1, 7, 3)), rng.standard_normal((2, 1, 7, 2))
+    options = HIDDEN[name] | {"grouped": True, "keep_bytes": 2**20 if kept else 0}
+    if "mask" in name:
+        # From the key at a query's position on, every second query attends to nothing by the mask.
+        before = np.arange(7) < np.arange(5)[:, None] + 1
+        options["mask"] = library.array(np.where(np.arange(5)[:, None] % 2 == 0, before, np.arange(7) < 2))
+    options |= {key: library.array(x) if key == "sinks" else x for key, x in further.items()}
+    seen = library.numpy(F.attention(*(library.array(np.zeros_like(x)) for x in (q, k, v)), **options)[1].weights) > 0
+    assert not seen.any(axis=(1, 2)).all()
+    found = []
+    for bad in (0.0, NAN, INF):
+        k[~seen.any(axis=(1, 2))[:, None]] = bad
+        v[~seen.any(axis=(1, 2))[:, None]] = bad
+        q[~seen.any(axis=3)] = bad
+        out, saved = F.attention(*(library.array(x) for x in (q, k, v)), **options)
+        found.append([library.numpy(x) for x in (out, *F.attention_backward(saved, library.array(dout)))])
+    for clean, *others in zip(*found, strict=True):
+        for other in others:
+            np.testing.assert_array_equal(other, clean)
+
+
 @pytest.mark.parametrize(
     "where",
     ["k", pytest.param("v", marks=pytest.mark.xfail(reason="a value meets a weight of 0 in the product: 0 * NaN"))],

@@ -102,7 +102,10 @@ def test_a_row_that_does_not_count_may_hold_anything(library: Library, bad: floa
 def test_labels_outside_the_vocabulary(library: Library, labels: list[int], ignore: int, outside: int) -> None:
     if not library.backend.reading_is_free:
         pytest.skip("on a device labels are not looked at")
-    expected = f"`labels` must lie in 0 .. 4, or {ignore} to be ignored, got {outside}"
+    expected = (
+        f"`labels` must lie in 0 .. 4, or be {ignore} where they do not count, got {outside}: "
+        "give logits a column for each label"
+    )
     with pytest.raises(IndexError, match=f"^{re.escape(expected)}$"):
         F.cross_entropy(library.array(np.zeros((2, 5))), library.array(labels), ignore=ignore)
 

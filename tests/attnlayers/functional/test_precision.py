@@ -139,6 +139,22 @@ def test_long_sums_do_not_stall(library: Library, half: str) -> None:
     assert numbers(F.attention_backward(saved, ones(count, 1))[2]) == [[count]]
 
 
+@pytest.mark.parametrize("keep_bytes", [0, 2**20])
+@pytest.mark.parametrize("options", [{}, {"scale": 100.0}, {"causal": True, "query_start": -1}])
+def test_the_log_sum_exp_of_a_query_that_attends_to_nothing(
+    library: Library, dtype: str, keep_bytes: int, options: dict[str, Any]
+) -> None:
+    d = Draw(library, dtype)
+    q, k, v, dout, dlse = d(3, 5), d(4, 5), d(4, 7), d(3, 7), d(3)
+    mask = None if "causal" in options else library.array(np.array([[False], [True], [True]]))
+    out, lse, saved = F.attention(q, k, v, mask=mask, return_lse=True, keep_bytes=keep_bytes, **options)
+    assert lse.dtype == out.dtype
+    assert np.isneginf(library.numpy(lse)).tolist() == [True, False, False]
+    assert np.isfinite(library.numpy(lse)[1:]).all()
+    for gradient in F.attention_backward(saved, dout, dlse=dlse):
+        assert np.isfinite(library.numpy(gradient)).all()
+
+
 def test_scores_beyond_half_precision(library: Library, half: str) -> None:
     """100 * 1000 is beyond the largest float16, 65504."""
     q, k, v = (library.array(x, half) for x in ([[1000.0]], [[100.0], [0.0]], [[2.0], [5.0]]))

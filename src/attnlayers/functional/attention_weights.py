@@ -1,0 +1,42 @@
+"""The weights of attention alone, for layers that weight and sum in two steps."""
+
+from attnbackends import Array
+
+from . import _arguments as arguments
+from ._check import check
+from ._core import Incoming
+from ._plan import Visibility
+from ._run import SavedAttention, backward, prepare, run
+
+
+def attention_weights(
+    q: Array, k: Array, *, scale: float | None = None, mask: Array | None = None
+) -> tuple[Array, SavedAttention]:
+    """The weights of `attention` alone, ``softmax(scale * q @ k.T)``.
+
+    Parameters
+    ----------
+    q : array (..., T_q, D)
+    k : array (..., T_k, D)
+    scale, mask
+        As in `attention`.
+
+    Returns
+    -------
+    weights : array (..., T_q, T_k)
+        `saved` shares it: not to be written to before `attention_weights_backward`.
+    saved : SavedAttention
+    """
+    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
+    frame = arguments.Frame.of(q, k, None, grouped=False)
+    visibility = Visibility(q.shape[-2], k.shape[-2])
+    core = prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
+    run(core)
+    saved = SavedAttention(core, frame, q.dtype)
+    return backend.xp.astype(saved.weights, q.dtype, copy=False), saved
+
+
+def attention_weights_backward(saved: SavedAttention, dweights: Array) -> tuple[Array, ...]:
+    """Gradients of `attention_weights`: dweights (..., T_q, T_k) -> dq, dk."""
+    flat = saved.frame.flatten_gradient(saved.core, "dweights", dweights, (saved.core.k.shape[1],))
+    return backward(saved, Incoming(None, flat, None), shared=True)
