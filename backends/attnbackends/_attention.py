@@ -57,6 +57,9 @@ class AttentionCall:
 class WholeAttention:
     """Defaults: no library has a way of its own."""
 
+    has_whole_attention = False
+    """Whether `attention` is worth asking."""
+
     def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
         """Attention by a way of the library's own, if it has one for this call.
 

@@ -60,6 +60,7 @@ class CupyBackend(UfuncBackend):
     """CuPy on a CUDA device."""
 
     name = "cupy"
+    has_whole_attention = True
 
     def __init__(self) -> None:
         self.xp = _load()

@@ -24,6 +24,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> CpuKernels:
 def on_kernels(monkeypatch: pytest.MonkeyPatch, kernels: CpuKernels) -> CpuKernels:
     """NumPy with the attention of CUDA."""
     own, numpy = CudaAttention(np, kernels.launch, kernels.shared_limit), get_backend("numpy")
+    monkeypatch.setattr(numpy, "has_whole_attention", True)
     monkeypatch.setattr(numpy, "attention", lambda *given: kernels.on and own.forward(*given))
     monkeypatch.setattr(numpy, "attention_backward", lambda *given: kernels.on and own.backward(*given))
     monkeypatch.setattr(numpy, "attention_backward_reads_out", own.reads_out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import prod
+from math import e, log2, sqrt
 
 import numpy as np
 
@@ -62,11 +62,24 @@ class Core:
     sinks: Array | None  # (B, R, 1)
     dropout: float
     seed: int
-    bounded: bool  # no score needs a shift before exp
-    unit: float  # what scores are multiplied by, for `exp`: log2(e) where that is a power of two
+    bounds: dict[int, bool] | None  # whether norms bound the scores, by a chain's first entry; None: not to be asked
     out: Array | None  # (B, R, D_v), in the dtype to compute in where weights are not kept
     lse: Array | None  # (B, R, 1)
     weights: Array | None  # (B, R, T_k), where they are kept
+    bounded: bool = False  # no score needs a shift before exp
+    unit: float = 1.0  # what scores are multiplied by, for `exp`: log2(e) where that is a power of two
+
+    def of(self, chain: Chain) -> Core:
+        """The call as a chain is to compute it: without a shift where norms bound its scores."""
+        backend, first = self.backend, chain.entries.start
+        if self.bounds is None:
+            return self
+        if first not in self.bounds:
+            self.bounds[first] = _bounded(backend, self.q[chain.entries, ...], self.k[chain.entries, ...], self.scale)
+        if not self.bounds[first]:
+            return self
+        fast = backend.has_fast_exp2(wide(backend, self.q.dtype))
+        return replace(self, bounded=True, unit=log2(e) if fast else 1.0)
 
     @property
     def hiding(self) -> Array | None:
@@ -113,8 +126,8 @@ class Core:
             seen[:, block.keys, :] |= xp.matrix_transpose(xp.any(self._attended(block, mask), axis=-2, keepdims=True))
         return seen
 
-    def queries(self, block: Block, unit: float = 1.0) -> Array:
-        """The queries of a block, scaled, in a unit of scores; one that attends to nothing comes as 0."""
+    def queries(self, block: Block, factor: float) -> Array:
+        """The queries of a block times a factor; one that attends to nothing comes as 0."""
         backend, xp, mask = self.backend, self.backend.xp, self.hiding
         q = widen(backend, self.q[block.entries, block.rows, :])
         if mask is not None:
@@ -123,7 +136,6 @@ class Core:
             first, last = self.visibility.span(block.entries, block.rows, block.part)
             if (first > last).any():
                 q = _or_zero(backend, backend.asarray((first <= last)[..., None], like=q), q)
-        factor = self.scale * unit
         return q if factor == 1 else q * factor
 
     def _attended(self, block: Block, mask: Array) -> Array:
@@ -234,19 +246,14 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     return backend.xp.where(keep, x, zero)
 
 
-def bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
+def may_be_bounded(backend: Backend, q: Array, k: Array) -> bool:
+    """Whether a shift before exp is dearer than the norms that may say that no score needs one."""
+    (_, R, D), T_k = q.shape, k.shape[1]
+    return backend.reading_is_free and R * T_k >= max(FEW_SCORES, (R + T_k) * D / 3)
+
+
+def _bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
     """Whether the norms of queries and keys say that no score needs a shift before exp."""
-    (B, R, D), T_k = q.shape, k.shape[1]
-    if not backend.reading_is_free or not B or R * T_k < max(FEW_SCORES, (R + T_k) * D / 3):  # dearer than the shift
-        return False
-
-    squares = np.zeros(2)  # the largest sum of squares of a row of q, and of k
-
-    def measure(both: Sequence[Array]) -> None:
-        for i, x in enumerate(both):
-            for entries in backend.chunks(B, 8 * prod(x.shape[1:])):
-                part = widen(backend, x[entries, ...])
-                squares[i] = np.maximum(squares[i], float(backend.xp.max(backend.xp.vecdot(part, part))))
-
-    backend.map(measure, [(q, k)])  # one piece, in this thread: it takes less time than to wake another
-    return bool(abs(scale) * np.sqrt(squares).prod() <= SAFE)
+    xp = backend.xp
+    squares = [float(xp.max(xp.vecdot(x, x))) for x in (widen(backend, q), widen(backend, k))]
+    return abs(scale) * sqrt(squares[0] * squares[1]) <= SAFE

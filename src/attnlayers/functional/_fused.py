@@ -38,6 +38,8 @@ def backward(core: Core, incoming: Incoming, *, shared: bool) -> tuple[Array, ..
 
 def _call(core: Core) -> AttentionCall | None:
     """What a library's own attention is told; None where no library has what is asked for."""
+    if not core.backend.has_whole_attention:
+        return None
     visibility, mask = core.visibility, core.mask
     plain = core.softcap is None and core.sinks is None and not core.dropout and visibility.offsets is None
     if not plain or core.v is None or 0 in (*core.q.shape, *core.v.shape):

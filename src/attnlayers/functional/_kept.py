@@ -22,8 +22,11 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     for outside in (slice(0, keys.start), slice(keys.stop, None)):
         core.weights[entries, rows, outside] = 0  # type: ignore[index]
     weights = core.weights[entries, rows, keys]  # type: ignore[index]
+    of_queries, of_scores = _factors(core, block, core.unit)
     # (b, r, D) x (b, D, K) -> (b, r, K)
-    backend.matmul(core.queries(block, core.unit), xp.matrix_transpose(k), out=weights)
+    backend.matmul(core.queries(block, of_queries), xp.matrix_transpose(k), out=weights)
+    if of_scores != 1:
+        weights *= of_scores
     core.bias(block, weights)
     top = None
     sinks = None if core.sinks is None else core.sinks[entries, rows, :]
@@ -39,8 +42,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     weights /= core.write_lse(block, total, top)
     if core.out is not None:
         used = weights * core.dropped(block, weights) if core.dropout else weights
-        out = backend.matmul(used, v)  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
-        core.out[entries, rows, :] = xp.astype(out, core.out.dtype, copy=False)
+        _product_into(core, core.out[entries, rows, :], used, v)  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
 
 
 def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
@@ -55,7 +57,8 @@ def _backward(
 ) -> None:
     backend, xp = core.backend, core.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
-    q = core.queries(block)
+    of_queries, of_scores = _factors(core, block, 1.0)
+    q = core.queries(block, of_queries)
     weights = core.weights[entries, rows, keys]  # type: ignore[index]
     dropped = core.dropped(block, weights) if core.dropout else None
     dout = None if incoming.dout is None else widen(backend, incoming.dout[entries, rows, :])
@@ -74,14 +77,30 @@ def _backward(
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
     core.add_mask_gradient(block, dscores, outgoing.dmask)
     if core.softcap is not None:
-        tanh = core.cap(backend.matmul(core.queries(block, core.unit), xp.matrix_transpose(k)))
+        tanh = core.cap(backend.matmul(core.queries(block, core.scale * core.unit), xp.matrix_transpose(k)))
         dscores *= 1 - tanh * tanh
-    dq = backend.matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
-    if core.scale != 1:
-        dq *= core.scale
-    outgoing.dq[entries, rows, :] = dq
+    if of_scores != 1:
+        dscores *= of_scores
+    dq = outgoing.dq[entries, rows, :]
+    _product_into(core, dq, dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
+    if of_queries != 1:
+        dq *= of_queries
     core.add(outgoing.dk[share][entries, ...], keys, first, xp.matrix_transpose(dscores), q)
     if outgoing.dv:
         used = weights if dropped is None else weights * dropped
         first = first and outgoing.dv is not outgoing.dk
         core.add(outgoing.dv[share][entries, ...], keys, first, xp.matrix_transpose(used), dout)
+
+
+def _factors(core: Core, block: Block, unit: float) -> tuple[float, float]:
+    """What to multiply queries by, and what their scores, for the scale in a unit: the array that is smaller."""
+    factor = core.scale * unit
+    return (1.0, factor) if block.keys.stop - block.keys.start < core.q.shape[-1] else (factor, 1.0)
+
+
+def _product_into(core: Core, place: Array, a: Array, b: Array) -> None:
+    """``place[...] = a @ b``, rounded to the dtype of the place."""
+    if place.dtype == a.dtype:
+        core.backend.matmul(a, b, out=place)
+    else:
+        place[...] = core.backend.matmul(a, b, dtype=place.dtype)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -80,6 +81,8 @@ class Visibility:
     right: int | None = None
     lengths: Ints | None = None
     offsets: tuple[Ints, Ints] | None = None
+    spans: dict[tuple[int, ...], tuple[Ints, Ints]] = field(default_factory=dict, compare=False, repr=False)
+    """Those that are the same for all entries, to be found once."""
 
     @property
     def limited(self) -> bool:
@@ -98,6 +101,14 @@ class Visibility:
 
     def span(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
         """First and last visible key of each row, (b or 1, R) each; `keys` is the range of the rows' part."""
+        if self.lengths is not None or len(self.start) > 1:
+            return self._span(entries, rows, keys)
+        place = rows.start, rows.stop, keys.start, keys.stop
+        if place not in self.spans:
+            self.spans[place] = self._span(entries, rows, keys)
+        return self.spans[place]
+
+    def _span(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
         row = rows.start % self.T_q if self.T_q else 0
         if self.offsets is None:
             start = self._of(entries, self.start)
@@ -132,8 +143,11 @@ class Visibility:
         # Between the two edges every row sees every key.
         for a, b in [(k0, left_end), (right_begin, k1)] if left_end <= right_begin else [(k0, k1)]:
             if a < b:
-                j = np.arange(a, b)
-                outside = (j < first[..., None]) | (j > last[..., None])
+                ends = np.clip(first - a, 0, b - a), np.clip(last - a, -1, b - a - 1)
+                if len(first) == len(last) == 1:  # of all entries, and on one diagonal of many blocks
+                    outside = _outside(ends[0].tobytes(), ends[1].tobytes(), b - a)
+                else:
+                    outside = _compared(*ends, b - a)
                 found.append((slice(a - k0, b - k0), outside))
         return found
 
@@ -144,6 +158,19 @@ class Visibility:
             return values
         of_batch: Ints = values[np.arange(entries.start, entries.stop) // self.entries_each]
         return of_batch
+
+
+def _compared(first: Ints, last: Ints, count: int) -> Ints:
+    """Which of `count` columns each row does not see, (b or 1, R, count)."""
+    j = np.arange(count)
+    return np.asarray((j < first[..., None]) | (j > last[..., None]))
+
+
+@lru_cache(maxsize=16)
+def _outside(first: bytes, last: bytes, count: int) -> Ints:
+    """As `_compared`, of the same rows for all entries."""
+    first_seen, last_seen = (np.frombuffer(ends, dtype=np.int64)[None, :] for ends in (first, last))
+    return _compared(first_seen, last_seen, count)
 
 
 def plan(

@@ -29,7 +29,7 @@ def forward(core: Core, chain: Chain) -> None:
 def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
     backend, xp = core.backend, core.backend.xp
     place = block.entries, block.rows, slice(None)
-    q = core.queries(block, core.unit)
+    q = core.queries(block, core.scale * core.unit)
     out = total = top = None
     for tile in core.tiles(block):
         scores = backend.matmul(q, kT[:, :, tile.keys])  # (b, r, D) x (b, D, K) -> (b, r, K)
@@ -89,7 +89,7 @@ def _backward(
 ) -> None:
     backend, xp = core.backend, core.backend.xp
     place = block.entries, block.rows, slice(None)
-    q, dout = core.queries(block), widen(backend, incoming.dout[place])  # type: ignore[index]
+    q, dout = core.queries(block, core.scale), widen(backend, incoming.dout[place])  # type: ignore[index]
     lse = core.lse[place]  # type: ignore[index]
     delta = xp.vecdot(dout, core.out[place])[..., None]  # type: ignore[index]
     if incoming.dlse is not None:

@@ -78,6 +78,7 @@ class Own:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, own: Own) -> Own:
+    monkeypatch.setattr(get_backend("numpy"), "has_whole_attention", True)
     for name in ("attention", "attention_backward", "attention_backward_reads_out"):
         monkeypatch.setattr(get_backend("numpy"), name, getattr(own, name))
     return own
