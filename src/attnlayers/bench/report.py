@@ -9,6 +9,7 @@ from rich.table import Table
 
 from .cases import NAMES
 from .duel import OURS, Row
+from .products import PRODUCTS
 from .run import Report
 from .targets import MEMORY_MB, verdicts
 
@@ -45,6 +46,12 @@ def ours_ms(rows: Iterable[Row]) -> float:
     return 1e3 * median(second for row in rows for second in row.ours)
 
 
+def products_ms(rows: Iterable[Row]) -> float | None:
+    """Milliseconds of the products alone, over all rounds of some rows; None where they were not measured."""
+    seconds = [second for row in rows for second in row.products or ()]
+    return 1e3 * median(seconds) if seconds else None
+
+
 def verdict(rows: list[Row]) -> str:
     """Which targets are met and which are not."""
     parts = []
@@ -53,10 +60,18 @@ def verdict(rows: list[Row]) -> str:
         if met:
             parts.append(f"[green]met: {bound}[/]")
         elif row.ratio > target:
-            parts.append(f"[red]not met: {bound}[/]")
+            parts.append(f"[red]not met: {bound}[/]{_reason(row)}")
         else:
             parts.append(f"[red]not met: the error is more than twice {row.contender}'s[/]")
     return "\n".join(parts)
+
+
+def _reason(row: Row) -> str:
+    """How much of a ratio the products alone are, where they were measured."""
+    if row.floor is None:
+        return ""
+    digits = 2 if row.ratio >= 0.1 else 3
+    return f"; {PRODUCTS} alone {row.floor:.{digits}f}, the rest {row.ratio - row.floor:.{digits}f}"
 
 
 def last_line(report: Report) -> str:
@@ -88,6 +103,9 @@ def _table(title: str, rows: list[Row]) -> Table:
     table.add_column("case")
     table.add_column("direction")
     table.add_column(f"{OURS}, ms", justify="right")
+    with_products = products_ms(rows) is not None
+    if with_products:
+        table.add_column(f"{PRODUCTS} alone, ms", justify="right")
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("target")
@@ -97,6 +115,9 @@ def _table(title: str, rows: list[Row]) -> Table:
             table.add_section()
         by_name = {row.contender: row for row in some}
         cells = [_cell(by_name[name]) if name in by_name else "" for name in names]
+        if with_products:
+            products = products_ms(some)
+            cells.insert(0, "" if products is None else f"{products:.3g}")
         heading = "" if case == last else case
         table.add_row(heading, DIRECTIONS[direction], f"{ours_ms(some):.3g}", *cells, verdict(some))
         last = case

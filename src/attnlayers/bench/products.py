@@ -1,0 +1,91 @@
+"""The matrix products of attention and nothing else: what no attention made of a library's own products goes below."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+from attnbackends import Backend
+
+from ..functional.attention import KEEP_BYTES
+from .cases import Case, Inputs
+from .contenders import OnBackend
+
+PRODUCTS = "products"
+
+BLOCK = 2**18
+"""Scores of a block at most."""
+
+KEYS = 256
+"""Of a block, where there are that many rows that it has 1024 of them: the fastest of the shapes that were tried."""
+
+PIECES = 4
+"""To make of the entries at least, for cores to share."""
+
+
+class Products(OnBackend):
+    """Products of as many numbers as attention multiplies, block by block, with no other pass over any of them.
+
+    Two forward and four backward; five where attention makes its weights again by default. What they need in another
+    order is copied before; no results are added up or kept, so that there are none to compare.
+
+    Parameters
+    ----------
+    case : Case
+    sets : sequence of inputs
+    backend : Backend
+    """
+
+    def __init__(self, case: Case, sets: Sequence[Inputs], backend: Backend) -> None:
+        super().__init__(case, sets, backend)
+        self.sets = [self._with_transposed(*inputs) for inputs in self.sets]
+        self.again = case.weights_bytes > KEEP_BYTES
+        self.rows = min(case.T_q, BLOCK // KEYS)
+        keys = min(case.T_k, BLOCK // self.rows)
+        entries = max(1, min(BLOCK // (self.rows * keys), case.batch // PIECES))
+        self.pieces = list(product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys)))
+
+    def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        """None, and the inputs."""
+        matmul = self.backend.matmul
+
+        def piece(place: tuple[slice, slice]) -> None:
+            for q, _, v, _, kT, _ in self._blocks(inputs, *place):
+                scores = matmul(q, kT)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                matmul(scores, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
+
+        self.backend.map(piece, self.pieces)
+        return None, inputs
+
+    def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
+        """Nothing."""
+        matmul = self.backend.matmul
+
+        def piece(place: tuple[slice, slice]) -> None:
+            for q, k, _, dout, kT, vT in self._blocks(saved, *place):
+                dscores = matmul(dout, vT)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                weights = matmul(q, kT) if self.again else dscores
+                matmul(weights.swapaxes(1, 2), dout)  # (b, K, r) x (b, r, D) -> (b, K, D)
+                matmul(dscores.swapaxes(1, 2), q)
+                matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
+
+        self.backend.map(piece, self.pieces)
+        return ()
+
+    def _with_transposed(self, q: Any, k: Any, v: Any, dout: Any) -> tuple[Any, ...]:
+        kT = self.backend.xp.ascontiguousarray(k.swapaxes(1, 2))
+        vT = kT if v is k else self.backend.xp.ascontiguousarray(v.swapaxes(1, 2))
+        return q, k, v, dout, kT, vT
+
+    def _blocks(self, inputs: tuple[Any, ...], b: slice, keys: slice) -> Iterator[tuple[Any, ...]]:
+        """The inputs of some entries and keys, for the rows that see these, some rows at a time."""
+        q, k, v, dout, kT, vT = inputs
+        first = keys.start if self.case.causal else 0
+        for r in _cut(first, self.case.T_q, self.rows):
+            yield q[b, r], k[b, keys], v[b, keys], dout[b, r], kT[b, :, keys], vT[b, :, keys]
+
+
+def _cut(begin: int, end: int, size: int) -> list[slice]:
+    """From `begin` to `end` in slices of `size`."""
+    return [slice(a, min(a + size, end)) for a in range(begin, end, size)]
