@@ -15,10 +15,13 @@ from .contenders import OnBackend
 PRODUCTS = "products"
 
 BLOCK = 2**18
-"""Scores of a block at most."""
+"""Scores of a block at most. With 2**17, 2**16 or `KEYS` = 128 the long cases take as long or longer."""
 
 KEYS = 256
-"""Of a block, where there are that many rows that it has 1024 of them: the fastest of the shapes that were tried."""
+"""Of a block that is full, where there are queries enough."""
+
+FEW_KEYS = 32
+"""Up to so many are read faster as they lie than from a transposed copy."""
 
 PIECES = 4
 """To make of the entries at least, for cores to share."""
@@ -27,8 +30,9 @@ PIECES = 4
 class Products(OnBackend):
     """Products of as many numbers as attention multiplies, block by block, with no other pass over any of them.
 
-    Two forward and four backward; five where attention makes its weights again by default. What they need in another
-    order is copied before; no results are added up or kept, so that there are none to compare.
+    Two forward and four backward; five where attention makes its weights again by default, as it must to stay in its
+    memory. What is read faster in another order is copied before; no results are added up or kept, so that there are
+    none to compare. Causal: of each block of keys the rows from its first key on.
 
     Parameters
     ----------
@@ -74,8 +78,9 @@ class Products(OnBackend):
         return ()
 
     def _with_transposed(self, q: Any, k: Any, v: Any, dout: Any) -> tuple[Any, ...]:
-        kT = self.backend.xp.ascontiguousarray(k.swapaxes(1, 2))
-        vT = kT if v is k else self.backend.xp.ascontiguousarray(v.swapaxes(1, 2))
+        kT, vT = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        if self.case.T_k > FEW_KEYS:
+            kT, vT = (self.backend.xp.ascontiguousarray(x) for x in (kT, vT))
         return q, k, v, dout, kT, vT
 
     def _blocks(self, inputs: tuple[Any, ...], b: slice, keys: slice) -> Iterator[tuple[Any, ...]]:

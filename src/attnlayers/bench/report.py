@@ -15,6 +15,11 @@ from .targets import MEMORY_MB, verdicts
 
 DIRECTIONS = {"forward": "forward", "backward": "backward", "both": "forward + backward", "step": "training step"}
 
+CAPTION = (
+    f"{PRODUCTS}: NumPy's matrix products of the case and nothing else. Below a target that is not met: "
+    f"{PRODUCTS} / peer, and what is left of {OURS} / peer (exp and other passes, calls)"
+)
+
 
 def tables(report: Report) -> list[Table]:
     """One for each backend and dtype, and one of memory."""
@@ -67,11 +72,11 @@ def verdict(rows: list[Row]) -> str:
 
 
 def _reason(row: Row) -> str:
-    """How much of a ratio the products alone are, where they were measured."""
+    """How much of a ratio the products alone are, and what is left of it, where they were measured."""
     if row.floor is None:
         return ""
     digits = 2 if row.ratio >= 0.1 else 3
-    return f"; {PRODUCTS} alone {row.floor:.{digits}f}, the rest {row.ratio - row.floor:.{digits}f}"
+    return f"\n({PRODUCTS} {row.floor:.{digits}f}, rest {row.ratio - row.floor:.{digits}f})"
 
 
 def last_line(report: Report) -> str:
@@ -105,7 +110,8 @@ def _table(title: str, rows: list[Row]) -> Table:
     table.add_column(f"{OURS}, ms", justify="right")
     with_products = products_ms(rows) is not None
     if with_products:
-        table.add_column(f"{PRODUCTS} alone, ms", justify="right")
+        table.add_column(f"{PRODUCTS}, ms", justify="right")
+        table.caption, table.caption_justify = CAPTION, "left"
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("target")

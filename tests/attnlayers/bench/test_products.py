@@ -68,6 +68,16 @@ def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.Monke
     assert seen / 31**2 == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize(("T_k", "copied"), [(31, False), (37, True)])
+def test_many_keys_are_transposed_before(T_k: int, copied: bool) -> None:
+    case = Case("tiny", 2, 3, T_k, 5)
+    ((_, k, v, _, kT, vT),) = Products(case, case.draw()[:1], get_backend("numpy")).sets
+    for x, xT in ((k, kT), (v, vT)):
+        np.testing.assert_array_equal(xT, x.swapaxes(1, 2))
+        assert xT.flags.c_contiguous is copied
+        assert np.shares_memory(x, xT) is not copied
+
+
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)
 def test_every_case_has_pieces_to_share_and_blocks_that_fit_a_cache(case: Case) -> None:
     tiny = [tuple(np.zeros((case.batch, T, 1), np.float32) for T in (case.T_q, case.T_k, case.T_k, case.T_q))]

@@ -29,7 +29,7 @@ def test_table_files_and_line(attnlayers: Any) -> None:
     assert {(row["contender"], row["products"] is None, row["floor"] is None) for row in report["rows"]} == {
         ("NumPy", True, True), ("book's loops", False, False),
     }  # fmt: skip
-    assert "products alone," in ended.stdout
+    assert "products, ms" in ended.stdout
     assert {"python", "numpy", "processor", "date"} <= report["machine"].keys()
     assert (attnlayers.cwd / "found" / "bench.png").read_bytes().startswith(b"\x89PNG")
 
