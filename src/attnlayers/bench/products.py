@@ -15,13 +15,15 @@ from .contenders import OnBackend
 PRODUCTS = "products"
 
 BLOCK = 2**18
-"""Scores of a block at most. With 2**17, 2**16 or `KEYS` = 128 the long cases take as long or longer."""
+"""Scores of a block at most."""
 
 KEYS = 256
-"""Of a block that is full, where there are queries enough."""
+"""Of a block that is full; half as many backward where a mask is causal, for fewer scores that no row sees."""
 
 FEW_KEYS = 32
 """Up to so many are read faster as they lie than from a transposed copy."""
+
+Piece = tuple[slice, slice, int]
 
 PIECES = 4
 """To make of the entries at least, for cores to share."""
@@ -45,37 +47,43 @@ class Products(OnBackend):
         super().__init__(case, sets, backend)
         self.sets = [self._with_transposed(*inputs) for inputs in self.sets]
         self.again = case.weights_bytes > KEEP_BYTES
-        self.rows = min(case.T_q, BLOCK // KEYS)
-        keys = min(case.T_k, BLOCK // self.rows)
-        entries = max(1, min(BLOCK // (self.rows * keys), case.batch // PIECES))
-        self.pieces = list(product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys)))
+        self.forward_pieces = self._pieces(KEYS)
+        self.backward_pieces = self._pieces(KEYS // 2 if case.causal else KEYS)
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         """None, and the inputs."""
         matmul = self.backend.matmul
 
-        def piece(place: tuple[slice, slice]) -> None:
-            for q, _, v, _, kT, _ in self._blocks(inputs, *place):
+        def piece(place: Piece) -> None:
+            for q, _, v, _, kT, _ in self._blocks(inputs, place):
                 scores = matmul(q, kT)  # (b, r, D) x (b, D, K) -> (b, r, K)
                 matmul(scores, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.pieces)
+        self.backend.map(piece, self.forward_pieces)
         return None, inputs
 
     def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
         """Nothing."""
         matmul = self.backend.matmul
 
-        def piece(place: tuple[slice, slice]) -> None:
-            for q, k, _, dout, kT, vT in self._blocks(saved, *place):
+        def piece(place: Piece) -> None:
+            for q, k, _, dout, kT, vT in self._blocks(saved, place):
                 dscores = matmul(dout, vT)  # (b, r, D) x (b, D, K) -> (b, r, K)
                 weights = matmul(q, kT) if self.again else dscores
                 matmul(weights.swapaxes(1, 2), dout)  # (b, K, r) x (b, r, D) -> (b, K, D)
                 matmul(dscores.swapaxes(1, 2), q)
                 matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.pieces)
+        self.backend.map(piece, self.backward_pieces)
         return ()
+
+    def _pieces(self, keys: int) -> list[Piece]:
+        """Entries and keys that go together, and how many rows at a time."""
+        case = self.case
+        rows = min(case.T_q, BLOCK // keys)
+        keys = min(case.T_k, BLOCK // rows)
+        entries = max(1, min(BLOCK // (rows * keys), case.batch // PIECES))
+        return [(b, k, rows) for b, k in product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys))]
 
     def _with_transposed(self, q: Any, k: Any, v: Any, dout: Any) -> tuple[Any, ...]:
         kT, vT = k.swapaxes(1, 2), v.swapaxes(1, 2)
@@ -83,11 +91,12 @@ class Products(OnBackend):
             kT, vT = (self.backend.xp.ascontiguousarray(x) for x in (kT, vT))
         return q, k, v, dout, kT, vT
 
-    def _blocks(self, inputs: tuple[Any, ...], b: slice, keys: slice) -> Iterator[tuple[Any, ...]]:
+    def _blocks(self, inputs: tuple[Any, ...], piece: Piece) -> Iterator[tuple[Any, ...]]:
         """The inputs of some entries and keys, for the rows that see these, some rows at a time."""
         q, k, v, dout, kT, vT = inputs
+        b, keys, rows = piece
         first = keys.start if self.case.causal else 0
-        for r in _cut(first, self.case.T_q, self.rows):
+        for r in _cut(first, self.case.T_q, rows):
             yield q[b, r], k[b, keys], v[b, keys], dout[b, r], kT[b, :, keys], vT[b, :, keys]
 
 

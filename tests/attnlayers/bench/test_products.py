@@ -63,9 +63,11 @@ def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.Monke
     case = Case("tiny", 3, 31, 31, 5, causal=True)
     counting = Counting()
     contender = Products(case, case.draw()[:1], counting)  # type: ignore[arg-type]
-    seen = sum(31 - 4 * (j // 4) for j in range(31))  # the rows below the first key of each block
+    seen, seen_backward = (sum(31 - keys * (j // keys) for j in range(31)) for keys in (4, 2))
     assert counting.of(contender.forward) == 2 * 2 * 3 * seen * 5
-    assert seen / 31**2 == pytest.approx(0.5, abs=0.1)
+    contender.keep()
+    assert counting.of(contender.backward) == 4 * 2 * 3 * seen_backward * 5
+    assert 0.5 < seen_backward / 31**2 < seen / 31**2 < 0.6
 
 
 @pytest.mark.parametrize(("T_k", "copied"), [(31, False), (37, True)])
@@ -82,9 +84,10 @@ def test_many_keys_are_transposed_before(T_k: int, copied: bool) -> None:
 def test_every_case_has_pieces_to_share_and_blocks_that_fit_a_cache(case: Case) -> None:
     tiny = [tuple(np.zeros((case.batch, T, 1), np.float32) for T in (case.T_q, case.T_k, case.T_k, case.T_q))]
     contender = Products(case, tiny, get_backend("numpy"))  # type: ignore[arg-type]
-    assert len(contender.pieces) >= 4
-    entries, keys = contender.pieces[0]
-    assert (entries.stop - entries.start) * contender.rows * (keys.stop - keys.start) <= products.BLOCK
+    for pieces in (contender.forward_pieces, contender.backward_pieces):
+        assert len(pieces) >= 4
+        entries, keys, rows = pieces[0]
+        assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK
     assert contender.again is (case.name in ("long", "causal", "longer", "huge"))
 
 
@@ -100,7 +103,7 @@ def test_a_duel_with_a_target_has_the_products_in_its_rounds() -> None:
 
 
 def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"N": 5, "T_ENC": 7, "T_DEC": 3, "V": 19, "D": 2, "H": 11}
+    sizes = {"N": 5, "T_ENC": 7, "T_DEC": 3, "V": 19, "D": 5, "H": 11}
     for name, value in sizes.items():
         monkeypatch.setattr(training, name, value)
     N, T_enc, T_dec, V, D, H = sizes.values()
