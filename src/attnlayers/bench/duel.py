@@ -54,7 +54,7 @@ class Row:
     products : list of float, optional
         Seconds of the matrix products alone, in the same rounds.
     floor : float, optional
-        Median over the rounds of the products' time over theirs: below it no way through the same products goes.
+        Median over the rounds of the products' time over theirs: no ratio made of the same products lies below.
     """
 
     case: str

@@ -1,4 +1,4 @@
-"""The matrix products of attention and nothing else: what no attention made of a library's own products goes below."""
+"""The matrix products of attention and nothing else: the floor of ours, whatever it does between them."""
 
 from __future__ import annotations
 
