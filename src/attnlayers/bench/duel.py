@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -17,10 +17,15 @@ from .cases import Case
 from .contenders import Contender, LeftOutError, Ours
 from .paired import Timing, paired
 from .peers import PEERS
+from .products import PRODUCTS, Products
+from .targets import most
 
 OURS = "attnlayers"
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 """Largest difference between two contenders' results, over the largest of the numbers."""
+
+ROOM_FOR_PRODUCTS = 1.5
+"""Of the seconds for two contenders: what three need for as many rounds."""
 
 EXACT_BYTES = 2**28
 """Of float64 weights of one entry, up to which the error of half precision is measured against float64."""
@@ -46,6 +51,10 @@ class Row:
         Largest between the two results, over the largest number.
     errors : (float, float), optional
         Ours and theirs against float64.
+    products : list of float, optional
+        Seconds of the matrix products alone, in the same rounds.
+    floor : float, optional
+        Median over the rounds of the products' time over theirs: no ratio made of the same products lies below.
     """
 
     case: str
@@ -60,6 +69,8 @@ class Row:
     quartiles: tuple[float, float]
     difference: float
     errors: tuple[float, float] | None = None
+    products: list[float] | None = None
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,8 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
     peer : str
         One of `PEERS`.
     seconds : float
-        For the rounds of all directions together.
+        For the rounds of all directions together; half as much again where the products alone take part: where there
+        is a target that may be missed, on a CPU.
 
     Returns
     -------
@@ -144,6 +156,9 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
             )
     if len(contenders) == 1:
         return outcome
+    if backend.reading_is_free and dtype == "float32" and _has_target(case, backend_name, peer):
+        contenders[PRODUCTS] = Products(case, sets, backend)
+        seconds *= ROOM_FOR_PRODUCTS
     for direction in case.directions:
         for contender in contenders.values():
             if direction == "backward":
@@ -154,8 +169,13 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
         timings = paired(calls, seconds / len(case.directions))
         for name in differences:
             place = (case.name, backend_name, dtype, peer, name, direction)
-            outcome.rows.append(row(*place, timings[OURS], timings[name], differences[name], errors.get(name)))
+            of_both = timings[OURS], timings[name], differences[name], errors.get(name)
+            outcome.rows.append(row(*place, *of_both, timings.get(PRODUCTS)))
     return outcome
+
+
+def _has_target(case: Case, backend: str, peer: str) -> bool:
+    return any(most(case.name, direction, peer, backend, "float32") is not None for direction in case.directions)
 
 
 def row(
@@ -169,11 +189,15 @@ def row(
     theirs: Timing,
     difference: float,
     errors: tuple[float, float] | None = None,
+    products: Timing | None = None,
 ) -> Row:
-    """A row from two timings of the same rounds."""
+    """A row from two timings of the same rounds, or three."""
     low, middle, high = ours.ratio_to(theirs)
     place = (case, backend, dtype, peer, contender, direction)
-    return Row(*place, ours.seconds.tolist(), theirs.seconds.tolist(), middle, (low, high), difference, errors)
+    found = Row(*place, ours.seconds.tolist(), theirs.seconds.tolist(), middle, (low, high), difference, errors)
+    if products is None:
+        return found
+    return replace(found, products=products.seconds.tolist(), floor=products.ratio_to(theirs)[1])
 
 
 def largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..training.plots import _figure
 from .duel import OURS, Row
+from .products import PRODUCTS
 from .report import contenders, groups
 from .run import Report
 
@@ -104,6 +105,10 @@ def _bars(panel: Any, rows: list[Row], backend: str) -> None:
             panel.bar(
                 x, row.ratio, 0.9 * width, color=COLOURS.get(name), yerr=errors, ecolor="#444", error_kw={"lw": 1}
             )
+            if row.floor is not None:
+                ends = x - 0.45 * width, x + 0.45 * width
+                panel.hlines(row.floor, *ends, color="white", linewidth=4, zorder=3)
+                panel.hlines(row.floor, *ends, color="black", linewidth=2, zorder=4)
             if len(names) <= LABELLED:
                 panel.annotate(
                     f"{row.ratio:.2f}", (x, max(row.ratio, high)), textcoords="offset points", xytext=(0, 3),
@@ -118,8 +123,11 @@ def _bars(panel: Any, rows: list[Row], backend: str) -> None:
     panel.set_ylabel("ratio of times")
     panel.grid(axis="y", alpha=0.3, linewidth=0.5)
     panel.set_axisbelow(True)
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles = [Patch(color=COLOURS.get(name), label=name) for name in names]
+    handles: list[Any] = [Patch(color=COLOURS.get(name), label=name) for name in names]
+    if any(row.floor is not None for row in rows):
+        handles.append(Line2D([], [], color="black", linewidth=2, label=f"{PRODUCTS} alone / peer"))
     if handles:
-        panel.legend(handles=handles, fontsize=9, frameon=False, ncols=min(4, len(names)), loc="upper left")
+        panel.legend(handles=handles, fontsize=9, frameon=False, ncols=min(5, len(handles)), loc="upper left")

@@ -9,10 +9,16 @@ from rich.table import Table
 
 from .cases import NAMES
 from .duel import OURS, Row
+from .products import PRODUCTS
 from .run import Report
 from .targets import MEMORY_MB, verdicts
 
 DIRECTIONS = {"forward": "forward", "backward": "backward", "both": "forward + backward", "step": "training step"}
+
+CAPTION = (
+    f"{PRODUCTS}: NumPy's matrix products of the case and nothing else. Below a target that is not met: "
+    f"{PRODUCTS} / peer, and what is left of {OURS} / peer (exp and other passes, calls)"
+)
 
 
 def tables(report: Report) -> list[Table]:
@@ -45,6 +51,12 @@ def ours_ms(rows: Iterable[Row]) -> float:
     return 1e3 * median(second for row in rows for second in row.ours)
 
 
+def products_ms(rows: Iterable[Row]) -> float | None:
+    """Milliseconds of the products alone, over all rounds of some rows; None where they were not measured."""
+    seconds = [second for row in rows for second in row.products or ()]
+    return 1e3 * median(seconds) if seconds else None
+
+
 def verdict(rows: list[Row]) -> str:
     """Which targets are met and which are not."""
     parts = []
@@ -53,10 +65,18 @@ def verdict(rows: list[Row]) -> str:
         if met:
             parts.append(f"[green]met: {bound}[/]")
         elif row.ratio > target:
-            parts.append(f"[red]not met: {bound}[/]")
+            parts.append(f"[red]not met: {bound}[/]{_reason(row)}")
         else:
             parts.append(f"[red]not met: the error is more than twice {row.contender}'s[/]")
     return "\n".join(parts)
+
+
+def _reason(row: Row) -> str:
+    """How much of a ratio the products alone are, and what is left of it, where they were measured."""
+    if row.floor is None:
+        return ""
+    digits = 2 if row.ratio >= 0.1 else 3
+    return f"\n({PRODUCTS} {row.floor:.{digits}f}, rest {row.ratio - row.floor:.{digits}f})"
 
 
 def last_line(report: Report) -> str:
@@ -88,6 +108,10 @@ def _table(title: str, rows: list[Row]) -> Table:
     table.add_column("case")
     table.add_column("direction")
     table.add_column(f"{OURS}, ms", justify="right")
+    with_products = products_ms(rows) is not None
+    if with_products:
+        table.add_column(f"{PRODUCTS}, ms", justify="right")
+        table.caption, table.caption_justify = CAPTION, "left"
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("target")
@@ -97,6 +121,9 @@ def _table(title: str, rows: list[Row]) -> Table:
             table.add_section()
         by_name = {row.contender: row for row in some}
         cells = [_cell(by_name[name]) if name in by_name else "" for name in names]
+        if with_products:
+            products = products_ms(some)
+            cells.insert(0, "" if products is None else f"{products:.3g}")
         heading = "" if case == last else case
         table.add_row(heading, DIRECTIONS[direction], f"{ours_ms(some):.3g}", *cells, verdict(some))
         last = case

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .cases import TRAINING
-from .duel import Row
+
+if TYPE_CHECKING:
+    from .duel import Row
 
 MEMORY_MB = 200.0
 """What forward and backward may add to the peak of memory in a case that measures it."""

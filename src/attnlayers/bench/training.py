@@ -11,11 +11,12 @@ from attnbackends import Backend, get_backend
 
 from ..models import AttentionSeq2seq
 from ..training.optimizers import Adam, clip_grads
-from .cases import TRAINING
+from .cases import TRAINING, Case
 from .contenders import LeftOutError
-from .duel import OURS, Outcome, row
+from .duel import OURS, ROOM_FOR_PRODUCTS, Outcome, row
 from .paired import paired
 from .peers import load
+from .products import PRODUCTS, Products
 
 N, T_ENC, T_DEC, V, D, H = 128, 29, 10, 59, 16, 256
 MAX_NORM = 5.0
@@ -94,6 +95,45 @@ def torch_step(device: str, batches: list[Batch], weights: dict[str, np.ndarray]
     return step
 
 
+def products_step(backend: Backend, seed: int = 0) -> Callable[[int], Any]:
+    """The matrix products of a step and nothing else, on random numbers.
+
+    An LSTM has one product a step each way, of the states with the inputs beside them, and one for the gradients of
+    its weights; attention has two and four, the map behind it three.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Any:
+        return backend.asarray(rng.standard_normal(shape, dtype=np.float32))
+
+    W, W_T = draw(4, H + D, H), draw(4, 4 * H, (H + D) // 4)  # in blocks of columns, which BLAS reads faster
+    lstms = [(draw(T, N, H + D), draw(T, N, 4 * H)) for T in (T_ENC, T_DEC)]
+    both, affine, dscores, affine_T = draw(N * T_DEC, 2 * H), draw(2 * H, V), draw(N * T_DEC, V), draw(V, 2 * H)
+    case = Case(TRAINING, N, T_DEC, T_ENC, H, shared=True)
+    attention = Products(case, case.draw(seed), backend)
+    pieces = backend.chunks(N, 32 * H, at_least=64)
+
+    def lstm(rows: Any, da: Any) -> None:
+        def piece(n: slice) -> None:
+            for at_t in rows:
+                backend.matmul(at_t[n], W)  # (n, H + D) x (4, H + D, H) -> (4, n, H)
+            for at_t in da:
+                backend.matmul(at_t[n], W_T)  # (n, 4H) x (4, 4H, ·) -> (4, n, ·)
+
+        backend.map(piece, pieces)
+        backend.matmul(rows.reshape(-1, H + D).T, da.reshape(-1, 4 * H))  # (H + D, T N) x (T N, 4H)
+
+    def step(i: int) -> None:
+        for arrays in lstms:
+            lstm(*arrays)
+        attention.both(i)
+        backend.matmul(both, affine)  # (M, 2H) x (2H, V) -> (M, V)
+        backend.matmul(dscores, affine_T)  # (M, V) x (V, 2H) -> (M, 2H)
+        backend.matmul(both.T, dscores)  # (2H, M) x (M, V) -> (2H, V)
+
+    return step
+
+
 def torch_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our weights under PyTorch's names: gates f, g, i, o in its order i, f, g, o, and a second bias of 0."""
     state = {}
@@ -109,7 +149,7 @@ def torch_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
-    """Ours against PyTorch's, after a check that the losses of the first steps agree."""
+    """Ours against PyTorch's, after a check that the losses of the first steps agree; on a CPU the products, too."""
     outcome = Outcome()
     backend = get_backend(backend_name)
     batches = draw_batches()
@@ -125,7 +165,11 @@ def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
     if not difference <= TOLERANCE:
         outcome.wrong["PyTorch"] = f"losses of the first {FIRST_STEPS} steps differ: {losses}"
         return outcome
-    timings = paired({OURS: ours, "PyTorch": theirs}, seconds)
+    steps = {OURS: ours, "PyTorch": theirs}
+    if backend.reading_is_free:
+        steps[PRODUCTS] = products_step(backend)
+        seconds *= ROOM_FOR_PRODUCTS
+    timings = paired(steps, seconds)
     place = (TRAINING, backend_name, "float32", "torch", "PyTorch", "step")
-    outcome.rows.append(row(*place, timings[OURS], timings["PyTorch"], difference))
+    outcome.rows.append(row(*place, timings[OURS], timings["PyTorch"], difference, products=timings.get(PRODUCTS)))
     return outcome

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from ..bench.run import Report
 
-WIDTH = 150
+WIDTH = 180
 """Columns of the table where the output is no terminal."""
 
 

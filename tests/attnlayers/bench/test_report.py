@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from attnlayers.bench import run
 from attnlayers.bench.cases import TABLE, chosen
@@ -22,9 +23,10 @@ from attnlayers.training.plots import save_figure
 def made_up(case: str, direction: str, peer: str, contender: str, ratio: float, **more: object) -> Row:
     ours, theirs = Timing(np.full(5, 0.001 * ratio)), Timing(np.full(5, 0.001))
     place = {"backend": "numpy", "dtype": "float32"} | more
-    errors = place.pop("errors", None)
+    errors, floor = place.pop("errors", None), place.pop("floor", None)
+    products = None if floor is None else Timing(np.full(5, 0.001 * floor))  # type: ignore[operator]
     return row(
-        case, place["backend"], place["dtype"], peer, contender, direction, ours, theirs, 1e-7, errors  # type: ignore[arg-type]
+        case, place["backend"], place["dtype"], peer, contender, direction, ours, theirs, 1e-7, errors, products  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -106,6 +108,33 @@ def test_table_and_line() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (("mid", "both", "torch", "PyTorch", 1.05, 0.93), "not met: PyTorch 0.9\n(products 0.93, rest 0.12)"),
+        (("mid", "both", "jax", "JAX", 0.62, 0.404), "not met: JAX 0.5\n(products 0.40, rest 0.22)"),
+        (("book", "both", "loops", "loops", 0.08, 0.041), "not met: loops 0.04\n(products 0.041, rest 0.039)"),
+        (("training", "step", "torch", "PyTorch", 1.1, 0.8), "not met: PyTorch 1\n(products 0.80, rest 0.30)"),
+        (("mid", "both", "torch", "PyTorch", 0.85, 0.7), "met: PyTorch 0.9"),
+        (("mid", "backward", "torch", "PyTorch", 1.05, 0.93), ""),
+    ],
+)
+def test_a_target_that_is_missed_has_its_reason(made: tuple[str, str, str, str, float, float], words: str) -> None:
+    *place, floor = made
+    report = report_of(made_up(*place, floor=floor))  # type: ignore[arg-type]
+    (table,) = tables(report)
+    assert Text.from_markup(str(next(iter(table.columns[-1].cells)))).plain == words
+    heading, products = (column for column in table.columns[2:4])
+    assert (heading.header, products.header) == ("attnlayers, ms", "products, ms")
+    assert [*products.cells] == [f"{floor:.3g}"]
+
+
+def test_products_that_were_not_measured_have_no_column_and_give_no_reason() -> None:
+    text = shown(report_of(made_up("book", "both", "torch", "PyTorch flash", 0.8, backend="cupy")))
+    assert "not met: PyTorch flash 0.7" in text
+    assert "products" not in text
+
+
 def test_nothing_measured() -> None:
     assert last_line(report_of()) == "measured on nothing against nobody; left out: nothing"
     assert tables(report_of()) == []
@@ -122,6 +151,14 @@ def test_files(tmp_path: Path) -> None:
     axes = bench_figure(report_of(*rows)).axes
     labels = {line.get_label() for line in axes[0].lines} | {line.get_label() for line in axes[-1].lines}
     assert {"attnlayers, CPU", "attnlayers, CUDA", "PyTorch, CPU", "PyTorch, CUDA"} <= labels
+
+
+def test_the_picture_marks_the_products() -> None:
+    rows = [made_up("mid", "both", "torch", "PyTorch", 1.05, floor=0.93), made_up("mid", "both", "numpy", "NumPy", 0.5)]
+    bars = bench_figure(report_of(*rows)).axes[-1]
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == ["PyTorch", "NumPy", "products alone / peer"]
+    assert {y for lines in bars.collections for line in lines.get_segments() for _, y in line} >= {0.93}
+    assert "products" not in str(bench_figure(report_of(rows[1])).axes[-1].get_legend().get_texts())
 
 
 def test_plan() -> None:

@@ -15,7 +15,8 @@ def test_losses_agree_and_both_are_timed(monkeypatch: pytest.MonkeyPatch) -> Non
     (row,) = outcome.rows
     assert (row.case, row.direction, row.contender) == ("training", "step", "PyTorch")
     assert row.difference < 1e-4
-    assert len(row.ours) == len(row.theirs) == 5
+    assert row.products is not None
+    assert len(row.ours) == len(row.theirs) == len(row.products) == 5
 
 
 def test_gates_and_biases() -> None:

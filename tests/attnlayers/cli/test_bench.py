@@ -26,6 +26,10 @@ def test_table_files_and_line(attnlayers: Any) -> None:
     assert {(row["case"], row["contender"]) for row in report["rows"]} == {
         ("book", "NumPy"), ("mid", "NumPy"), ("book", "book's loops"),
     }  # fmt: skip
+    assert {(row["contender"], row["products"] is None, row["floor"] is None) for row in report["rows"]} == {
+        ("NumPy", True, True), ("book's loops", False, False),
+    }  # fmt: skip
+    assert "products, ms" in ended.stdout
     assert {"python", "numpy", "processor", "date"} <= report["machine"].keys()
     assert (attnlayers.cwd / "found" / "bench.png").read_bytes().startswith(b"\x89PNG")
 

@@ -1,0 +1,115 @@
+"""The products alone: as many as attention has, whatever the blocks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attnbackends import get_backend
+from attnlayers.bench import products, training
+from attnlayers.bench.cases import TABLE, Case
+from attnlayers.bench.duel import duel
+from attnlayers.bench.products import Products
+
+
+class Counting:
+    """The NumPy backend, and the operations of all products that it was asked for."""
+
+    def __init__(self) -> None:
+        self.backend = get_backend("numpy")
+        self.counted: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def matmul(self, a: Any, b: Any) -> Any:
+        found = self.backend.matmul(a, b)
+        self.counted.append(2 * found.size * a.shape[-1])  # threads append, too
+        return found
+
+    def of(self, call: Any) -> int:
+        """Operations of a call."""
+        self.counted.clear()
+        call(0)
+        return sum(self.counted)
+
+
+@pytest.mark.parametrize("block", [2**18, 2**6])
+@pytest.mark.parametrize("shared", [False, True])
+def test_two_products_forward_and_four_backward(block: int, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "BLOCK", block)
+    monkeypatch.setattr(products, "KEYS", 7)
+    case = Case("tiny", 11, 17, 23, 5, shared=shared)
+    counting = Counting()
+    contender = Products(case, case.draw()[:2], counting)  # type: ignore[arg-type]
+    one = 2 * 11 * 17 * 23 * 5
+    assert counting.of(contender.forward) == 2 * one
+    assert counting.of(contender.both) == 6 * one
+    contender.keep()
+    assert counting.of(contender.backward) == 4 * one
+
+
+def test_five_backward_where_weights_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("tiny", 3, 17, 23, 5)
+    monkeypatch.setattr(products, "KEEP_BYTES", case.weights_bytes - 1)
+    counting = Counting()
+    contender = Products(case, case.draw()[:1], counting)  # type: ignore[arg-type]
+    assert counting.of(contender.both) == 7 * 2 * 3 * 17 * 23 * 5
+
+
+def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "BLOCK", 2**6)
+    monkeypatch.setattr(products, "KEYS", 4)
+    case = Case("tiny", 3, 31, 31, 5, causal=True)
+    counting = Counting()
+    contender = Products(case, case.draw()[:1], counting)  # type: ignore[arg-type]
+    seen, seen_backward = (sum(31 - keys * (j // keys) for j in range(31)) for keys in (4, 2))
+    assert counting.of(contender.forward) == 2 * 2 * 3 * seen * 5
+    contender.keep()
+    assert counting.of(contender.backward) == 4 * 2 * 3 * seen_backward * 5
+    assert 0.5 < seen_backward / 31**2 < seen / 31**2 < 0.6
+
+
+@pytest.mark.parametrize(("T_k", "copied"), [(31, False), (37, True)])
+def test_many_keys_are_transposed_before(T_k: int, copied: bool) -> None:
+    case = Case("tiny", 2, 3, T_k, 5)
+    ((_, k, v, _, kT, vT),) = Products(case, case.draw()[:1], get_backend("numpy")).sets
+    for x, xT in ((k, kT), (v, vT)):
+        np.testing.assert_array_equal(xT, x.swapaxes(1, 2))
+        assert xT.flags.c_contiguous is copied
+        assert np.shares_memory(x, xT) is not copied
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)
+def test_every_case_has_pieces_to_share_and_blocks_that_fit_a_cache(case: Case) -> None:
+    tiny = [tuple(np.zeros((case.batch, T, 1), np.float32) for T in (case.T_q, case.T_k, case.T_k, case.T_q))]
+    contender = Products(case, tiny, get_backend("numpy"))  # type: ignore[arg-type]
+    for pieces in (contender.forward_pieces, contender.backward_pieces):
+        assert len(pieces) >= 4
+        entries, keys, rows = pieces[0]
+        assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK
+    assert contender.again is (case.name in ("long", "causal", "longer", "huge"))
+
+
+def test_a_duel_with_a_target_has_the_products_in_its_rounds() -> None:
+    outcome = duel(Case("book", 2, 3, 5, 7, shared=True), "numpy", "float32", "loops", 0.0)
+    for row in outcome.rows:
+        assert row.products is not None
+        assert row.floor == np.median(np.divide(row.products, row.theirs))
+        assert len(row.products) == len(row.theirs)
+    for peer, dtype in (("numpy", "float32"), ("loops", "float16")):
+        outcome = duel(Case("book", 2, 3, 5, 7, shared=True), "numpy", dtype, peer, 0.0)
+        assert [(row.products, row.floor) for row in outcome.rows] == [(None, None)] * 3
+
+
+def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"N": 5, "T_ENC": 7, "T_DEC": 3, "V": 19, "D": 5, "H": 11}
+    for name, value in sizes.items():
+        monkeypatch.setattr(training, name, value)
+    N, T_enc, T_dec, V, D, H = sizes.values()
+    counting = Counting()
+    step = training.products_step(counting)  # type: ignore[arg-type]
+    lstms = 3 * 2 * N * (T_enc + T_dec) * (H + D) * 4 * H
+    attention = 6 * 2 * N * T_dec * T_enc * H
+    affine = 3 * 2 * N * T_dec * 2 * H * V
+    assert counting.of(step) == lstms + attention + affine
