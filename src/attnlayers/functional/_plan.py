@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from attnbackends import Backend
+from attnbackends import Backend, visible_keys
 
 FEW = 4
 """Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
@@ -107,11 +107,8 @@ class Visibility:
             row -= int(begins[sequence])
             start = self.start if len(self.start) == 1 else self.start[sequence : sequence + 1]
         position = keys.start + start[:, None] + np.arange(row, row + rows.stop - rows.start)
-        first = np.full_like(position, keys.start) if self.left is None else position - self.left
-        last = np.full_like(position, keys.stop - 1) if self.right is None else position + self.right
-        if self.lengths is not None:
-            last = np.minimum(last, self._of(entries, self.lengths)[:, None] - 1)
-        return np.maximum(first, keys.start), np.minimum(last, keys.stop - 1)
+        lengths = None if self.lengths is None else self._of(entries, self.lengths)[:, None]
+        return visible_keys(position, keys, self.left, self.right, lengths)
 
     def reach(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
         """Where the keys that at least one of the rows sees begin and end, (b or 1,) each; they may be none."""
