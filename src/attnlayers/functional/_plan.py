@@ -110,13 +110,6 @@ class Visibility:
         lengths = None if self.lengths is None else self._of(entries, self.lengths)[:, None]
         return visible_keys(position, keys, self.left, self.right, lengths)
 
-    def reach(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
-        """Where the keys that at least one of the rows sees begin and end, (b or 1,) each; they may be none."""
-        first, last = np.broadcast_arrays(*self.span(entries, rows, keys))
-        sees = first <= last
-        begin = np.min(first, axis=1, where=sees, initial=keys.stop)
-        return begin, np.max(last, axis=1, where=sees, initial=keys.start - 1) + 1
-
     def hidden(self, block: Block) -> list[tuple[slice, Ints]]:
         """What the rows of a block must not see: columns of its scores, and a boolean (b or 1, R, columns)."""
         if not self.limited or block.rows.start == block.rows.stop:
@@ -192,8 +185,9 @@ def _seen(visibility: Visibility, entries: slice, rows: slice, keys: slice) -> s
     """The keys that at least one of the rows sees."""
     if not visibility.limited:
         return keys
-    begin, end = visibility.reach(entries, rows, keys)
-    return slice(int(begin.min()), max(int(begin.min()), int(end.max())))
+    first, last = visibility.span(entries, rows, keys)
+    begin = min(max(int(first.min()), keys.start), keys.stop)
+    return slice(begin, max(begin, int(last.max()) + 1))
 
 
 def _cut(rows: slice, size: int) -> list[slice]:
