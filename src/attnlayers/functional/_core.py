@@ -102,7 +102,7 @@ class Core:
 
     def _may_spread(self, x: Array) -> bool:
         """Whether there are weights of 0 that might meet a NaN or an infinity in x."""
-        if self.hiding is None and not self.visibility.limited:
+        if self.hiding is None and not self.visibility.leaves_out:
             return False
         xp = self.backend.xp
         return not self.backend.reading_is_free or not bool(xp.all(xp.isfinite(x)))

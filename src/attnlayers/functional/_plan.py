@@ -86,6 +86,14 @@ class Visibility:
         """Whether anything is hidden at all."""
         return not (self.left is None and self.right is None and self.lengths is None)
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a block may hold queries that see nothing by position, or keys that an entry's queries do not see."""
+        if not self.limited or self.offsets is not None or self.lengths is not None or len(self.start) > 1:
+            return self.limited
+        before_all = self.right is not None and int(self.start[0]) + self.right < 0
+        return before_all or (self.left is not None and int(self.start[0]) + self.T_q - self.left > self.T_k)
+
     def row_parts(self) -> Iterator[tuple[slice, slice]]:
         """Rows that see one range of keys, with that range: all of a query head, or a packed sequence of one."""
         for group in range(self.groups):
