@@ -5,7 +5,7 @@
 6.0
 """
 
-from ._attention import EMPTY_ROW, AttentionCall
+from ._attention import EMPTY_ROW, AttentionCall, visible_keys
 from ._base import Array, Backend, DType
 from ._errors import BackendError
 from ._memory import keep_freed_memory
@@ -26,6 +26,7 @@ __all__ = [
     "backend_of",
     "get_backend",
     "keep_freed_memory",
+    "visible_keys",
     "xp",
 ]
 

@@ -14,6 +14,29 @@ EMPTY_ROW = 1e30
 """Log-sum-exp of a row that sees nothing, in `kernels/attention.cuh` too: exp(score - EMPTY_ROW) is 0."""
 
 
+def visible_keys(
+    position: np.ndarray, keys: slice, left: int | None, right: int | None, lengths: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last of the `keys` that queries at a position see; none where the first comes after the last.
+
+    Parameters
+    ----------
+    position : NumPy array (b or 1, R)
+    keys : slice
+    left, right : int or None
+        As in `AttentionCall`.
+    lengths : NumPy array (b or 1, 1) or None
+        Valid keys.
+
+    Returns
+    -------
+    first, last : NumPy arrays (b or 1, R)
+    """
+    first = np.full_like(position, keys.start) if left is None else np.maximum(position - left, keys.start)
+    last = np.full_like(position, keys.stop - 1) if right is None else np.minimum(position + right, keys.stop - 1)
+    return first, last if lengths is None else np.minimum(last, lengths - 1)
+
+
 @dataclass(frozen=True)
 class AttentionCall:
     """One call of attention in flat form: ``softmax(scale * q @ k.T) @ v`` for each of B entries.

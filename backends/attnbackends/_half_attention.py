@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._attention import EMPTY_ROW, AttentionCall
+from ._attention import EMPTY_ROW, AttentionCall, visible_keys
 from ._base import Array, Backend
 from ._cublas import Products
 
@@ -36,11 +36,10 @@ class Sight:
     def __init__(self, call: AttentionCall) -> None:
         R, T_k = call.q.shape[1], call.k.shape[1]
         position = np.atleast_1d(call.start)[:, None] + np.arange(R) % call.T_q
-        first = np.zeros_like(position) if call.left is None else np.maximum(position - call.left, 0)
-        last = np.full_like(position, T_k - 1) if call.right is None else np.minimum(position + call.right, T_k - 1)
-        if call.lengths is not None:
-            last = np.minimum(last, call.lengths[:, None] - 1)
-        self.first, self.last = np.broadcast_arrays(first, last)
+        lengths = None if call.lengths is None else call.lengths[:, None]
+        self.first, self.last = np.broadcast_arrays(
+            *visible_keys(position, slice(0, T_k), call.left, call.right, lengths)
+        )
         self.all_see = bool((self.first <= self.last).all())
 
     def part(self, entries: slice, rows: slice) -> tuple[np.ndarray, np.ndarray]:

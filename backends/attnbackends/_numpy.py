@@ -29,6 +29,9 @@ BLOCK_ROWS = 256
 SMALL_BYTES = 128 * 1024
 """What a piece must touch to be worth handing to a thread."""
 
+SQUARES = 4096
+"""That one product adds up."""
+
 FEW = 4
 """Pieces to make of work that fits one."""
 
@@ -76,11 +79,13 @@ class NumpyBackend(UfuncBackend):
         np.add.at(target.reshape(-1), flat, values.reshape(-1))
 
     def sum_of_squares(self, array: Array) -> Array:
-        # Products of pieces, so that neither their number nor their order follows the number of threads.
+        # Short products, added in pairs: in a long one the sum outgrows what comes, 4e-5 off for 6.5 million numbers.
         flat = array.reshape(-1, order="A") if array.flags.forc else array.reshape(-1)
-        pieces = split(flat.size, max(1, ceil(flat.nbytes / PIECE_BYTES)))
-        sums = np.empty(len(pieces), dtype=array.dtype)
-        self.map(lambda i: np.vecdot(flat[pieces[i]], flat[pieces[i]], out=sums[i : i + 1][0, ...]), range(len(pieces)))
+        count = flat.size // SQUARES
+        rows, rest = flat[: count * SQUARES].reshape(count, SQUARES), flat[count * SQUARES :]
+        sums = np.empty(count + 1, dtype=array.dtype)
+        sums[count] = np.vecdot(rest, rest)
+        self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), self.chunks(count, SQUARES * flat.itemsize))
         return np.sum(sums)
 
     def lstm_steps(

@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "backend_of",
         "get_backend",
         "keep_freed_memory",
+        "visible_keys",
         "xp",
     ]
     assert all(hasattr(attnbackends, name) for name in attnbackends.__all__)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import e, log2, sqrt
 
-import numpy as np
-
 from attnbackends import EMPTY_ROW, Array, Backend
 
 from ._dtypes import wide, widen
@@ -89,65 +87,45 @@ class Core:
     def keys(self, chain: Chain) -> tuple[Array, Array]:
         """Keys and values of a chain's entries, in the dtype to compute in.
 
-        A key that none of its queries attends to comes as 0: whatever it holds would meet a weight of 0 in the
-        products, and 0 * NaN is NaN.
+        A key that none of its queries attends to comes as 0 if it holds anything but numbers: that would meet a weight
+        of 0 in the products, and 0 * NaN is NaN.
         """
-        backend = self.backend
+        backend, xp = self.backend, self.backend.xp
         k = widen(backend, self.k[chain.entries, ...])
         shared = self.v is None or self.v is self.k
         v = k if shared else widen(backend, self.v[chain.entries, ...])  # type: ignore[index]
-        seen = self._seen(chain)
-        if seen is not None:
+        if self._may_spread(k) or (not shared and self._may_spread(v)):
+            seen = backend.empty((*k.shape[:2], 1), like=k, dtype=xp.bool)
+            seen[...] = False
+            for block in chain.blocks:
+                seen[:, block.keys, :] |= xp.matrix_transpose(xp.any(self._attended(block), axis=-2, keepdims=True))
             k = _or_zero(backend, seen, k)
             v = k if shared else _or_zero(backend, seen, v)
         return k, v
 
-    def _seen(self, chain: Chain) -> Array | None:
-        """Which keys the queries of a chain attend to, (b or 1, T_k or 1, 1); None where its blocks have no others."""
-        backend, xp, mask, entries = self.backend, self.backend.xp, self.hiding, chain.entries
-        if not self.visibility.limited:
-            if mask is None:
-                return None
-            mask = mask[entries if mask.shape[0] > 1 else slice(None), ...]
-            return xp.matrix_transpose(xp.any(mask, axis=-2, keepdims=True))
-        index = backend.arange(self.k.shape[1], like=self.k)[None, :, None]
-        if mask is None:
-            reach = [self.visibility.reach(block.entries, block.rows, block.part) for block in chain.blocks]
-            begin, end = (
-                edge(ends, axis=0) for edge, ends in zip((np.min, np.max), zip(*reach, strict=True), strict=True)
-            )
-            if len(begin) == 1:
-                return None
-            begin, end = (backend.asarray(ends[:, None, None], like=self.k) for ends in (begin, end))
-            return (index >= begin) & (index < end)
-        seen = xp.broadcast_to(index < 0, (entries.stop - entries.start, self.k.shape[1], 1))
-        seen = xp.astype(seen, seen.dtype, copy=True)
-        for block in chain.blocks:
-            seen[:, block.keys, :] |= xp.matrix_transpose(xp.any(self._attended(block, mask), axis=-2, keepdims=True))
-        return seen
-
     def queries(self, block: Block, factor: float) -> Array:
-        """The queries of a block times a factor; one that attends to nothing comes as 0."""
-        backend, xp, mask = self.backend, self.backend.xp, self.hiding
-        q = widen(backend, self.q[block.entries, block.rows, :])
-        if mask is not None:
-            q = _or_zero(backend, xp.any(self._attended(block, mask), axis=-1, keepdims=True), q)
-        elif self.visibility.limited:
-            first, last = self.visibility.span(block.entries, block.rows, block.part)
-            if (first > last).any():
-                q = _or_zero(backend, backend.asarray((first <= last)[..., None], like=q), q)
+        """The queries of a block times a factor; one that attends to nothing as keys do."""
+        q = widen(self.backend, self.q[block.entries, block.rows, :])
+        if self._may_spread(q):
+            q = _or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
         return q if factor == 1 else q * factor
 
-    def _attended(self, block: Block, mask: Array) -> Array:
-        """Which keys of a block its queries attend to, by a boolean mask and by position: (b or 1, r or 1, K or 1)."""
-        mask = self.part_of(block, mask)
-        hidden = self.visibility.hidden(block)
-        if hidden:
-            shape = [part.stop - part.start for part in (block.entries, block.rows, block.keys)]
-            mask = self.backend.xp.astype(self.backend.xp.broadcast_to(mask, shape), mask.dtype, copy=True)
-        for columns, outside in hidden:
-            mask[:, :, columns] &= self.backend.asarray(~outside, like=mask)
-        return mask
+    def _may_spread(self, x: Array) -> bool:
+        """Whether there are weights of 0 that might meet a NaN or an infinity in x."""
+        if self.hiding is None and not self.visibility.leaves_out:
+            return False
+        xp = self.backend.xp
+        return not self.backend.reading_is_free or not bool(xp.all(xp.isfinite(x)))
+
+    def _attended(self, block: Block) -> Array:
+        """Which keys of a block its queries attend to, by a boolean mask and by position: (b, r, K)."""
+        backend, xp = self.backend, self.backend.xp
+        shape = tuple(part.stop - part.start for part in (block.entries, block.rows, block.keys))
+        attended = backend.empty(shape, like=self.q, dtype=xp.bool)
+        attended[...] = True if self.hiding is None else self.part_of(block, self.hiding)
+        for columns, hidden in self.visibility.hidden(block):
+            attended[:, :, columns] &= backend.asarray(~hidden, like=attended)
+        return attended
 
     def part_of(self, block: Block, array: Array) -> Array:
         """The part of the mask, or of an array of its shape, that a block needs."""

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from attnbackends import Backend
+from attnbackends import Backend, visible_keys
 
 FEW = 4
 """Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
@@ -89,6 +89,14 @@ class Visibility:
         """Whether anything is hidden at all."""
         return not (self.left is None and self.right is None and self.lengths is None)
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a block may hold queries that see nothing by position, or keys that an entry's queries do not see."""
+        if not self.limited or self.offsets is not None or self.lengths is not None or len(self.start) > 1:
+            return self.limited
+        before_all = self.right is not None and int(self.start[0]) + self.right < 0
+        return before_all or (self.left is not None and int(self.start[0]) + self.T_q - self.left > self.T_k)
+
     def row_parts(self) -> Iterator[tuple[slice, slice]]:
         """Rows that see one range of keys, with that range: all of a query head, or a packed sequence of one."""
         for group in range(self.groups):
@@ -118,18 +126,8 @@ class Visibility:
             row -= int(begins[sequence])
             start = self.start if len(self.start) == 1 else self.start[sequence : sequence + 1]
         position = keys.start + start[:, None] + np.arange(row, row + rows.stop - rows.start)
-        first = np.full_like(position, keys.start) if self.left is None else position - self.left
-        last = np.full_like(position, keys.stop - 1) if self.right is None else position + self.right
-        if self.lengths is not None:
-            last = np.minimum(last, self._of(entries, self.lengths)[:, None] - 1)
-        return np.maximum(first, keys.start), np.minimum(last, keys.stop - 1)
-
-    def reach(self, entries: slice, rows: slice, keys: slice) -> tuple[Ints, Ints]:
-        """Where the keys that at least one of the rows sees begin and end, (b or 1,) each; they may be none."""
-        first, last = np.broadcast_arrays(*self.span(entries, rows, keys))
-        sees = first <= last
-        begin = np.min(first, axis=1, where=sees, initial=keys.stop)
-        return begin, np.max(last, axis=1, where=sees, initial=keys.start - 1) + 1
+        lengths = None if self.lengths is None else self._of(entries, self.lengths)[:, None]
+        return visible_keys(position, keys, self.left, self.right, lengths)
 
     def hidden(self, block: Block) -> list[tuple[slice, Ints]]:
         """What the rows of a block must not see: columns of its scores, and a boolean (b or 1, R, columns)."""
@@ -222,8 +220,9 @@ def _seen(visibility: Visibility, entries: slice, rows: slice, keys: slice) -> s
     """The keys that at least one of the rows sees."""
     if not visibility.limited:
         return keys
-    begin, end = visibility.reach(entries, rows, keys)
-    return slice(int(begin.min()), max(int(begin.min()), int(end.max())))
+    first, last = visibility.span(entries, rows, keys)
+    begin = min(max(int(first.min()), keys.start), keys.stop)
+    return slice(begin, max(begin, int(last.max()) + 1))
 
 
 def _cut(rows: slice, size: int) -> list[slice]:

@@ -157,6 +157,16 @@ def test_weights_that_are_shared_are_updated_once() -> None:
     assert len(trainer.remove_duplicate(equal, [np.ones((2, 2))] * 2)[0]) == 2
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_gradients_are_clipped_to_their_exact_norm(wide: bool) -> None:
+    """A table's gradient in float32: few large rows, many small ones, whose squares a single sum would lose."""
+    table = draw(10_007, 131) / np.arange(1, 10_008)[:, None]
+    grads = [(table.T if wide else table).astype("float32"), draw(7).astype("float32")]
+    util.clip_grads(grads, 0.25)
+    norm = np.sqrt(sum(np.sum(np.square(grad, dtype="float64")) for grad in grads))
+    assert norm == pytest.approx(0.25, rel=1e-6)
+
+
 class Counts:
     """A model that learns nothing and keeps what it was given."""
 

@@ -121,6 +121,8 @@ HIDDEN: dict[str, dict[str, Any]] = {
     "before the first key": {"causal": True, "query_start": [-2, 1]},
     "window at the end": {"window": (1, 0), "query_start": "end", "key_lengths": [7, 4]},
     "lengths": {"key_lengths": [5, 0]},
+    "all before the first key but one": {"causal": True, "query_start": -4},
+    "past the last key": {"window": (0, None), "query_start": 4},
 }
 
 
