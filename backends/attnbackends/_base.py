@@ -61,6 +61,10 @@ class Backend(RecurrentSteps, WholeAttention):
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
 
+    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
+        """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
+        return self.empty(shape, like)
+
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
         return self.xp.arange(count, dtype=self.xp.int64, device=like.device)

@@ -32,6 +32,9 @@ SMALL_BYTES = 128 * 1024
 SQUARES = 4096
 """That one product adds up."""
 
+ROW_GAP = 16
+"""Numbers between rows that would share a few places of a cache where they lie a power of two apart."""
+
 FEW = 4
 """Pieces to make of work that fits one."""
 
@@ -58,6 +61,9 @@ class NumpyBackend(UfuncBackend):
 
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
+
+    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
+        return np.empty((*shape[:-1], shape[-1] + ROW_GAP), dtype=like.dtype)[..., : shape[-1]]
 
     def device(self, array: Array) -> Any:
         return "cpu"

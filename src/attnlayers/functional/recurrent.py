@@ -95,7 +95,7 @@ def lstm_backward(
     steps = saved.steps
     steps.check_gradients(dhs, dh=dh, dc=dc)
     T, N, width = steps.gates.shape
-    da = steps.room(T, N, width + 16)[:, :, :width]  # rows no power of two apart, as in `transposed`
+    da = steps.backend.empty_rows((T, N, width), like=steps.gates)
     carried_h, carried_c = steps.carried(dh), steps.carried(dc)
     W_T = steps.transposed(steps.Wh if steps.rows is None else steps.W[:-1, :])
     dx = None if steps.rows is None else steps.room(*steps.x.shape)
