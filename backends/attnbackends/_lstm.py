@@ -103,23 +103,22 @@ def _steps_of_few_rows(
     T, N, width = gates.shape
     half, shift = _halves(width // 4, gates.dtype)
     sums = np.empty((N, width), dtype=gates.dtype)
-    by_gate = gates.reshape(T, N, 4, width // 4).transpose(2, 0, 1, 3)
-    for t, (a, f, g, i, o, old_h, old_c, new_h, new_c, tanh) in enumerate(
-        zip(gates, *by_gate, h[:-1], c[:-1], h[1:], c[1:], tanh_c, strict=True)
-    ):
-        matmul(old_h, Wh, out=sums)
+    by_gate = gates.reshape(T, N, 4, width // 4)
+    for t in range(T):
+        a, gate, new_c, tanh, new_h = gates[t], by_gate[t], c[t + 1], tanh_c[t], h[t + 1]
+        matmul(h[t], Wh, out=sums)
         np.add(a, sums, a)
         np.multiply(a, half, a)
         np.tanh(a, a)
         np.multiply(a, half, a)
         np.add(a, shift, a)
-        np.multiply(f, old_c, new_c)
-        np.multiply(g, i, tanh)
+        np.multiply(gate[:, 0], c[t], new_c)
+        np.multiply(gate[:, 1], gate[:, 2], tanh)
         np.add(new_c, tanh, new_c)
         np.tanh(new_c, tanh)
-        np.multiply(o, tanh, new_h)
+        np.multiply(gate[:, 3], tanh, new_h)
         if mask is not None:
-            for new, old in ((new_c, old_c), (new_h, old_h)):
+            for new, old in ((new_c, c[t]), (new_h, h[t])):
                 np.copyto(new, old, where=~mask[t])
 
 

@@ -49,7 +49,10 @@ class Steps:
         xp = self.backend.xp
 
         def multiply() -> None:
-            flat, out = xp.reshape(self.x, (T * N, self.x.shape[2])), xp.reshape(self.gates, (T * N, width))
+            if N == 1:
+                flat, out = self.x[:, 0, :], self.gates[:, 0, :]
+            else:
+                flat, out = xp.reshape(self.x, (T * N, self.x.shape[2])), xp.reshape(self.gates, (T * N, width))
             self.backend.matmul(flat, self.Wx, out=out)  # (T N, D) x (D, KH) -> (T N, KH)
 
         def both(n: slice) -> None:
@@ -149,14 +152,17 @@ class Steps:
         return tuple(self.backend.xp.astype(gradient, self.dtype, copy=False) for gradient in gradients)
 
 
+_AXES = {1: ("H", "D H", "H H")} | {gates: (f"{gates}H", f"D {gates}H", f"H {gates}H") for gates in (3, 4)}
+
+
 def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | None, **states: Array | None) -> Steps:
     """Check the arguments of a network of `count` gates, and multiply all inputs.
 
     The first of `states` is `h`; all are (N, H) or None.
     """
-    width = f"{count}H" if count > 1 else "H"
+    width, of_Wx, of_Wh = _AXES[count]
     backend = check(
-        x=(x, "N T D"), Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width), mask=(mask, "N T: bool"),
+        x=(x, "N T D"), Wx=(Wx, of_Wx), Wh=(Wh, of_Wh), b=(b, width), mask=(mask, "N T: bool"),
         **{name: (state, "N H") for name, state in states.items()},
     )  # fmt: skip
     xp = backend.xp
