@@ -134,7 +134,9 @@ class NumpyBackend(UfuncBackend):
             with np.errstate(all="ignore"):
                 return np.multiply(a, b, out=out)
         if out is None:
-            stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim > 2 or b.ndim > 2 else ()
+            stack, other = a.shape[:-2], b.shape[:-2]
+            if stack != other:
+                stack = np.broadcast_shapes(stack, other)  # takes longer than a small product
             out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=np.result_type(a, b))
         if self.workers.busy:
             self._multiply(a, b, out)

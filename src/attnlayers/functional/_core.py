@@ -180,10 +180,14 @@ class Core:
         """Keep the log-sum-exp of a block's rows; returns `total` with 1 in the place of 0, to divide by."""
         xp = self.backend.xp
         empty = total == 0
-        total = xp.where(empty, xp.ones_like(total), total)
+        some = not self.backend.reading_is_free or bool(xp.any(empty))
+        if some:
+            total = xp.where(empty, xp.ones_like(total), total)
         if self.lse is not None:
             lse = xp.log(total) if top is None else xp.log(total) + top
-            self.lse[block.entries, block.rows, :] = xp.where(empty, xp.full_like(lse, EMPTY_ROW), lse)
+            if some:
+                lse = xp.where(empty, xp.full_like(lse, EMPTY_ROW), lse)
+            self.lse[block.entries, block.rows, :] = lse
         return total
 
     def add_mask_gradient(self, block: Block, dscores: Array, dmask: Array | None) -> None:
@@ -215,7 +219,7 @@ class Core:
         size = self.backend.keys_at_once(rows * self.backend.bits(wide(self.backend, self.q.dtype)) // 8)
         count = max(1, -(-(end - begin) // size))
         edges = [begin + (end - begin) * i // count for i in range(count + 1)]
-        return [replace(block, keys=slice(a, b)) for a, b in pairwise(edges)]
+        return [Block(block.entries, block.rows, slice(a, b), block.part) for a, b in pairwise(edges)]
 
 
 def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:

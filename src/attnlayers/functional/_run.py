@@ -52,6 +52,8 @@ def prepare(
     sinks: Array | None,
     keep_bytes: int,
     keep: bool,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> Core:
     """Flatten the arguments, lay out the blocks, and make room for the results."""
     xp = backend.xp
@@ -85,8 +87,8 @@ def prepare(
         mask=flat_mask,
         softcap=softcap,
         sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
-        dropout=0.0,
-        seed=0,
+        dropout=dropout,
+        seed=seed,
         bounds={} if ask else None,
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
         lse=room(B, R, 1),

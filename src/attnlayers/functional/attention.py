@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from attnbackends import EMPTY_ROW, Array
@@ -157,8 +156,8 @@ def attention(
         raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
     frame = arguments.Frame.of(q, k, v, grouped)
     visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
-    core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, keep_bytes, return_weights)
-    core = replace(core, dropout=dropout, seed=seed)
+    kept = keep_bytes, return_weights
+    core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, *kept, dropout, seed)
     xp = backend.xp
     fused = None if return_weights else _fused.forward(core)
     if fused is None:
