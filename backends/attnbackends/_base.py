@@ -235,6 +235,21 @@ class Backend(RecurrentSteps, WholeAttention):
         out[...] = product
         return out
 
+    def arrange_keys(self, k: Array, ones: bool = False) -> Any:
+        """Keys (b, T, D) as `scores` reads them fastest, in an array of their own; with `ones`, (b, T, D + 1).
+
+        A CPU's BLAS wants rows and columns exchanged.
+        """
+        b, T, D = k.shape
+        arranged = self.empty((b, D + ones, T), like=k)
+        arranged[:, :D, :] = self.xp.matrix_transpose(k)
+        arranged[:, D:, :] = 1
+        return arranged
+
+    def scores(self, q: Array, arranged: Any, keys: slice) -> Array:
+        """Products (b, r, K) of queries (b, r, D) with some keys of `arrange_keys`, to be written to."""
+        return self.matmul(q, arranged[:, :, keys])
+
     def sum_rows(self, x: Array) -> Array:
         """Sum over the last axis, which stays: (..., T) -> (..., 1).
 

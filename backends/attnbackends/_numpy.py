@@ -147,10 +147,23 @@ class NumpyBackend(UfuncBackend):
             self.map(lambda piece: self._multiply(*piece), _products.pieces(a, b, out))
         return out
 
+    def arrange_keys(self, k: Array, ones: bool = False) -> Any:
+        if k.shape[1] < _products.KEYS or not self._in_parts:
+            return super().arrange_keys(k, ones)
+        return _products.keys_in_blocks(k, ones)
+
+    def scores(self, q: Array, arranged: Any, keys: slice) -> Array:
+        if arranged.ndim == 3:
+            return super().scores(q, arranged, keys)
+        return _products.scores(self.matmul, q, arranged, keys)
+
+    @property
+    def _in_parts(self) -> bool:
+        return self._multiply is _products.multiply_in_parts
+
     @property
     def _in_blocks(self) -> Callable[[Array], Array]:
-        in_parts = self._multiply is _products.multiply_in_parts
-        return _products.in_blocks if in_parts else lambda b: b[..., None, :, :]
+        return _products.in_blocks if self._in_parts else lambda b: b[..., None, :, :]
 
     @cached_property
     def _multiply(self) -> Callable[[Array, Array, Array], object]:

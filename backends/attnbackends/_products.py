@@ -30,6 +30,9 @@ PART_ROWS = (32, 16, 8)
 BLOCKS = ((16, 64), (16, 32), (8, 32), (8, 16))
 """Rows of a part and columns of a block of an operand that many products share, the first that fit."""
 
+KEYS = 64
+"""Of a block: rows and columns are then exchanged within a first-level cache."""
+
 FEW_ROWS = 128
 """Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
 
@@ -118,3 +121,28 @@ def _block_columns(K: int) -> int:
         if rows * columns * max(1, K) <= PART:
             return columns
     return 0
+
+
+def keys_in_blocks(k: Array, ones: bool) -> Array:
+    """Keys (b, T, D) as blocks (b, J, D or, with a row of ones, D + 1, KEYS), the last one filled up with 0."""
+    b, T, D = k.shape
+    whole = T // KEYS
+    rest = T - whole * KEYS
+    blocks = np.empty((b, ceil(T / KEYS), D + ones, KEYS), dtype=k.dtype)
+    blocks[:, :whole, :D] = k[:, : whole * KEYS].reshape(b, whole, KEYS, D).swapaxes(2, 3)
+    if rest:
+        blocks[:, whole, :D, :rest] = k[:, whole * KEYS :].swapaxes(1, 2)
+        blocks[:, whole, :D, rest:] = 0
+    blocks[:, :, D:] = 1
+    return blocks
+
+
+def scores(matmul: Any, q: Array, blocks: Array, keys: slice) -> Array:
+    """Products (b, r, K) of queries (b, r, D) with some keys of `keys_in_blocks`."""
+    b, r, _ = q.shape
+    w = blocks.shape[3]
+    first, end = keys.start // w, ceil(keys.stop / w)
+    room = np.empty((b, r, (end - first) * w), dtype=q.dtype)
+    place = room.reshape(b, r, end - first, w).swapaxes(1, 2)
+    matmul(q[:, None, :, :], blocks[:, first:end], out=place)  # (b, 1, r, D) x (b, J, D, w) -> (b, J, r, w)
+    return room[:, :, keys.start - first * w : keys.stop - first * w]

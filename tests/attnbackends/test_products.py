@@ -149,3 +149,41 @@ def test_operands_that_do_not_fit(library: Library, shapes: tuple[tuple[int, ...
     a, b = (library.array(np.zeros(shape)) for shape in shapes)
     with pytest.raises((ValueError, RuntimeError)):
         library.backend.matmul(a, b)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("T", [1, 61, 64, 131, 192])
+def test_scores_of_arranged_keys(library: Library, T: int, ones: bool) -> None:
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((3, 7, 11 + ones)), rng.standard_normal((3, T, 11))
+    arranged = library.backend.arrange_keys(library.array(k), ones)
+    whole = q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
+    for keys in (slice(0, T), slice(0, T // 2), slice(T // 3, T), slice(T // 2, T // 2)):
+        found = library.backend.scores(library.array(q), arranged, keys)
+        found *= 1  # may be written to
+        np.testing.assert_allclose(library.numpy(found), whole[:, :, keys], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("T", [1, 61, 64, 131])
+def test_scores_of_keys_in_blocks(T: int, ones: bool) -> None:
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((3, 7, 11 + ones)), rng.standard_normal((3, T, 11))
+    whole = q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
+    blocks = _products.keys_in_blocks(k, ones)
+    assert np.isfinite(blocks).all()
+    for keys in (slice(0, T), slice(T // 3, T), slice(T // 2, T // 2)):
+        found = _products.scores(np.matmul, q, blocks, keys)
+        np.testing.assert_allclose(found, whole[:, :, keys], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("inner", "columns"), [(65, 64), (273, 64), (1024, 32), (2600, 32), (5000, 16)])
+def test_operands_in_blocks(inner: int, columns: int) -> None:
+    b = np.random.default_rng(0).standard_normal((2, inner, 131))
+    blocks = _products.in_blocks(b)
+    assert blocks.shape == (2, -(-131 // columns), inner, columns)
+    flat = np.moveaxis(blocks, 1, 2).reshape(2, inner, -1)
+    assert np.array_equal(flat[..., :131], b)
+    assert not flat[..., 131:].any()
+    assert np.shares_memory(_products.in_blocks(b[..., :columns]), b)
+    assert _products.in_blocks(np.ones((20000, 131))).shape == (1, 20000, 131)

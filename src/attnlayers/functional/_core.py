@@ -20,6 +20,9 @@ SAFE = 36.0
 """Largest score that needs no shift: neither exp(36), summed over any row, nor a weight, exp(-36) over the sum of
 16,000 times exp(36), leaves float32. A power of two that does costs thirty times the others."""
 
+KEYS = 64
+"""Tiles end where blocks of so many keys do, as a library may have them."""
+
 FEW_SCORES = 4096
 """Of an entry: with fewer, a shift costs less than to find out whether it is needed."""
 
@@ -218,7 +221,8 @@ class Core:
         rows = (block.entries.stop - block.entries.start) * (block.rows.stop - block.rows.start)
         size = self.backend.keys_at_once(rows * self.backend.bits(wide(self.backend, self.q.dtype)) // 8)
         count = max(1, -(-(end - begin) // size))
-        edges = [begin + (end - begin) * i // count for i in range(count + 1)]
+        inner = [begin + (end - begin) * i // count // KEYS * KEYS for i in range(1, count)]
+        edges = [begin, *(edge for edge in inner if begin < edge < end), end]
         return [Block(block.entries, block.rows, slice(a, b), block.part) for a, b in pairwise(edges)]
 
 

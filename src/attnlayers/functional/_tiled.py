@@ -21,18 +21,18 @@ from ._plan import Block, Chain
 def forward(core: Core, chain: Chain) -> None:
     """Write the output and the log-sum-exp of a chain's rows."""
     k, v = core.keys(chain)
-    kT = _transposed(core, k, ones=False)
+    arranged = core.backend.arrange_keys(k)
     for block in chain.blocks:
-        _forward(core, block, kT, v)
+        _forward(core, block, arranged, v)
 
 
-def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
+def _forward(core: Core, block: Block, arranged: Any, v: Array) -> None:
     backend, xp = core.backend, core.backend.xp
     place = block.entries, block.rows, slice(None)
     q = core.queries(block, core.scale * core.unit)
     out = total = top = None
     for tile in core.tiles(block):
-        scores = backend.matmul(q, kT[:, :, tile.keys])  # (b, r, D) x (b, D, K) -> (b, r, K)
+        scores = backend.scores(q, arranged, tile.keys)  # (b, r, D) x (b, K, D) -> (b, r, K)
         core.bias(tile, scores)
         if not core.bounded and tile.keys.start < tile.keys.stop:
             higher = xp.max(scores, axis=-1, keepdims=True)
@@ -70,18 +70,18 @@ def _forward(core: Core, block: Block, kT: Array, v: Array) -> None:
 def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -> None:
     """Write or add the gradients of a chain's rows."""
     k, v = core.keys(chain)
-    k1T = _transposed(core, k, ones=True)
-    v1T = k1T if v is k else _transposed(core, v, ones=True)
+    k1 = core.backend.arrange_keys(k, ones=True)
+    v1 = k1 if v is k else core.backend.arrange_keys(v, ones=True)
     for i, block in enumerate(chain.blocks):
-        _backward(core, block, k, k1T, v1T, chain.share, i == 0, incoming, outgoing)
+        _backward(core, block, k, k1, v1, chain.share, i == 0, incoming, outgoing)
 
 
 def _backward(
     core: Core,
     block: Block,
     k: Array,
-    k1T: Array,
-    v1T: Array,
+    k1: Any,
+    v1: Any,
     share: int,
     first: bool,
     incoming: Incoming,
@@ -105,12 +105,12 @@ def _backward(
     dq: Array = None
     for tile in core.tiles(block):
         keys = tile.keys
-        weights = backend.matmul(q1, k1T[:, :, keys])  # (b, r, D + 1) x (b, D + 1, K) -> (b, r, K)
+        weights = backend.scores(q1, k1, keys)  # (b, r, D + 1) x (b, K, D + 1) -> (b, r, K)
         tanh = core.bias(tile, weights)
         if not folded:
             weights -= lse
         core.exp(tile, weights)
-        dscores = backend.matmul(dout1, v1T[:, :, keys])  # (b, r, D_v + 1) x (b, D_v + 1, K) -> (b, r, K)
+        dscores = backend.scores(dout1, v1, keys)  # (b, r, D_v + 1) x (b, K, D_v + 1) -> (b, r, K)
         used = weights
         if core.dropout:
             dropped = core.dropped(tile, weights)
@@ -131,15 +131,6 @@ def _backward(
         core.add(outgoing.dv[share][block.entries, ...], keys, first_value, xp.matrix_transpose(used), dout)
         first = False
     outgoing.dq[place] = dq if core.scale == 1 else dq * core.scale
-
-
-def _transposed(core: Core, x: Array, *, ones: bool) -> Array:
-    """x (b, T, D) -> (b, D, T) or, with a row of ones, (b, D + 1, T), in the order in which BLAS reads it fastest."""
-    b, T, D = x.shape
-    room = core.backend.empty((b, D + ones, T), like=x)
-    room[:, :D, :] = core.backend.xp.matrix_transpose(x)
-    room[:, D:, :] = 1
-    return room
 
 
 def _finite(xp: Any, top: Array) -> Array:
