@@ -58,7 +58,11 @@ def train(
     # Not at the top: NumPy, a device and pictures have no part in `--help`.
     import matplotlib  # noqa: F401  to miss it now, and not when an epoch is done
 
+    from attnbackends import keep_freed_memory
+
     from ..training import Trainer
+
+    keep_freed_memory()
 
     if data not in (None, "dates"):
         data = str(Path(data).resolve())
