@@ -17,8 +17,9 @@ from attnbackends import Backend, visible_keys
 FEW = 4
 """Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
 
-CHAIN_FLOPS = 8_000_000
-"""What a chain's products must amount to before it is worth a thread: about 0.1 ms of one core."""
+CHAIN_WORK = 24_000_000
+"""Operations of its products, and bytes that it reads, that make a chain worth a thread: 0.2 ms of one core, which is
+what the calls around them take."""
 
 Ints = np.ndarray
 
@@ -199,7 +200,7 @@ def plan(
     longest = max((rows.stop - rows.start for rows, _ in parts), default=0)
     at_once = backend.rows_at_once(row_bytes)
     if longest <= at_once and visibility.offsets is None:
-        entries = backend.chunks(count, entry_bytes, at_least=max(1, CHAIN_FLOPS // max(1, entry_flops)))
+        entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
     else:
         entries = [slice(b, b + 1) for b in range(count)]
     chains: list[Chain] = []
