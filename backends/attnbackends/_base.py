@@ -11,7 +11,6 @@ better. An operation stands here because libraries disagree on it, and its comme
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ class HostUniform:
     """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
 
     backend: "Backend"
-    draw: np.random.Generator
+    draw: "np.random.Generator"  # loaded when drawn from, not with the library
 
     def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
         return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
@@ -292,6 +291,8 @@ class Backend(RecurrentSteps, WholeAttention):
 
     def describe(self) -> dict[str, str]:
         """What is in use, one short text for each heading; `library` and `device` are always there."""
+        from importlib.metadata import version  # takes a third of the time of `import numpy`
+
         return {"library": f"{self.name} {version(self.name)}", "device": "CPU"}
 
     def __repr__(self) -> str:

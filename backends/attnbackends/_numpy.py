@@ -125,6 +125,7 @@ class NumpyBackend(UfuncBackend):
         )
 
     def _matmul_of_steps(self, gates: Array) -> Callable[..., Array]:
+        """NumPy's own where a step's product takes less than to think about it."""
         return np.matmul if gates.shape[1] < _lstm.FEW_ROWS and self.workers.busy else self.matmul
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
@@ -159,6 +160,7 @@ class NumpyBackend(UfuncBackend):
 
     @property
     def _in_parts(self) -> bool:
+        """Whether products are made in parts, and second operands of many in blocks for them."""
         return self._multiply is _products.multiply_in_parts
 
     @property

@@ -32,6 +32,15 @@ def test_importing_leaves_others_unloaded(module: str, unloaded: set[str]) -> No
     assert not unloaded & set(loaded.split())
 
 
+def test_a_layer_loads_nothing_slow_that_numpy_does_not() -> None:
+    def loaded(statement: str) -> set[str]:
+        return set(output_of(f"import sys; {statement}; print(*sys.modules)").split())
+
+    further = loaded("from attnlayers import TimeAttention") - loaded("import numpy")
+    assert "attnlayers.layers.attention" in further
+    assert not {"importlib.metadata", "email", "numpy.random", "concurrent.futures"} & further
+
+
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
 def test_importing_prints_nothing_and_starts_no_thread(module: str) -> None:
     assert output_of(f"import {module}") == ""

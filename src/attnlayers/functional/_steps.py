@@ -152,11 +152,12 @@ class Steps:
         return tuple(self.backend.xp.astype(gradient, self.dtype, copy=False) for gradient in gradients)
 
 
+# The axes of b, Wx and Wh, by the number of gates side by side.
 _AXES = {1: ("H", "D H", "H H")} | {gates: (f"{gates}H", f"D {gates}H", f"H {gates}H") for gates in (3, 4)}
 
 
 def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | None, **states: Array | None) -> Steps:
-    """Check the arguments of a network of `count` gates, and multiply all inputs.
+    """Check the arguments of a network of `count` gates, and make room for its steps.
 
     The first of `states` is `h`; all are (N, H) or None.
     """
