@@ -14,6 +14,8 @@ from ._base import Array
 FEW_ROWS = 8
 """Fewer rows are left as the sums are: one product with all weights is worth more than the passes."""
 
+HALVES = (0.5, 1, 0.5, 0.5)
+"""For f, g, i, o: sigmoid(a) = tanh(a / 2) / 2 + 1/2, so that one tanh serves all four gates."""
 
 SLOPES_BYTES = 1024 * 1024
 """Of the gates whose slopes are made at once: a call for several steps takes no more of a cache, and threads meet less
@@ -53,8 +55,7 @@ def steps(
     if N < FEW_ROWS:
         _steps_of_few_rows(matmul, gates, Wh, b, h, c, tanh_c, mask)
         return
-    # sigmoid(a) = tanh(a / 2) / 2 + 1/2: one tanh serves all four gates
-    half = np.array([0.5, 1, 0.5, 0.5], dtype=gates.dtype)[:, None, None]
+    half = np.array(HALVES, dtype=gates.dtype)[:, None, None]
     shift = 1 - half
     W, bias = _by_gate(Wh), None
     if b is None:
@@ -91,15 +92,14 @@ def _steps_of_few_rows(
     matmul: Any,
     gates: Array,
     Wh: Array,
-    b: Array | None,
+    b: Array,
     h: Array,
     c: Array,
     tanh_c: Array,
     mask: Array | None,
 ) -> None:
     """`steps` from a first state on, with the gates side by side: what counts is the number of calls."""
-    if b is not None:
-        gates += b
+    gates += b
     T, N, width = gates.shape
     half, shift = _halves(width // 4, gates.dtype)
     sums = np.empty((N, width), dtype=gates.dtype)
@@ -125,7 +125,7 @@ def _steps_of_few_rows(
 @cache
 def _halves(H: int, dtype: Any) -> tuple[Array, Array]:
     """What turns tanh into the activations of four gates of H: factors of argument and result, and what is added."""
-    half = np.repeat(np.array([0.5, 1, 0.5, 0.5], dtype=dtype), H)[None, :]  # two axes as the sums: no broadcast
+    half = np.repeat(np.array(HALVES, dtype=dtype), H)[None, :]  # two axes as the sums: no broadcast
     return half, 1 - half
 
 

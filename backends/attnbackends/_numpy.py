@@ -181,7 +181,7 @@ class NumpyBackend(UfuncBackend):
         return max(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
 
     def keys_at_once(self, column_bytes: int) -> int:
-        return max(64, BLOCK_BYTES // max(1, column_bytes))
+        return max(_products.KEYS, BLOCK_BYTES // max(1, column_bytes))
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         if self.workers.busy:

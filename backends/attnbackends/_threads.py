@@ -119,8 +119,7 @@ class Workers:
             else:
                 self._work(function, queue)
         finally:
-            for (_, write), count in zip(self._of_thread, of_thread, strict=True):
-                write(count)
+            _set_threads(self._of_thread, of_thread)
             self._leave()
 
     def _work(self, function: Callable[[T], object], queue: deque[T]) -> None:

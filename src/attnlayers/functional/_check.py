@@ -12,12 +12,12 @@ _KINDS: dict[str, str | tuple[str, ...]] = {
     "bool": "bool",
     "mask": ("bool", "real floating"),
 }
+_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask": "boolean or floating point"}
+
 KNOWN_CALLS = 4096
 """Calls to remember that were found right, with everything that `check` looks at: it takes half as long."""
 
 _passed: set[tuple[Any, ...]] = set()
-
-_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask": "boolean or floating point"}
 
 
 def check(**arguments: tuple[Array | None, str]) -> Backend:
