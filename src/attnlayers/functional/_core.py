@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from math import e, log2, sqrt
+from math import isfinite, sqrt
 
 from attnbackends import EMPTY_ROW, Array, Backend
 
@@ -22,10 +22,6 @@ SAFE = 36.0
 
 KEYS = 64
 """Tiles end where blocks of so many keys do, as a library may have them."""
-
-FEW_SCORES = 4096
-"""Of an entry: with fewer, a shift costs less than to find out whether it is needed."""
-
 
 @dataclass(frozen=True)
 class Incoming:
@@ -64,23 +60,35 @@ class Core:
     dropout: float
     seed: int
     bounds: dict[int, bool] | None  # whether norms bound the scores, by a chain's first entry; None: not to be asked
+    unit: float  # what scores are multiplied by where no one needs a shift: log2(e) if a power of two is the faster exp
     out: Array | None  # (B, R, D_v), in the dtype to compute in where weights are not kept
     lse: Array | None  # (B, R, 1)
     weights: Array | None  # (B, R, T_k), where they are kept
-    bounded: bool = False  # no score needs a shift before exp
-    unit: float = 1.0  # what scores are multiplied by, for `exp`: log2(e) where that is a power of two
 
-    def of(self, chain: Chain) -> Core:
-        """The call as a chain is to compute it: without a shift where norms bound its scores."""
-        backend, first = self.backend, chain.entries.start
+    def bounded(self, chain: Chain) -> bool:
+        """Whether the norms of queries and keys say that no score of a chain needs a shift before exp."""
         if self.bounds is None:
-            return self
-        if first not in self.bounds:
-            self.bounds[first] = _bounded(backend, self.q[chain.entries, ...], self.k[chain.entries, ...], self.scale)
-        if not self.bounds[first]:
-            return self
-        fast = backend.has_fast_exp2(wide(backend, self.q.dtype))
-        return replace(self, bounded=True, unit=log2(e) if fast else 1.0)
+            return False
+        entries = chain.entries
+        if entries.start not in self.bounds:
+            norms = [_largest_norm(self.backend, widen(self.backend, x[entries, ...])) for x in (self.q, self.k)]
+            self.bounds[entries.start] = abs(self.scale) * norms[0] * norms[1] <= SAFE
+        return self.bounds[entries.start]
+
+    def in_bounds(self, block: Block, scores: Array) -> bool:
+        """Whether scores, in `unit`, say themselves that none of them needs a shift before exp.
+
+        Hidden ones are overwritten before: what they hold must not decide about the bits of the others.
+        """
+        if self.bounds is None or 0 in scores.shape:
+            return False
+        self.hide(block, scores, 0.0)
+        xp, most = self.backend.xp, SAFE * self.unit
+        low, high = float(xp.min(scores)), float(xp.max(scores))
+        if not isfinite(high - low):
+            numbers = _numbers(self.backend, scores)
+            low, high = float(xp.min(numbers)), float(xp.max(numbers))
+        return -most <= low and high <= most
 
     @property
     def hiding(self) -> Array | None:
@@ -141,31 +149,28 @@ class Core:
         keys = block.keys if array.shape[2] > 1 else slice(None)
         return array[entries, rows, keys]
 
-    def bias(self, block: Block, scores: Array) -> Array | None:
-        """Cap, bias and hide scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
-        tanh = None if self.softcap is None else self.cap(scores)
+    def bias(self, block: Block, scores: Array, unit: float) -> Array | None:
+        """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
+        tanh = None if self.softcap is None else self.cap(scores, unit)
         if self.mask is not None and self.hiding is None:
             scores += widen(self.backend, self.part_of(block, self.mask))
-        if not self.bounded:
-            self._hide(block, scores, -self.backend.xp.inf)
         return tanh
 
-    def exp(self, block: Block, scores: Array) -> None:
-        """Scores become weights that are not yet divided by their sum, in place; hidden ones become 0."""
-        self.backend.apply(self.backend.xp.exp if self.unit == 1 else self.backend.xp.exp2, scores)
-        if self.bounded:
-            self._hide(block, scores, 0.0)
+    def exp(self, scores: Array, unit: float) -> None:
+        """Scores become weights that are not yet divided by their sum, in place."""
+        self.backend.apply(self.backend.xp.exp if unit == 1 else self.backend.xp.exp2, scores)
 
-    def _hide(self, block: Block, array: Array, value: float) -> None:
+    def hide(self, block: Block, array: Array, value: float) -> None:
+        """Write a value to what a boolean mask or a position hides."""
         backend = self.backend
         if self.hiding is not None:
             backend.fill(array, ~self.part_of(block, self.hiding), value)
         for columns, hidden in self.visibility.hidden(block):
             backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
 
-    def cap(self, scores: Array) -> Array:
+    def cap(self, scores: Array, unit: float) -> Array:
         """Cap scores in place; returns ``tanh(scores / softcap)``."""
-        xp, softcap = self.backend.xp, self.softcap * self.unit  # type: ignore[operator]
+        xp, softcap = self.backend.xp, self.softcap * unit  # type: ignore[operator]
         scores *= 1 / softcap
         self.backend.apply(xp.tanh, scores)
         tanh = xp.astype(scores, scores.dtype, copy=True)
@@ -232,14 +237,17 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     return backend.xp.where(keep, x, zero)
 
 
-def may_be_bounded(backend: Backend, q: Array, k: Array) -> bool:
-    """Whether a shift before exp is dearer than the norms that may say that no score needs one."""
-    (_, R, D), T_k = q.shape, k.shape[1]
-    return backend.reading_is_free and R * T_k >= max(FEW_SCORES, (R + T_k) * D / 3)
-
-
-def _bounded(backend: Backend, q: Array, k: Array, scale: float) -> bool:
-    """Whether the norms of queries and keys say that no score needs a shift before exp."""
+def _largest_norm(backend: Backend, x: Array) -> float:
+    """Of the rows of x (b, T, D)."""
     xp = backend.xp
-    squares = [float(xp.max(xp.vecdot(x, x))) for x in (widen(backend, q), widen(backend, k))]
-    return abs(scale) * sqrt(squares[0] * squares[1]) <= SAFE
+    square = float(xp.max(xp.vecdot(x, x)))
+    if not isfinite(square):
+        numbers = _numbers(backend, x)
+        square = float(xp.max(xp.vecdot(numbers, numbers)))
+    return sqrt(square)
+
+
+def _numbers(backend: Backend, x: Array) -> Array:
+    """x with 0 for NaN and infinity, which spoil their own rows whatever is done, and are no reason to treat others
+    in another way."""
+    return _or_zero(backend, backend.xp.isfinite(x), x)

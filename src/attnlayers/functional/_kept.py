@@ -22,20 +22,27 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     for outside in (slice(0, keys.start), slice(keys.stop, None)):
         core.weights[entries, rows, outside] = 0  # type: ignore[index]
     weights = core.weights[entries, rows, keys]  # type: ignore[index]
-    of_queries, of_scores = _factors(core, block, core.unit)
+    unit = core.unit
+    of_queries, of_scores = _factors(core, block, unit)
     # (b, r, D) x (b, D, K) -> (b, r, K)
     backend.matmul(core.queries(block, of_queries), xp.matrix_transpose(k), out=weights)
     if of_scores != 1:
         weights *= of_scores
-    core.bias(block, weights)
+    core.bias(block, weights, unit)
     top = None
     sinks = None if core.sinks is None else core.sinks[entries, rows, :]
-    if not core.bounded and keys.start < keys.stop:
+    if core.in_bounds(block, weights):
+        core.exp(weights, unit)
+        core.hide(block, weights, 0.0)
+    elif keys.start < keys.stop:
+        if unit != 1:
+            weights *= 1 / unit
+        core.hide(block, weights, -xp.inf)
         top = xp.max(weights, axis=-1, keepdims=True)
         top = top if sinks is None else xp.maximum(top, sinks)
         top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
         weights -= top
-    core.exp(block, weights)
+        core.exp(weights, 1.0)
     total = backend.sum_rows(weights)
     if sinks is not None:
         total += xp.exp(sinks if top is None else sinks - top)
@@ -77,7 +84,7 @@ def _backward(
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
     core.add_mask_gradient(block, dscores, outgoing.dmask)
     if core.softcap is not None:
-        tanh = core.cap(backend.matmul(core.queries(block, core.scale * core.unit), xp.matrix_transpose(k)))
+        tanh = core.cap(backend.matmul(core.queries(block, core.scale), xp.matrix_transpose(k)), 1.0)
         dscores *= 1 - tanh * tanh
     if of_scores != 1:
         dscores *= of_scores

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import e, log2, sqrt
 from typing import Any
 
 from attnbackends import Array, Backend
 
 from . import _arguments as arguments
 from . import _fused, _kept, _tiled
-from ._core import Core, Incoming, Outgoing, may_be_bounded
+from ._core import Core, Incoming, Outgoing
 from ._dtypes import wide, widen
 from ._plan import Chain, Visibility, plan
 
@@ -71,7 +71,7 @@ def prepare(
     scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
     flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
     additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
-    ask = B > 0 and not additive and sinks is None and may_be_bounded(backend, flat_q, flat_k)
+    ask = backend.reading_is_free and not additive and sinks is None and 0 not in (B, R, T_k)
 
     def room(*shape: int, of: Any = dtype) -> Array:
         return backend.empty(shape, like=q, dtype=of)
@@ -90,6 +90,7 @@ def prepare(
         dropout=dropout,
         seed=seed,
         bounds={} if ask else None,
+        unit=log2(e) if ask and backend.has_fast_exp2(dtype) else 1.0,
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
         lse=room(B, R, 1),
         weights=room(B, R, T_k) if keep else None,
@@ -99,7 +100,7 @@ def prepare(
 def run(core: Core) -> None:
     """Write the results of a call into the room that was made for them, without kernels of the library's own."""
     way = _tiled if core.weights is None else _kept
-    core.backend.map(lambda chain: way.forward(core.of(chain), chain), core.chains)
+    core.backend.map(lambda chain: way.forward(core, chain), core.chains)
 
 
 def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: Sequence[str] = ()) -> tuple[Array, ...]:
@@ -130,7 +131,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
 
     def work(chains: Sequence[Chain]) -> None:
         for chain in chains:
-            way.backward(core.of(chain), chain, incoming, outgoing)
+            way.backward(core, chain, incoming, outgoing)
 
     one_by_one = dmask is not None  # chains may add to one place of it
     backend.map(work, [core.chains] if one_by_one else [[chain] for chain in core.chains])

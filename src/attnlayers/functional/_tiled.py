@@ -22,19 +22,22 @@ def forward(core: Core, chain: Chain) -> None:
     """Write the output and the log-sum-exp of a chain's rows."""
     k, v = core.keys(chain)
     arranged = core.backend.arrange_keys(k)
+    bounded = core.bounded(chain)
     for block in chain.blocks:
-        _forward(core, block, arranged, v)
+        _forward(core, block, arranged, v, bounded)
 
 
-def _forward(core: Core, block: Block, arranged: Any, v: Array) -> None:
+def _forward(core: Core, block: Block, arranged: Any, v: Array, bounded: bool) -> None:
     backend, xp = core.backend, core.backend.xp
     place = block.entries, block.rows, slice(None)
-    q = core.queries(block, core.scale * core.unit)
+    unit = core.unit if bounded else 1.0
+    q = core.queries(block, core.scale * unit)
     out = total = top = None
     for tile in core.tiles(block):
         scores = backend.scores(q, arranged, tile.keys)  # (b, r, D) x (b, K, D) -> (b, r, K)
-        core.bias(tile, scores)
-        if not core.bounded and tile.keys.start < tile.keys.stop:
+        core.bias(tile, scores, unit)
+        if not bounded and tile.keys.start < tile.keys.stop:
+            core.hide(tile, scores, -xp.inf)
             higher = xp.max(scores, axis=-1, keepdims=True)
             if top is not None:
                 higher = xp.maximum(higher, top)
@@ -44,7 +47,9 @@ def _forward(core: Core, block: Block, arranged: Any, v: Array) -> None:
                 out *= factor
             top = higher
             scores -= _finite(xp, top)
-        core.exp(tile, scores)
+        core.exp(scores, unit)
+        if bounded:
+            core.hide(tile, scores, 0.0)
         tile_total = backend.sum_rows(scores)
         if core.dropout:
             scores *= core.dropped(tile, scores)
@@ -72,8 +77,9 @@ def backward(core: Core, chain: Chain, incoming: Incoming, outgoing: Outgoing) -
     k, v = core.keys(chain)
     k1 = core.backend.arrange_keys(k, ones=True)
     v1 = k1 if v is k else core.backend.arrange_keys(v, ones=True)
+    bounded = core.bounded(chain)
     for i, block in enumerate(chain.blocks):
-        _backward(core, block, k, k1, v1, chain.share, i == 0, incoming, outgoing)
+        _backward(core, block, k, k1, v1, bounded, chain.share, i == 0, incoming, outgoing)
 
 
 def _backward(
@@ -82,6 +88,7 @@ def _backward(
     k: Array,
     k1: Any,
     v1: Any,
+    bounded: bool,
     share: int,
     first: bool,
     incoming: Incoming,
@@ -96,20 +103,25 @@ def _backward(
         delta = delta - incoming.dlse[place]
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
     folded = core.softcap is None
-    if core.unit != 1:
-        lse = lse * core.unit
+    unit = core.unit if bounded else 1.0
+    if unit != 1:
+        lse = lse * unit
     minus_lse = -lse if folded else xp.zeros_like(lse)
     minus_delta = xp.zeros_like(delta) if core.dropout else -delta
-    q1 = xp.concat((q if core.unit == 1 else q * core.unit, minus_lse), axis=-1)
+    q1 = xp.concat((q if unit == 1 else q * unit, minus_lse), axis=-1)
     dout1 = xp.concat((dout, minus_delta), axis=-1)
     dq: Array = None
     for tile in core.tiles(block):
         keys = tile.keys
         weights = backend.scores(q1, k1, keys)  # (b, r, D + 1) x (b, K, D + 1) -> (b, r, K)
-        tanh = core.bias(tile, weights)
+        tanh = core.bias(tile, weights, unit)
+        if not bounded:
+            core.hide(tile, weights, -xp.inf)
         if not folded:
             weights -= lse
-        core.exp(tile, weights)
+        core.exp(weights, unit)
+        if bounded:
+            core.hide(tile, weights, 0.0)
         dscores = backend.scores(dout1, v1, keys)  # (b, r, D_v + 1) x (b, K, D_v + 1) -> (b, r, K)
         used = weights
         if core.dropout:
