@@ -16,14 +16,52 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import cached_property
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 _Limit = tuple[Callable[[], int], Callable[[int], object]]
+
+
+class _Share:
+    """One call's pieces, for the threads that come to help: a future for each of them would cost 30 us a call."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._context = copy_context()
+        self._lock = threading.Lock()
+        self._helpers = 0
+        self._closed = False
+        self._all_left = threading.Lock()
+        self.error: BaseException | None = None
+        """The first that a helper met."""
+
+    def help(self) -> None:
+        """Work until nothing is left, unless the caller is done already."""
+        with self._lock:
+            if self._closed:
+                return
+            self._helpers += 1
+            if self._helpers == 1:
+                self._all_left.acquire()
+        error = None
+        try:
+            self._context.copy().run(self._work)
+        except BaseException as caught:
+            error = caught
+        with self._lock:
+            self.error = self.error or error
+            self._helpers -= 1
+            if self._helpers == 0:
+                self._all_left.release()
+
+    def close(self) -> None:
+        """Let no further helper begin, and wait for those that are at work."""
+        with self._lock:
+            self._closed = True
+        with self._all_left:
+            pass
 
 
 class Workers:
@@ -45,7 +83,8 @@ class Workers:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._executor: Executor | None = None
+        self._calls: SimpleQueue[_Share] = SimpleQueue()
+        self._helpers = 0
         self._callers = 0
         self._before: list[int] = []  # of the libraries with one number for the process
 
@@ -139,29 +178,32 @@ class Workers:
             self._local.working = False
 
     def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
-        futures = []
+        share = _Share(lambda: self._work(function, queue))
         with suppress(RuntimeError):  # the interpreter is ending and starts no more threads: this one does it all
-            for _ in range(min(self.count, len(queue)) - 1):
-                futures.append(self._pool().submit(copy_context().run, self._work, function, queue))
+            self._start_helpers()
+        for _ in range(min(self.count, len(queue)) - 1):
+            self._calls.put(share)
         try:
             self._work(function, queue)
         finally:
-            errors = [future.exception() for future in futures if not future.cancel()]
-        for error in errors:
-            if error is not None:
-                raise error
+            share.close()
+        if share.error is not None:
+            raise share.error
 
-    def _pool(self) -> Executor:
+    def _start_helpers(self) -> None:
+        if self._helpers == self.count - 1:
+            return
         with self._lock:
-            if self._executor is None:
-                from concurrent.futures import ThreadPoolExecutor
+            while self._helpers < self.count - 1:
+                name = f"attnbackends_{self._helpers}"
+                threading.Thread(target=self._help, args=(self._calls,), name=name, daemon=True).start()
+                self._helpers += 1
 
-                self._executor = ThreadPoolExecutor(
-                    max(1, self.count - 1),
-                    thread_name_prefix="attnbackends",
-                    initializer=lambda: _set_threads(self._of_thread, [1] * len(self._of_thread)),
-                )
-            return self._executor
+    def _help(self, calls: SimpleQueue[_Share]) -> None:
+        """What a thread of the pool does for as long as the process lives."""
+        _set_threads(self._of_thread, [1] * len(self._of_thread))
+        while True:
+            calls.get().help()
 
     def _enter(self) -> None:
         with self._lock:

@@ -62,7 +62,7 @@ class Core:
     bounds: dict[int, bool] | None  # whether norms bound the scores, by a chain's first entry; None: not to be asked
     unit: float  # what scores are multiplied by where no one needs a shift: log2(e) if a power of two is the faster exp
     out: Array | None  # (B, R, D_v), in the dtype to compute in where weights are not kept
-    lse: Array | None  # (B, R, 1)
+    lse: Array | None  # (B, R, 1); None where nothing needs it
     weights: Array | None  # (B, R, T_k), where they are kept
 
     def bounded(self, chain: Chain) -> bool:

@@ -52,10 +52,14 @@ def prepare(
     sinks: Array | None,
     keep_bytes: int,
     keep: bool,
+    keep_lse: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Core:
-    """Flatten the arguments, lay out the blocks, and make room for the results."""
+    """Flatten the arguments, lay out the blocks, and make room for the results.
+
+    Weights of up to `keep_bytes` are kept in any case, and the log-sum-exp where something needs it.
+    """
     xp = backend.xp
     if softcap is not None and not softcap > 0:
         raise ValueError(f"`softcap` must be positive, got {softcap}")
@@ -92,7 +96,7 @@ def prepare(
         bounds={} if ask else None,
         unit=log2(e) if ask and backend.has_fast_exp2(dtype) else 1.0,
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
-        lse=room(B, R, 1),
+        lse=room(B, R, 1) if keep_lse or not keep or sinks is not None or backend.has_whole_attention else None,
         weights=room(B, R, T_k) if keep else None,
     )
 

@@ -156,7 +156,7 @@ def attention(
         raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
     frame = arguments.Frame.of(q, k, v, grouped)
     visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
-    kept = keep_bytes, return_weights
+    kept = keep_bytes, return_weights, return_lse
     core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, *kept, dropout, seed)
     xp = backend.xp
     fused = None if return_weights else _fused.forward(core)
