@@ -34,8 +34,8 @@ KEYS = 64
 """Of a block: rows and columns are then exchanged within a first-level cache."""
 
 READ_FIRST_ROWS = 128
-READ_FIRST_BYTES = 2 * 1024**2
-"""Of each matrix, and of an operand in all, up to which `read` pays. A product whose second operand lies the other way
+READ_FIRST_BYTES = range(32 * 1024, 2 * 1024**2 + 1)
+"""Of each matrix, and of an operand in all, for which `_read` pays. A product whose second operand lies the other way
 round goes along many rows of both at a time, and takes them from memory at 8 GB/s, which one pass in order does at 20."""
 
 FEW_ROWS = 128
@@ -95,7 +95,7 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
 
 def _read(stack: Array) -> None:
     """Bring matrices into this core's cache; nothing where they do not lie side by side, or would not stay there."""
-    if stack.flags.c_contiguous and stack.nbytes <= READ_FIRST_BYTES:
+    if stack.nbytes in READ_FIRST_BYTES and stack.flags.c_contiguous:
         flat = stack.reshape(-1)
         np.vecdot(flat, flat)
 

@@ -57,7 +57,8 @@ class Frame:
             groups = heads // key_heads
             leads["q"] = (*leads["q"][:-1], key_heads)
         try:
-            lead = np.broadcast_shapes(*leads.values())
+            distinct = set(leads.values())
+            lead = distinct.pop() if len(distinct) == 1 else np.broadcast_shapes(*leads.values())
         except ValueError:
             raise ValueError(
                 f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {_listed(shapes)}"

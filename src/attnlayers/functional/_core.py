@@ -187,13 +187,13 @@ class Core:
     def write_lse(self, block: Block, total: Array, top: Array | None) -> Array:
         """Keep the log-sum-exp of a block's rows; returns `total` with 1 in the place of 0, to divide by."""
         xp = self.backend.xp
-        empty = total == 0
-        some = not self.backend.reading_is_free or bool(xp.any(empty))
-        if some:
+        empty = None
+        if not self.backend.reading_is_free or not bool(xp.all(total)):
+            empty = total == 0
             total = xp.where(empty, xp.ones_like(total), total)
         if self.lse is not None:
             lse = xp.log(total) if top is None else xp.log(total) + top
-            if some:
+            if empty is not None:
                 lse = xp.where(empty, xp.full_like(lse, EMPTY_ROW), lse)
             self.lse[block.entries, block.rows, :] = lse
         return total
