@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from math import ceil, prod
 from typing import Any
 
@@ -47,6 +47,12 @@ def _has_fast_exp2(dtype: DType) -> bool:
         return False
     found = tell(func_name="^exp2$", signature="^float32$").get("exp2", {})
     return any("AVX512" in way["current"] or "X86_V4" in way["current"] for way in found.values())
+
+
+@lru_cache(maxsize=64)
+def _ones(count: int, dtype: DType) -> Array:
+    """A column of ones, to be read."""
+    return np.ones((count, 1), dtype=dtype)
 
 
 class NumpyBackend(UfuncBackend):
@@ -147,6 +153,10 @@ class NumpyBackend(UfuncBackend):
         else:
             self.map(lambda piece: self._multiply(*piece), _products.pieces(a, b, out))
         return out
+
+    def sum_rows(self, x: Array) -> Array:
+        ones = _ones(x.shape[-1], x.dtype)
+        return np.matmul(x, ones) if self.workers.busy else self.matmul(x, ones)
 
     def arrange_keys(self, k: Array, ones: bool = False) -> Any:
         if k.shape[1] < _products.KEYS or not self._in_parts:
