@@ -17,7 +17,7 @@ _WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask
 KNOWN_CALLS = 4096
 """Calls to remember that were found right, with everything that `check` looks at: it takes half as long."""
 
-_passed: set[tuple[Any, ...]] = set()
+_passed: dict[tuple[Any, ...], Backend] = {}
 
 
 def check(**arguments: tuple[Array | None, str]) -> Backend:
@@ -52,14 +52,15 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
                 for name, (array, spec) in arguments.items()
             ]
         )
-        if call in _passed:
-            return backend_of(next(array for array, _ in arguments.values() if array is not None))
+        known = _passed.get(call)
+        if known is not None:
+            return known
     except (AttributeError, TypeError):  # no array at all, or a device that is no key
         return _check(arguments)
     backend = _check(arguments)
     if len(_passed) >= KNOWN_CALLS:
         _passed.clear()
-    _passed.add(call)
+    _passed[call] = backend
     return backend
 
 

@@ -23,6 +23,7 @@ SAFE = 36.0
 KEYS = 64
 """Tiles end where blocks of so many keys do, as a library may have them."""
 
+
 @dataclass(frozen=True)
 class Incoming:
     """Gradients of what forward returned, in flat form; None for what was not returned or has none."""
