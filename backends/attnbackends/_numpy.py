@@ -151,7 +151,11 @@ class NumpyBackend(UfuncBackend):
             with np.errstate(all="ignore"):
                 np.matmul(a, b, out=out)
         else:
-            self.map(lambda piece: self._multiply(*piece), _products.pieces(a, b, out))
+            pieces, sums = _products.pieces(a, b, out)
+            self.map(lambda piece: self._multiply(*piece), pieces)
+            with np.errstate(all="ignore"):
+                for some in sums:
+                    out += some
         return out
 
     def sum_rows(self, x: Array) -> Array:

@@ -15,6 +15,10 @@ MANY = 4
 """Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in eight pieces a
 third of the time of a gradient of recurrent weights."""
 
+LONG = 2
+"""How many times the longer side of a product its inner axis must be to be cut itself: then no operand is arranged twice,
+and the sum of what the pieces make is the smaller price."""
+
 TINY_FLOPS = 2 * 9216
 """A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
 
@@ -30,13 +34,17 @@ PART_ROWS = (32, 16, 8)
 BLOCKS = ((16, 64), (16, 32), (8, 32), (8, 16))
 """Rows of a part and columns of a block of an operand that many products share, the first that fit."""
 
+NARROWEST, NARROW_INNER = 16, 1024
+"""Columns of a block, as a vector of AVX-512 takes them, and the longest inner axis for which blocks narrower than they
+might be are as fast."""
+
 KEYS = 64
 """Of a block: rows and columns are then exchanged within a first-level cache."""
 
 READ_FIRST_ROWS = 128
 READ_FIRST_BYTES = range(32 * 1024, 2 * 1024**2 + 1)
 """Of each matrix, and of an operand in all, for which `_read` pays. A product whose second operand lies the other way
-round goes along many rows of both at a time, and takes them from memory at 8 GB/s, which one pass in order does at 20."""
+round goes along many rows of both at a time, and takes them from memory at 8 GB/s; one pass in order does so at 20."""
 
 FEW_ROWS = 128
 """Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
@@ -55,21 +63,30 @@ def wants_parts(libraries: list[dict[str, Any]]) -> bool:
     )
 
 
-def pieces(a: Array, b: Array, out: Array) -> list[tuple[Array, Array, Array]]:
-    """A product as products that threads share, cut along the longest axis of `out` that both operands allow."""
-    flops = 2 * out.size * a.shape[-1]
+def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Array]], list[Array]]:
+    """A product as products that threads share, and what is to be added to `out` after them.
+
+    Cut along the longest axis of `out` that both operands allow, or along a long inner axis.
+    """
+    inner = a.shape[-1]
+    flops = 2 * out.size * inner
     rows, columns = out.shape[-2:]
     if flops < 2 * PIECE_FLOPS:
-        return [(a, b, out)]
+        return [(a, b, out)], []
     if out.ndim > 2:
         stack = out.shape[0]
         shares = split(stack, min(stack, ceil(flops / PIECE_FLOPS)))
         along = [x.ndim == out.ndim and x.shape[0] == stack for x in (a, b)]
-        return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in shares]
-    count = min(MANY, ceil(flops / PIECE_FLOPS), ceil(max(rows, columns) / 64))
+        return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in shares], []
+    most = min(MANY, ceil(flops / PIECE_FLOPS))
+    if inner >= LONG * max(rows, columns):
+        sums = [np.empty(out.shape, dtype=out.dtype) for _ in range(min(most, ceil(inner / 64)) - 1)]
+        shares = split(inner, len(sums) + 1)
+        return [(a[:, p], b[p], place) for p, place in zip(shares, [out, *sums], strict=True)], sums
+    count = min(most, ceil(max(rows, columns) / 64))
     if rows >= columns:
-        return [(a[p], b, out[p]) for p in split(rows, count)]
-    return [(a, b[:, p], out[:, p]) for p in split(columns, count)]
+        return [(a[p], b, out[p]) for p in split(rows, count)], []
+    return [(a, b[:, p], out[:, p]) for p in split(columns, count)], []
 
 
 def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
@@ -120,7 +137,7 @@ def in_blocks(b: Array) -> Array:
     The last one is filled up with 0; one block is the operand itself.
     """
     *stack, K, N = b.shape
-    columns = _block_columns(K)
+    columns = _block_columns(K, N)
     if columns == 0 or columns >= N:
         return b[..., None, :, :]
     count = ceil(N / columns)
@@ -131,10 +148,12 @@ def in_blocks(b: Array) -> Array:
     return blocks
 
 
-def _block_columns(K: int) -> int:
+def _block_columns(K: int, N: int) -> int:
+    """Of a block of an operand (K, N): narrower ones where they need fewer zeros; 0 for none at all."""
     for rows, columns in BLOCKS:
         if rows * columns * max(1, K) <= PART:
-            return columns
+            widths = [columns >> i for i in range(3) if columns >> i >= NARROWEST] if K <= NARROW_INNER else [columns]
+            return min(widths, key=lambda w: ceil(N / w) * w)
     return 0
 
 

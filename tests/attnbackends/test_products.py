@@ -13,6 +13,7 @@ SHAPES = {
     "tall": ((2003, 67), (67, 101)),
     "wide": ((101, 67), (67, 2003)),
     "deep": ((31, 20011), (20011, 29)),
+    "long": ((73, 4001), (4001, 59)),
     "column": ((20011, 211), (211, 1)),
     "row": ((1, 211), (211, 20011)),
     "stack": ((13, 97, 83), (13, 83, 101)),
@@ -26,7 +27,7 @@ SHAPES = {
     "nothing to sum": ((3, 0), (0, 7)),
     "no stack": ((0, 3, 5), (0, 5, 7)),
 }
-WHOLE = {"small", "deep", "column", "row", "no rows", "nothing to sum", "no stack"}
+WHOLE = {"small", "column", "row", "no rows", "nothing to sum", "no stack"}
 
 
 @cache
@@ -71,12 +72,17 @@ def test_product_of_transposed_operands_into_a_part_of_an_array(library: Library
 def test_pieces_of_a_product_write_each_number_once(name: str) -> None:
     a, b = operands(name, "float64")
     out = np.zeros((a @ b).shape)
-    pieces = _products.pieces(a, b, out)
+    pieces, sums = _products.pieces(a, b, out)
+    for part in sums:
+        assert not np.shares_memory(part, out)
+        part[...] = 0
     for a_part, b_part, out_part in pieces:
-        assert np.shares_memory(out_part, out) or out.size == 0
+        assert np.shares_memory(out_part, out) or out.size == 0 or any(out_part is part for part in sums)
         assert out_part.shape == (a_part @ b_part).shape
         out_part += 1
     assert (out == 1).all()
+    assert all((part == 1).all() for part in sums)
+    assert bool(sums) == (name in {"long", "deep"})
     assert (len(pieces) == 1) == (name in WHOLE)
 
 
@@ -177,13 +183,16 @@ def test_scores_of_keys_in_blocks(T: int, ones: bool) -> None:
         np.testing.assert_allclose(found, whole[:, :, keys], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("inner", "columns"), [(65, 64), (273, 64), (1024, 32), (2600, 32), (5000, 16)])
-def test_operands_in_blocks(inner: int, columns: int) -> None:
-    b = np.random.default_rng(0).standard_normal((2, inner, 131))
+@pytest.mark.parametrize(
+    ("inner", "width", "columns"),
+    [(65, 144, 16), (273, 131, 16), (273, 190, 64), (273, 96, 32), (1024, 272, 16), (2600, 131, 32), (5000, 131, 16)],
+)
+def test_operands_in_blocks(inner: int, width: int, columns: int) -> None:
+    b = np.random.default_rng(0).standard_normal((2, inner, width))
     blocks = _products.in_blocks(b)
-    assert blocks.shape == (2, -(-131 // columns), inner, columns)
+    assert blocks.shape == (2, -(-width // columns), inner, columns)
     flat = np.moveaxis(blocks, 1, 2).reshape(2, inner, -1)
-    assert np.array_equal(flat[..., :131], b)
-    assert not flat[..., 131:].any()
+    assert np.array_equal(flat[..., :width], b)
+    assert not flat[..., width:].any()
     assert np.shares_memory(_products.in_blocks(b[..., :columns]), b)
     assert _products.in_blocks(np.ones((20000, 131))).shape == (1, 20000, 131)
