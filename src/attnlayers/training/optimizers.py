@@ -12,6 +12,9 @@ from ..models._base import check_state
 SMALL_BYTES = 128 * 1024
 """What an update must touch in all to be worth waking other threads."""
 
+PIECE_BYTES = 1024 * 1024
+"""What a piece of a parameter touches at least: other parameters are there to be shared out."""
+
 
 def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     """Scale all gradients down so that their common norm is at most `max_norm`.
@@ -78,7 +81,8 @@ class Optimizer:
         for i, param in enumerate(params):
             row_bytes = prod(param.shape[1:]) * backend.xp.finfo(param.dtype).bits // 8
             touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
-            pieces += [(i, rows) for rows in backend.chunks(param.shape[0], touched)]
+            at_least = -(-PIECE_BYTES // max(1, touched))
+            pieces += [(i, rows) for rows in backend.chunks(param.shape[0], touched, at_least)]
             total += param.shape[0] * touched
         if total < SMALL_BYTES:
             for part in pieces:
