@@ -120,6 +120,16 @@ def test_a_duel_with_a_target_has_the_products_in_its_rounds() -> None:
         assert [(row.products, row.floor) for row in outcome.rows] == [(None, None)] * 3
 
 
+def test_a_duel_with_a_target_and_no_products_has_its_work_counted() -> None:
+    case = Case("book", 2, 3, 5, 7, shared=True)
+    for peer, dtype, work in (
+        ("loops", "float16", [case.work(direction, 2) for direction in case.directions]),
+        ("loops", "float32", [None] * 3),
+        ("numpy", "float32", [None] * 3),
+    ):
+        assert [row.work for row in duel(case, "numpy", dtype, peer, 0.0).rows] == work
+
+
 def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"N": 5, "T_ENC": 7, "T_DEC": 3, "V": 19, "D": 5, "H": 11}
     for name, value in sizes.items():
@@ -131,3 +141,6 @@ def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     attention = 6 * 2 * N * T_dec * T_enc * H
     affine = 3 * 2 * N * T_dec * 2 * H * V
     assert counting.of(step) == lstms + attention + affine
+    _, model = training.our_step(get_backend("numpy"), training.draw_batches())
+    weights = 2 * (V * D + 4 * H * (D + H + 1)) + 2 * H * V + V
+    assert training.work(model) == (lstms + attention + affine, 4 * 4 * weights)
