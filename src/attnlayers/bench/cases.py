@@ -63,6 +63,19 @@ class Case:
         """Of all weights in float32."""
         return 4 * self.batch * self.T_q * self.T_k
 
+    def work(self, direction: str, itemsize: int = 4) -> tuple[int, int]:
+        """Operations of the products, and bytes of inputs and outputs.
+
+        Two products forward and four backward, of the scores that a causal mask leaves; each input and output once.
+        What is made again, kept or read twice is not counted.
+        """
+        seen = self.T_q * self.T_k
+        if self.causal:
+            seen = sum(min(row + 1, self.T_k) for row in range(self.T_q))
+        products, of_queries, of_keys = {"forward": (2, 2, 1), "backward": (4, 3, 2), "both": (6, 4, 2)}[direction]
+        numbers = of_queries * self.T_q + of_keys * (1 if self.shared else 2) * self.T_k
+        return 2 * products * self.batch * seen * self.D, itemsize * self.batch * numbers * self.D
+
     def draw(self, seed: int = 0) -> list[Inputs]:
         """Sets of inputs in float32, to be used in turn.
 

@@ -55,6 +55,9 @@ class Row:
         Seconds of the matrix products alone, in the same rounds.
     floor : float, optional
         Median over the rounds of the products' time over theirs: no ratio made of the same products lies below.
+    work : (int, int), optional
+        Operations of the products, and bytes of inputs and outputs, counted, where there is a target and `products`
+        were not measured: on a device.
     """
 
     case: str
@@ -71,6 +74,7 @@ class Row:
     errors: tuple[float, float] | None = None
     products: list[float] | None = None
     floor: float | None = None
+    work: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
             )
     if len(contenders) == 1:
         return outcome
-    if backend.reading_is_free and dtype == "float32" and _has_target(case, backend_name, peer):
+    has_target = _has_target(case, backend_name, peer)
+    with_products = has_target and backend.reading_is_free and dtype == "float32"
+    if with_products:
         contenders[PRODUCTS] = Products(case, sets, backend)
         seconds *= ROOM_FOR_PRODUCTS
     for direction in case.directions:
@@ -167,10 +173,12 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
                 contender.kept = []
         calls = {name: getattr(contender, direction) for name, contender in contenders.items()}
         timings = paired(calls, seconds / len(case.directions))
+        counted = has_target and not with_products
+        work = case.work(direction, 4 if dtype == "float32" else 2) if counted else None
         for name in differences:
             place = (case.name, backend_name, dtype, peer, name, direction)
             of_both = timings[OURS], timings[name], differences[name], errors.get(name)
-            outcome.rows.append(row(*place, *of_both, timings.get(PRODUCTS)))
+            outcome.rows.append(replace(row(*place, *of_both, timings.get(PRODUCTS)), work=work))
     return outcome
 
 

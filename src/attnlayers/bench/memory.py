@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -41,8 +42,26 @@ def added_memory(case: Case, backend_name: str, peer: str) -> dict[str, float | 
     }
 
 
+def added_arrays(case: Case, backend_name: str) -> float:
+    """Megabytes of arrays that ours holds at most at once in the host's memory, inputs and outputs left out.
+
+    What `added_memory` finds beyond them belongs to BLAS, to threads, or to the allocator. In a process of its own.
+    """
+    ours = Ours(case, case.draw()[:1], get_backend(backend_name))
+    tracemalloc.start()
+    results = ours.both(0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    del results
+    return max(0.0, (peak - _outputs(case)) / 1e6)
+
+
+def _outputs(case: Case) -> int:
+    """Bytes of out and of the gradients."""
+    return 4 * case.batch * case.D * (2 * case.T_q + (1 if case.shared else 2) * case.T_k)
+
+
 def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case) -> float | str:
-    outputs = 4 * case.batch * case.D * (2 * case.T_q + (1 if case.shared else 2) * case.T_k)
     try:
         if backend.reading_is_free:
             added = _of_process(call)
@@ -54,7 +73,7 @@ def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case
             added = _of_pool(call, backend)
     except Exception as error:  # out of memory has a name of its own in every library
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return max(0.0, (added - outputs) / 1e6)
+    return max(0.0, (added - _outputs(case)) / 1e6)
 
 
 def _of_process(call: Callable[[int], Any]) -> int:

@@ -18,7 +18,8 @@ BLOCK = 2**18
 """Scores of a block at most."""
 
 KEYS = 256
-"""Of a block that is full; half as many backward where a mask is causal, for fewer scores that no row sees."""
+"""Of a block that is full; half as many where a mask is causal, for fewer scores that no row sees. From so many on, and
+more than one query, `Backend.arrange_keys` lays them out better than a transposed copy does."""
 
 FEW_KEYS = 32
 """Up to so many are read faster as they lie than from a transposed copy."""
@@ -45,36 +46,39 @@ class Products(OnBackend):
 
     def __init__(self, case: Case, sets: Sequence[Inputs], backend: Backend) -> None:
         super().__init__(case, sets, backend)
-        self.sets = [self._with_transposed(*inputs) for inputs in self.sets]
+        self.sets = [(*inputs, self._arranged(inputs[1]), self._arranged(inputs[2])) for inputs in self.sets]
         self.again = case.weights_bytes > KEEP_BYTES
-        self.forward_pieces = self._pieces(KEYS)
-        self.backward_pieces = self._pieces(KEYS // 2 if case.causal else KEYS)
+        self.pieces = self._pieces(KEYS // 2 if case.causal else KEYS)
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         """None, and the inputs."""
-        matmul = self.backend.matmul
+        matmul, scores = self.backend.matmul, self.backend.scores
 
         def piece(place: Piece) -> None:
-            for q, _, v, _, kT, _ in self._blocks(inputs, place):
-                scores = matmul(q, kT)  # (b, r, D) x (b, D, K) -> (b, r, K)
-                matmul(scores, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
+            b, keys, _ = place
+            k_arranged = inputs[4][b]
+            for q, _, v, _ in self._blocks(inputs, place):
+                weights = scores(q, k_arranged, keys)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                matmul(weights, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.forward_pieces)
+        self.backend.map(piece, self.pieces)
         return None, inputs
 
     def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
         """Nothing."""
-        matmul = self.backend.matmul
+        matmul, scores = self.backend.matmul, self.backend.scores
 
         def piece(place: Piece) -> None:
-            for q, k, _, dout, kT, vT in self._blocks(saved, place):
-                dscores = matmul(dout, vT)  # (b, r, D) x (b, D, K) -> (b, r, K)
-                weights = matmul(q, kT) if self.again else dscores
+            b, keys, _ = place
+            k_arranged, v_arranged = saved[4][b], saved[5][b]
+            for q, k, _, dout in self._blocks(saved, place):
+                dscores = scores(dout, v_arranged, keys)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                weights = scores(q, k_arranged, keys) if self.again else dscores
                 matmul(weights.swapaxes(1, 2), dout)  # (b, K, r) x (b, r, D) -> (b, K, D)
                 matmul(dscores.swapaxes(1, 2), q)
                 matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.backward_pieces)
+        self.backend.map(piece, self.pieces)
         return ()
 
     def _pieces(self, keys: int) -> list[Piece]:
@@ -85,19 +89,20 @@ class Products(OnBackend):
         entries = max(1, min(BLOCK // (rows * keys), case.batch // PIECES))
         return [(b, k, rows) for b, k in product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys))]
 
-    def _with_transposed(self, q: Any, k: Any, v: Any, dout: Any) -> tuple[Any, ...]:
-        kT, vT = k.swapaxes(1, 2), v.swapaxes(1, 2)
-        if self.case.T_k > FEW_KEYS:
-            kT, vT = (self.backend.xp.ascontiguousarray(x) for x in (kT, vT))
-        return q, k, v, dout, kT, vT
+    def _arranged(self, keys: Any) -> Any:
+        """Keys or values as `Backend.scores` reads them fastest."""
+        if self.case.T_k >= KEYS and self.case.T_q > 1:
+            return self.backend.arrange_keys(keys)
+        transposed = keys.swapaxes(1, 2)
+        return self.backend.xp.ascontiguousarray(transposed) if self.case.T_k > FEW_KEYS else transposed
 
     def _blocks(self, inputs: tuple[Any, ...], piece: Piece) -> Iterator[tuple[Any, ...]]:
         """The inputs of some entries and keys, for the rows that see these, some rows at a time."""
-        q, k, v, dout, kT, vT = inputs
+        q, k, v, dout = inputs[:4]
         b, keys, rows = piece
         first = keys.start if self.case.causal else 0
         for r in _cut(first, self.case.T_q, rows):
-            yield q[b, r], k[b, keys], v[b, keys], dout[b, r], kT[b, :, keys], vT[b, :, keys]
+            yield q[b, r], k[b, keys], v[b, keys], dout[b, r]
 
 
 def _cut(begin: int, end: int, size: int) -> list[slice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from statistics import median
+from typing import Any
 
 from rich.table import Table
 
@@ -18,6 +19,11 @@ DIRECTIONS = {"forward": "forward", "backward": "backward", "both": "forward + b
 CAPTION = (
     f"{PRODUCTS}: NumPy's matrix products of the case and nothing else. Below a target that is not met: "
     f"{PRODUCTS} / peer, and what is left of {OURS} / peer (exp and other passes, calls)"
+)
+
+CAPTION_OF_WORK = (
+    f"Below a target that is not met: what {OURS} reaches, as operations of the case's products, and bytes of its "
+    "inputs and outputs (training: of weights, gradients and Adam's means), each counted once, over its time"
 )
 
 
@@ -72,11 +78,20 @@ def verdict(rows: list[Row]) -> str:
 
 
 def _reason(row: Row) -> str:
-    """How much of a ratio the products alone are, and what is left of it, where they were measured."""
+    """How much of a ratio the products alone are, and what is left of it; where not measured, the rates of ours."""
     if row.floor is None:
-        return ""
+        if row.work is None:
+            return ""
+        operations, moved = (count / median(row.ours) for count in row.work)
+        return f"\n({operations / 1e12:.3g} Tflop/s, {moved / 1e9:.3g} GB/s)"
     digits = 2 if row.ratio >= 0.1 else 3
     return f"\n({PRODUCTS} {row.floor:.{digits}f}, rest {row.ratio - row.floor:.{digits}f})"
+
+
+def _excess(entry: dict[str, Any]) -> str:
+    """By how much memory misses its target, and how much of all of it are arrays, where that was measured."""
+    above = f"{entry['megabytes'] - MEMORY_MB:,.1f} above"
+    return f"\n({above})" if "arrays" not in entry else f"\n({above}; arrays {entry['arrays']:,.1f} at their peak)"
 
 
 def last_line(report: Report) -> str:
@@ -112,6 +127,8 @@ def _table(title: str, rows: list[Row]) -> Table:
     if with_products:
         table.add_column(f"{PRODUCTS}, ms", justify="right")
         table.caption, table.caption_justify = CAPTION, "left"
+    elif any(row.work for row in rows):
+        table.caption, table.caption_justify = CAPTION_OF_WORK, "left"
     for name in names:
         table.add_column(name, justify="right")
     table.add_column("target")
@@ -146,7 +163,7 @@ def _memory(report: Report) -> Table:
         target = ""
         if megabytes is not None and entry["contender"] == OURS:
             met = megabytes <= MEMORY_MB
-            target = f"[green]met: {MEMORY_MB:.0f}[/]" if met else f"[red]not met: {MEMORY_MB:.0f}[/]"
+            target = f"[green]met: {MEMORY_MB:.0f}[/]" if met else f"[red]not met: {MEMORY_MB:.0f}[/]{_excess(entry)}"
         shown = f"{megabytes:,.1f}" if megabytes is not None else f"left out: {entry['reason']}"
         table.add_row(entry["case"], entry["backend"], entry["contender"], shown, target)
     return table

@@ -12,12 +12,15 @@ from attnbackends import get_backend
 from .cases import TRAINING, Case
 from .duel import OURS, Outcome, Row, duel, in_process
 from .machine import describe, describe_peers
-from .memory import added_memory
+from .memory import added_arrays, added_memory
 from .peers import PEERS, takes_part
-from .targets import LONG
+from .targets import LONG, MEMORY_MB
 from .training import duel_of_steps
 
 MEMORY = "memory"
+
+OPEN = "not yet measured"
+"""What a report says of CUDA until a duel on it has ended, with the cause."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,12 @@ class Report:
         For the rounds of one duel.
     rows : list of Row
     memory : list of dict
-        ``case``, ``backend``, ``contender``, and ``megabytes``, the added peak, or ``reason`` where there is none.
+        ``case``, ``backend``, ``contender``, and ``megabytes``, the added peak, or ``reason`` where there is none;
+        ``arrays``, megabytes of arrays alone, where ours misses its target on a CPU.
     left_out, wrong : list of dict
         ``part``, ``contender``, ``reason``.
+    cuda : str
+        ``measured``, or that it is not yet and why.
     """
 
     machine: dict[str, str]
@@ -59,6 +65,7 @@ class Report:
     memory: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
+    cuda: str = f"{OPEN}: no duel on it has ended"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,7 +131,11 @@ def _measure(report: Report, part: Part) -> None:
         plain = in_process(added_memory, part.case, part.backend, part.peer, initializer=None)
         for contender, found in plain.items():
             known = {"reason": found} if isinstance(found, str) else {"megabytes": found}
-            report.memory.append(place | {"contender": contender} | known)
+            entry: dict[str, Any] = place | {"contender": contender} | known
+            report.memory.append(entry)
+            on_host = get_backend(part.backend).reading_is_free
+            if contender == OURS and on_host and not isinstance(found, str) and found > MEMORY_MB:
+                entry["arrays"] = in_process(added_arrays, part.case, part.backend, initializer=None)
         return
     if part.case is None:
         outcome: Outcome = in_process(duel_of_steps, part.backend, report.seconds)
@@ -132,5 +143,7 @@ def _measure(report: Report, part: Part) -> None:
         seconds = report.seconds / 3 if part.case.sweep else report.seconds
         outcome = in_process(duel, part.case, part.backend, part.dtype, part.peer, seconds)
     report.rows += outcome.rows
+    if outcome.rows and not get_backend(part.backend).reading_is_free:
+        report.cuda = "measured"
     for known, into in ((outcome.left_out, report.left_out), (outcome.wrong, report.wrong)):
         into += [{"part": part.title, "contender": name, "reason": reason} for name, reason in known.items()]

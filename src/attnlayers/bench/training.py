@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,14 @@ def products_step(backend: Backend, seed: int = 0) -> Callable[[int], Any]:
     return step
 
 
+def work(model: AttentionSeq2seq) -> tuple[int, int]:
+    """Operations of the products of a step; bytes of weights, their gradients and Adam's two means, each once."""
+    lstms = 3 * 2 * N * (T_ENC + T_DEC) * (H + D) * 4 * H
+    affine = 3 * 2 * N * T_DEC * 2 * H * V
+    attention, _ = Case(TRAINING, N, T_DEC, T_ENC, H, shared=True).work("both")
+    return lstms + attention + affine, 4 * 4 * sum(x.size for x in model.state().values())
+
+
 def torch_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our weights under PyTorch's names: gates f, g, i, o in its order i, f, g, o, and a second bias of 0."""
     state = {}
@@ -171,5 +180,6 @@ def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
         seconds *= ROOM_FOR_PRODUCTS
     timings = paired(steps, seconds)
     place = (TRAINING, backend_name, "float32", "torch", "PyTorch", "step")
-    outcome.rows.append(row(*place, timings[OURS], timings["PyTorch"], difference, products=timings.get(PRODUCTS)))
+    found = row(*place, timings[OURS], timings["PyTorch"], difference, products=timings.get(PRODUCTS))
+    outcome.rows.append(found if backend.reading_is_free else replace(found, work=work(model)))
     return outcome

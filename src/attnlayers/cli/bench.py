@@ -40,7 +40,7 @@ def bench(
 
     from ..bench import cases as known
     from ..bench.peers import PEERS
-    from ..bench.run import begin, measure, plan
+    from ..bench.run import OPEN, begin, measure, plan
 
     some = _names("--cases", cases, known.NAMES)
     usable = {name: found for name, found in available_backends().items() if name in ("numpy", "cupy")}
@@ -56,6 +56,9 @@ def bench(
     report, there = begin(on, _names("--peers", peers, tuple(PEERS)), seconds)
     for name in absent:
         report.left_out.append({"part": "all", "contender": name, "reason": usable[name].detail})
+    if "cupy" not in on:
+        cause = "not asked for" if usable["cupy"].usable else " ".join(usable["cupy"].detail.split())
+        report.cuda = f"{OPEN}: {cause}"
     parts = plan(known.chosen(some), known.TRAINING in some, on, there)
     console = Console(highlight=False, soft_wrap=False)
     if not console.is_terminal:
@@ -96,6 +99,7 @@ def _show(report: Report, console: Console, out: Path | None) -> None:
 
     for table in tables(report):
         console.print(table)
+    console.print(f"CUDA: {report.cuda}", markup=False, soft_wrap=True)
     for heading, text in report.machine.items():
         console.print(f"{heading}: {text}", markup=False, soft_wrap=True)
     for entry in report.wrong:

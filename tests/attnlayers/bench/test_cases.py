@@ -32,6 +32,18 @@ def test_chosen() -> None:
     assert chosen(NAMES) == [*TABLE, *SWEEP]
 
 
+def test_work_is_counted_once() -> None:
+    """By hand: 2 entries, 3 queries, 5 keys, D = 7; q, dout, out, dq and k, dk, v, dv."""
+    case = Case("tiny", 2, 3, 5, 7)
+    product = 2 * 2 * 3 * 5 * 7
+    queries, keys = 2 * 3 * 7, 2 * 5 * 7
+    assert case.work("forward") == (2 * product, 4 * (2 * queries + 2 * keys))
+    assert case.work("backward") == (4 * product, 4 * (3 * queries + 4 * keys))
+    assert case.work("both", 2) == (6 * product, 2 * (4 * queries + 4 * keys))
+    assert Case("tiny", 2, 3, 5, 7, shared=True).work("both") == (6 * product, 4 * (4 * queries + 2 * keys))
+    assert Case("tiny", 1, 3, 2, 7, causal=True).work("forward")[0] == 2 * 2 * (1 + 2 + 2) * 7
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_inputs(shared: bool) -> None:
     case = Case("tiny", 2, 3, 5, 7, shared=shared)

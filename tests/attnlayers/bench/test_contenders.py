@@ -10,7 +10,7 @@ from attnlayers.bench import duel as duels
 from attnlayers.bench.cases import Case
 from attnlayers.bench.contenders import LeftOutError, Loops, Obvious, Ours, dtype_of
 from attnlayers.bench.duel import TOLERANCE, duel, exact_results, in_process, largest_difference
-from attnlayers.bench.memory import added_memory
+from attnlayers.bench.memory import added_arrays, added_memory
 from attnlayers.bench.peers import PEERS, load, takes_part
 
 CASES = [
@@ -111,3 +111,17 @@ def test_memory_counts_what_is_held() -> None:
     assert 25 < float(plain["NumPy"]) < 150
     ours = in_process(added_memory, case, "numpy", "attnlayers", initializer=None)
     assert 0 <= float(ours["attnlayers"]) < 150
+
+
+def test_arrays_are_counted_as_they_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("mid", 1, 101, 103, 7)
+    held = np.empty(0)
+
+    def both(self: Ours, i: int) -> tuple[object, ...]:
+        forgotten, outputs = np.empty(3_000_000, np.uint8), np.empty(4 * 2 * (101 + 103) * 7, np.uint8)
+        return outputs, forgotten[:0].copy(), held
+
+    monkeypatch.setattr(Ours, "both", both)
+    assert added_arrays(case, "numpy") == pytest.approx(3, abs=0.1)
+    monkeypatch.undo()
+    assert 0 < added_arrays(case, "numpy") < 1

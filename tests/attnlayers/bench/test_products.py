@@ -27,6 +27,11 @@ class Counting:
         self.counted.append(2 * found.size * a.shape[-1])  # threads append, too
         return found
 
+    def scores(self, q: Any, arranged: Any, keys: slice) -> Any:
+        found = self.backend.scores(q, arranged, keys)
+        self.counted.append(2 * found.size * q.shape[-1])
+        return found
+
     def of(self, call: Any) -> int:
         """Operations of a call."""
         self.counted.clear()
@@ -63,11 +68,11 @@ def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.Monke
     case = Case("tiny", 3, 31, 31, 5, causal=True)
     counting = Counting()
     contender = Products(case, case.draw()[:1], counting)  # type: ignore[arg-type]
-    seen, seen_backward = (sum(31 - keys * (j // keys) for j in range(31)) for keys in (4, 2))
+    seen = sum(31 - 2 * (j // 2) for j in range(31))
     assert counting.of(contender.forward) == 2 * 2 * 3 * seen * 5
     contender.keep()
-    assert counting.of(contender.backward) == 4 * 2 * 3 * seen_backward * 5
-    assert 0.5 < seen_backward / 31**2 < seen / 31**2 < 0.6
+    assert counting.of(contender.backward) == 4 * 2 * 3 * seen * 5
+    assert 0.5 < seen / 31**2 < 0.6
 
 
 @pytest.mark.parametrize(("T_k", "copied"), [(31, False), (37, True)])
@@ -80,14 +85,27 @@ def test_many_keys_are_transposed_before(T_k: int, copied: bool) -> None:
         assert np.shares_memory(x, xT) is not copied
 
 
+@pytest.mark.parametrize(("T_q", "T_k", "laid_out"), [(3, 311, True), (3, 251, False), (1, 311, False)])
+def test_long_cases_read_keys_as_the_backend_arranges_them(T_q: int, T_k: int, laid_out: bool) -> None:
+    case = Case("tiny", 2, T_q, T_k, 5)
+    backend = get_backend("numpy")
+    ((q, k, v, _, k_arranged, v_arranged),) = Products(case, case.draw()[:1], backend).sets
+    for x, arranged in ((k, k_arranged), (v, v_arranged)):
+        if laid_out:
+            np.testing.assert_array_equal(arranged, backend.arrange_keys(x))
+        else:
+            assert arranged.shape == (2, 5, T_k)
+        keys = slice(101, T_k)
+        np.testing.assert_allclose(backend.scores(q, arranged, keys), q @ x[:, keys].swapaxes(1, 2), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)
 def test_every_case_has_pieces_to_share_and_blocks_that_fit_a_cache(case: Case) -> None:
     tiny = [tuple(np.zeros((case.batch, T, 1), np.float32) for T in (case.T_q, case.T_k, case.T_k, case.T_q))]
     contender = Products(case, tiny, get_backend("numpy"))  # type: ignore[arg-type]
-    for pieces in (contender.forward_pieces, contender.backward_pieces):
-        assert len(pieces) >= 4
-        entries, keys, rows = pieces[0]
-        assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK
+    assert len(contender.pieces) >= 4
+    entries, keys, rows = contender.pieces[0]
+    assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK
     assert contender.again is (case.name in ("long", "causal", "longer", "huge"))
 
 
@@ -102,6 +120,16 @@ def test_a_duel_with_a_target_has_the_products_in_its_rounds() -> None:
         assert [(row.products, row.floor) for row in outcome.rows] == [(None, None)] * 3
 
 
+def test_a_duel_with_a_target_and_no_products_has_its_work_counted() -> None:
+    case = Case("book", 2, 3, 5, 7, shared=True)
+    for peer, dtype, work in (
+        ("loops", "float16", [case.work(direction, 2) for direction in case.directions]),
+        ("loops", "float32", [None] * 3),
+        ("numpy", "float32", [None] * 3),
+    ):
+        assert [row.work for row in duel(case, "numpy", dtype, peer, 0.0).rows] == work
+
+
 def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"N": 5, "T_ENC": 7, "T_DEC": 3, "V": 19, "D": 5, "H": 11}
     for name, value in sizes.items():
@@ -113,3 +141,6 @@ def test_products_of_a_training_step(monkeypatch: pytest.MonkeyPatch) -> None:
     attention = 6 * 2 * N * T_dec * T_enc * H
     affine = 3 * 2 * N * T_dec * 2 * H * V
     assert counting.of(step) == lstms + attention + affine
+    _, model = training.our_step(get_backend("numpy"), training.draw_batches())
+    weights = 2 * (V * D + 4 * H * (D + H + 1)) + 2 * H * V + V
+    assert training.work(model) == (lstms + attention + affine, 4 * 4 * weights)

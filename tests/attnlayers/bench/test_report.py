@@ -1,8 +1,10 @@
 """Plan, targets, table, line and picture, from made-up results."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +135,53 @@ def test_products_that_were_not_measured_have_no_column_and_give_no_reason() -> 
     text = shown(report_of(made_up("book", "both", "torch", "PyTorch flash", 0.8, backend="cupy")))
     assert "not met: PyTorch flash 0.7" in text
     assert "products" not in text
+
+
+@pytest.mark.parametrize("place", [("long", "both", "torch", "PyTorch math"), ("training", "step", "torch", "PyTorch")])
+def test_a_target_that_is_missed_on_a_device_has_the_rates_of_ours(place: tuple[str, str, str, str]) -> None:
+    missed = replace(made_up(*place, 2.0, backend="cupy"), work=(6 * 10**9, 3 * 10**7))  # in 2 ms
+    (table,) = tables(report_of(missed))
+    words = Text.from_markup(str(next(iter(table.columns[-1].cells)))).plain
+    assert words == f"not met: {place[3]} 1\n(3 Tflop/s, 15 GB/s)"
+    assert str(table.caption).startswith("Below a target that is not met: what attnlayers reaches")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [({}, "not met: 200\n(50.5 above)"), ({"arrays": 9.0}, "not met: 200\n(50.5 above; arrays 9.0 at their peak)")],
+)
+def test_memory_that_is_missed_has_its_reason(more: dict[str, float], words: str) -> None:
+    report = report_of()
+    report.memory.append({"case": "huge", "backend": "numpy", "contender": "attnlayers", "megabytes": 250.5} | more)
+    (table,) = tables(report)
+    assert Text.from_markup(str(next(iter(table.columns[-1].cells)))).plain == words
+
+
+@pytest.mark.parametrize(("found", "arrays"), [(201.0, [{"arrays": 7.0}]), (200.0, [{}]), ("refuses", [{}])])
+def test_arrays_are_measured_where_memory_is_missed(
+    found: float | str, arrays: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_process(function: object, *arguments: object, **options: object) -> object:
+        return 7.0 if function is run.added_arrays else {"attnlayers": found}
+
+    monkeypatch.setattr(run, "in_process", in_process)
+    report = report_of()
+    assert len([*measure(report, [Part("memory", TABLE[-1], "numpy", "float32", "attnlayers")])]) == 1
+    assert [{key: entry[key] for key in entry if key == "arrays"} for entry in report.memory] == arrays
+
+
+def test_cuda_is_open_until_a_duel_on_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_process(*arguments: object, **options: object) -> Outcome:
+        return Outcome([made_up("book", "both", "torch", "PyTorch", 0.5)])
+
+    monkeypatch.setattr(run, "in_process", in_process)
+    report = report_of()
+    open_until_then = "not yet measured: no duel on it has ended"
+    assert [*measure(report, [Part("time", TABLE[0], "numpy", "float32", "torch")])]
+    assert report.to_json()["cuda"] == open_until_then
+    monkeypatch.setattr(run, "get_backend", lambda name: SimpleNamespace(reading_is_free=False))
+    assert [*measure(report, [Part("time", TABLE[0], "cupy", "float32", "torch")])]
+    assert report.to_json()["cuda"] == "measured"
 
 
 def test_nothing_measured() -> None:
