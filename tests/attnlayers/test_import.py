@@ -32,13 +32,26 @@ def test_importing_leaves_others_unloaded(module: str, unloaded: set[str]) -> No
     assert not unloaded & set(loaded.split())
 
 
-def test_a_layer_loads_nothing_slow_that_numpy_does_not() -> None:
-    def loaded(statement: str) -> set[str]:
-        return set(output_of(f"import sys; {statement}; print(*sys.modules)").split())
+def further_than_numpy(statement: str) -> set[str]:
+    """The modules that a statement loads and ``import numpy`` does not."""
+    loaded, by_numpy = (
+        set(output_of(f"import sys; {code}; print(*sys.modules)").split()) for code in (statement, "import numpy")
+    )
+    return loaded - by_numpy
 
-    further = loaded("from attnlayers import TimeAttention") - loaded("import numpy")
+
+@pytest.mark.parametrize("statement", ["from attnlayers import TimeAttention", "from attnlayers.layers import *"])
+def test_layers_load_nothing_slow_that_numpy_does_not(statement: str) -> None:
+    further = further_than_numpy(statement)
     assert "attnlayers.layers.attention" in further
-    assert not {"importlib.metadata", "email", "numpy.random", "concurrent.futures"} & further
+    slow = {"importlib.metadata", "email", "numpy.random", "concurrent.futures", "dataclasses", "logging"}
+    assert not slow & further
+
+
+def test_a_layer_loads_no_other() -> None:
+    further = further_than_numpy("from attnlayers import TimeAttention")
+    layers = {name for name in further if name.startswith("attnlayers.layers.")}
+    assert layers == {"attnlayers.layers._base", "attnlayers.layers.attention"}
 
 
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
@@ -131,6 +144,18 @@ def test_public_names_of_layers() -> None:
     for name in attnlayers.layers.__all__:
         assert name == "KVCache" or issubclass(getattr(attnlayers.layers, name), attnlayers.layers.Layer)
         assert getattr(attnlayers, name) is getattr(attnlayers.layers, name)
+
+
+@pytest.mark.parametrize("name", ["attnlayers", "attnlayers.layers"])
+def test_names_that_load_when_used(name: str) -> None:
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'TimeAttentoin'"):
+        _ = module.TimeAttentoin
+    with pytest.raises(ImportError, match="cannot import name 'TimeAttentoin'"):
+        exec(f"from {name} import TimeAttentoin")
+    starred = output_of(f"from {name} import *; print(*sorted(n for n in dir() if n[:2] != '__'))")
+    assert starred.split() == sorted(module.__all__)
 
 
 def test_public_names_of_the_package() -> None:
