@@ -40,18 +40,18 @@ def further_than_numpy(statement: str) -> set[str]:
     return loaded - by_numpy
 
 
-@pytest.mark.parametrize("statement", ["from attnlayers import TimeAttention", "from attnlayers.layers import *"])
-def test_layers_load_nothing_slow_that_numpy_does_not(statement: str) -> None:
+@pytest.mark.parametrize("statement", ["from attnlayers.layers import *", "from attnlayers.functional import *"])
+def test_nothing_slow_is_loaded_that_numpy_does_not_load(statement: str) -> None:
     further = further_than_numpy(statement)
-    assert "attnlayers.layers.attention" in further
+    assert "attnlayers.functional._check" in further
     slow = {"importlib.metadata", "email", "numpy.random", "concurrent.futures", "dataclasses", "logging"}
     assert not slow & further
 
 
 def test_a_layer_loads_no_other() -> None:
     further = further_than_numpy("from attnlayers import TimeAttention")
-    layers = {name for name in further if name.startswith("attnlayers.layers.")}
-    assert layers == {"attnlayers.layers._base", "attnlayers.layers.attention"}
+    own = {name.removeprefix("attnlayers.") for name in further if name.startswith("attnlayers.")}
+    assert own == {"functional", "functional._check", "layers", "layers._base", "layers.attention"}
 
 
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
@@ -146,7 +146,12 @@ def test_public_names_of_layers() -> None:
         assert getattr(attnlayers, name) is getattr(attnlayers.layers, name)
 
 
-@pytest.mark.parametrize("name", ["attnlayers", "attnlayers.layers"])
+def test_no_module_stands_in_the_place_of_a_function() -> None:
+    modules = {name.rpartition(".")[2] for name in MODULES if name.startswith("attnlayers.functional.")}
+    assert not modules & set(attnlayers.functional.__all__)
+
+
+@pytest.mark.parametrize("name", ["attnlayers", "attnlayers.functional", "attnlayers.layers"])
 def test_names_that_load_when_used(name: str) -> None:
     module = importlib.import_module(name)
     assert dir(module) == sorted(module.__all__)
@@ -178,7 +183,7 @@ def test_every_public_name_has_a_docstring() -> None:
 
 
 def test_modules_are_found() -> None:
-    assert {"attnbackends", "attnbackends._base", "attnlayers", "attnlayers.functional.attention"} <= set(MODULES)
+    assert {"attnbackends", "attnbackends._base", "attnlayers", "attnlayers.functional._attention"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,7 +7,7 @@ from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import wide, widen
-from .embedding import check_ids
+from ._embedding import check_ids
 
 
 class SavedCrossEntropy(NamedTuple):
