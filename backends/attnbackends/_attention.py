@@ -3,8 +3,7 @@
 Here because CUDA has kernels that hold no scores in memory; NumPy and the standard have none.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +36,7 @@ def visible_keys(
     return first, last if lengths is None else np.minimum(last, lengths - 1)
 
 
-@dataclass(frozen=True)
-class AttentionCall:
+class AttentionCall(NamedTuple):
     """One call of attention in flat form: ``softmax(scale * q @ k.T) @ v`` for each of B entries.
 
     Attributes

@@ -10,7 +10,6 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,11 @@ Array = Any
 DType = Any
 
 
-@dataclass(frozen=True)
 class HostUniform:
     """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
 
-    backend: "Backend"
-    draw: "np.random.Generator"  # loaded when drawn from, not with the library
+    def __init__(self, backend: "Backend", draw: "np.random.Generator") -> None:  # loaded when drawn from
+        self.backend, self.draw = backend, draw
 
     def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
         return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)

@@ -7,8 +7,7 @@ float32 to ``kernels/attention_tiled.cu`` and ``attention_tiled_backward.cu``. F
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,8 +25,7 @@ FAR = 2**28
 NULL = np.uintp(0)
 
 
-@dataclass(frozen=True)
-class CudaAttention:
+class CudaAttention(NamedTuple):
     """The kernels, as `Backend.attention` and `Backend.attention_backward` want them.
 
     Attributes

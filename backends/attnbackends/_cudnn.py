@@ -6,8 +6,7 @@ that are not dense or not aligned. What it refuses is remembered, and goes to th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._attention import AttentionCall
 from ._base import Array
@@ -27,8 +26,7 @@ MOST_GRAPHS = 512
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Band:
+class Band(NamedTuple):
     """Which keys a query sees, as cuDNN says it.
 
     Attributes
@@ -61,8 +59,7 @@ class Band:
         return cls(None if call.left is None else call.left + 1, call.right, at_end)
 
 
-@dataclass(frozen=True)
-class Description:
+class Description(NamedTuple):
     """All that a graph depends on: `layouts` are (name, (dims, strides in elements)), inputs first."""
 
     device: int

@@ -2,10 +2,9 @@
 
 import copyreg
 import os
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._base import Array, Backend
 from ._errors import BackendError
@@ -62,8 +61,7 @@ def get_backend(name: str) -> Backend:
     return _loaded[name]
 
 
-@dataclass(frozen=True)
-class Availability:
+class Availability(NamedTuple):
     """Whether a backend can be used here.
 
     Attributes

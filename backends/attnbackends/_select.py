@@ -1,7 +1,7 @@
 """From the environment to a choice: pure functions of a mapping."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._errors import BackendError
 
@@ -9,8 +9,7 @@ _OFF = ("", "0", "false", "no", "off")
 _ON = ("1", "true", "yes", "on")
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(NamedTuple):
     """What the environment asks for.
 
     Attributes

@@ -32,13 +32,26 @@ def test_importing_leaves_others_unloaded(module: str, unloaded: set[str]) -> No
     assert not unloaded & set(loaded.split())
 
 
-def test_a_layer_loads_nothing_slow_that_numpy_does_not() -> None:
-    def loaded(statement: str) -> set[str]:
-        return set(output_of(f"import sys; {statement}; print(*sys.modules)").split())
+def further_than_numpy(statement: str) -> set[str]:
+    """The modules that a statement loads and ``import numpy`` does not."""
+    loaded, by_numpy = (
+        set(output_of(f"import sys; {code}; print(*sys.modules)").split()) for code in (statement, "import numpy")
+    )
+    return loaded - by_numpy
 
-    further = loaded("from attnlayers import TimeAttention") - loaded("import numpy")
-    assert "attnlayers.layers.attention" in further
-    assert not {"importlib.metadata", "email", "numpy.random", "concurrent.futures"} & further
+
+@pytest.mark.parametrize("statement", ["from attnlayers.layers import *", "from attnlayers.functional import *"])
+def test_nothing_slow_is_loaded_that_numpy_does_not_load(statement: str) -> None:
+    further = further_than_numpy(statement)
+    assert "attnlayers.functional._check" in further
+    slow = {"importlib.metadata", "email", "numpy.random", "concurrent.futures", "dataclasses", "logging"}
+    assert not slow & further
+
+
+def test_a_layer_loads_no_other() -> None:
+    further = further_than_numpy("from attnlayers import TimeAttention")
+    own = {name.removeprefix("attnlayers.") for name in further if name.startswith("attnlayers.")}
+    assert own == {"functional", "functional._check", "layers", "layers._base", "layers.attention"}
 
 
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
@@ -133,6 +146,23 @@ def test_public_names_of_layers() -> None:
         assert getattr(attnlayers, name) is getattr(attnlayers.layers, name)
 
 
+def test_no_module_stands_in_the_place_of_a_function() -> None:
+    modules = {name.rpartition(".")[2] for name in MODULES if name.startswith("attnlayers.functional.")}
+    assert not modules & set(attnlayers.functional.__all__)
+
+
+@pytest.mark.parametrize("name", ["attnlayers", "attnlayers.functional", "attnlayers.layers"])
+def test_names_that_load_when_used(name: str) -> None:
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'TimeAttentoin'"):
+        _ = module.TimeAttentoin
+    with pytest.raises(ImportError, match="cannot import name 'TimeAttentoin'"):
+        exec(f"from {name} import TimeAttentoin")
+    starred = output_of(f"from {name} import *; print(*sorted(n for n in dir() if n[:2] != '__'))")
+    assert starred.split() == sorted(module.__all__)
+
+
 def test_public_names_of_the_package() -> None:
     own = {"GradientError", "functional", "gradcheck", "layers"}
     assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
@@ -153,7 +183,7 @@ def test_every_public_name_has_a_docstring() -> None:
 
 
 def test_modules_are_found() -> None:
-    assert {"attnbackends", "attnbackends._base", "attnlayers", "attnlayers.functional.attention"} <= set(MODULES)
+    assert {"attnbackends", "attnbackends._base", "attnlayers", "attnlayers.functional._attention"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("name", MODULES)

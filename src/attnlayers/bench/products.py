@@ -8,7 +8,7 @@ from typing import Any
 
 from attnbackends import Backend
 
-from ..functional.attention import KEEP_BYTES
+from ..functional._attention import KEEP_BYTES
 from .cases import Case, Inputs
 from .contenders import OnBackend
 

@@ -1,26 +1,30 @@
 """The maths: pure pairs, ``x(...) -> (out, saved)`` and ``x_backward(saved, dout) -> gradients``."""
 
-from .activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
-from .affine import affine, affine_backward
-from .alibi import alibi, alibi_backward, alibi_slopes
-from .attention import attention, attention_backward
-from .attention_weights import attention_weights, attention_weights_backward
-from .cross_entropy import cross_entropy, cross_entropy_backward
-from .dropout import dropout, dropout_backward
-from .embedding import embedding, embedding_backward
-from .gru import gru, gru_backward
-from .normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-from .recurrent import lstm, lstm_backward
-from .rnn import rnn, rnn_backward
-from .rotary import rotary, rotary_backward
-from .scored_attention import (
-    additive_attention,
-    additive_attention_backward,
-    local_attention,
-    local_attention_backward,
-)
-from .softmax import softmax, softmax_backward
-from .weighted_sum import weighted_sum, weighted_sum_backward
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
+    from ._affine import affine, affine_backward
+    from ._alibi import alibi, alibi_backward, alibi_slopes
+    from ._attention import attention, attention_backward
+    from ._attention_weights import attention_weights, attention_weights_backward
+    from ._cross_entropy import cross_entropy, cross_entropy_backward
+    from ._dropout import dropout, dropout_backward
+    from ._embedding import embedding, embedding_backward
+    from ._gru import gru, gru_backward
+    from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+    from ._recurrent import lstm, lstm_backward
+    from ._rnn import rnn, rnn_backward
+    from ._rotary import rotary, rotary_backward
+    from ._scored_attention import (
+        additive_attention,
+        additive_attention_backward,
+        local_attention,
+        local_attention_backward,
+    )
+    from ._softmax import softmax, softmax_backward
+    from ._weighted_sum import weighted_sum, weighted_sum_backward
 
 __all__ = [
     "additive_attention",
@@ -65,3 +69,31 @@ __all__ = [
     "weighted_sum",
     "weighted_sum_backward",
 ]
+
+# No module has the name of a function: loaded first, it would stand in the function's place. Those that are not in the
+# one of their name with a `_` before it:
+_HOMES = {
+    "additive_attention": "_scored_attention",
+    "alibi_slopes": "_alibi",
+    "gelu": "_activation",
+    "layer_norm": "_normalization",
+    "local_attention": "_scored_attention",
+    "lstm": "_recurrent",
+    "relu": "_activation",
+    "rms_norm": "_normalization",
+    "swiglu": "_activation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a function's module at the first use: a layer needs few of them."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    pair = name.removesuffix("_backward")
+    value = getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-@dataclass
-class Frame:
+class Frame(NamedTuple):
     """Shapes of one call: leading axes become one, B, and query heads that share a key head further rows.
 
     Attributes
@@ -157,13 +155,13 @@ class Frame:
 def visibility(
     backend: Backend,
     frame: Frame,
-    causal: bool,
-    query_start: int | str | Array | None,
-    window: tuple[int | None, int | None] | None,
-    key_lengths: Array | Sequence[int] | None,
-    offsets: Any,
+    causal: bool = False,
+    query_start: int | str | Array | None = None,
+    window: tuple[int | None, int | None] | None = None,
+    key_lengths: Array | Sequence[int] | None = None,
+    offsets: Any = None,
 ) -> Visibility:
-    """What positions hide, from the options of `attention`."""
+    """What positions hide, from the options of `attention`; nothing by default."""
     T_q, T_k, N = frame.T_q, frame.T_k, frame.batch
     left, right = (None, None) if window is None else window
     for side in (left, right):
@@ -193,7 +191,7 @@ def visibility(
     else:
         start = _start(backend, query_start, T_q, T_k, N, lengths, both)
     entries_each = prod(frame.lead[1:]) if N is not None else prod(frame.lead)
-    return Visibility(T_q, T_k, entries_each, frame.groups, start, left, right, lengths, both)
+    return Visibility(T_q, T_k, entries_each, frame.groups, start, left, right, lengths, both, {})
 
 
 def _start(

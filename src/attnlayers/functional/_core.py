@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite, sqrt
+from typing import NamedTuple
 
 from attnbackends import EMPTY_ROW, Array, Backend
 
@@ -24,8 +24,7 @@ KEYS = 64
 """Tiles end where blocks of so many keys do, as a library may have them."""
 
 
-@dataclass(frozen=True)
-class Incoming:
+class Incoming(NamedTuple):
     """Gradients of what forward returned, in flat form; None for what was not returned or has none."""
 
     dout: Array | None  # (B, R, D_v)
@@ -33,8 +32,7 @@ class Incoming:
     dlse: Array | None  # (B, R, 1)
 
 
-@dataclass(frozen=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """Where backward puts gradients, in the dtype to compute in; one dk and dv for each share of chains."""
 
     dq: Array  # (B, R, D)
@@ -44,8 +42,7 @@ class Outgoing:
     dsinks: Array | None  # (B, R, 1)
 
 
-@dataclass(frozen=True)
-class Core:
+class Core(NamedTuple):
     """One call of attention; leading axes are flat (B), heads that share keys stand as further rows (R)."""
 
     backend: Backend

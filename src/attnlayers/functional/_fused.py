@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from attnbackends import Array, AttentionCall
@@ -21,7 +19,7 @@ def forward(core: Core) -> tuple[Core, Array] | None:
     if not backend.attention(call, out, core.lse):
         return None
     own = backend.xp.astype(out, out.dtype, copy=True) if backend.attention_backward_reads_out(call) else None
-    return replace(core, out=own, weights=None), out
+    return core._replace(out=own, weights=None), out
 
 
 def backward(core: Core, incoming: Incoming, *, shared: bool) -> tuple[Array, ...] | None:

@@ -6,9 +6,9 @@ Everything here is decided on the host from shapes and options; no array of scor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +24,7 @@ what the calls around them take."""
 Ints = np.ndarray
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Some rows of queries of some entries, and the keys that at least one of them may see."""
 
     entries: slice
@@ -35,8 +34,7 @@ class Block:
     """The keys that positions count from: all, or those of a packed sequence."""
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Blocks that go one after the other, because they add to the gradients of the same keys.
 
     Attributes
@@ -52,8 +50,7 @@ class Chain:
     blocks: tuple[Block, ...]
 
 
-@dataclass(frozen=True)
-class Visibility:
+class Visibility(NamedTuple):
     """Which keys a query may see by its position; what a mask says comes on top.
 
     Attributes
@@ -71,19 +68,20 @@ class Visibility:
         Valid keys of each entry.
     offsets : (NumPy array (S + 1,), NumPy array (S + 1,)) or None
         Where packed sequences begin and end among queries and keys.
+    spans : dict
+        Those that are the same for all entries, to be found once; empty to begin with.
     """
 
     T_q: int
     T_k: int
-    entries_each: int = 1
-    groups: int = 1
-    start: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
-    left: int | None = None
-    right: int | None = None
-    lengths: Ints | None = None
-    offsets: tuple[Ints, Ints] | None = None
-    spans: dict[tuple[int, ...], tuple[Ints, Ints]] = field(default_factory=dict, compare=False, repr=False)
-    """Those that are the same for all entries, to be found once."""
+    entries_each: int
+    groups: int
+    start: Ints
+    left: int | None
+    right: int | None
+    lengths: Ints | None
+    offsets: tuple[Ints, Ints] | None
+    spans: dict[tuple[int, ...], tuple[Ints, Ints]]
 
     @property
     def limited(self) -> bool:

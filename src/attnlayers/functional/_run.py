@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from math import e, log2, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -16,8 +15,7 @@ from ._dtypes import wide, widen
 from ._plan import Chain, Visibility, plan
 
 
-@dataclass(frozen=True)
-class SavedAttention:
+class SavedAttention(NamedTuple):
     """What the backward of `attention` and `attention_weights` needs."""
 
     core: Core
@@ -34,7 +32,7 @@ class SavedAttention:
         if core.weights is None:
             B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
             room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
-            core = replace(core, weights=room, out=None, lse=None)
+            core = core._replace(weights=room, out=None, lse=None)
             run(core)
         return self.frame.unflatten(core.backend.xp, core.weights)
 

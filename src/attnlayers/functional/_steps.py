@@ -5,7 +5,7 @@ all steps side by side. Inside, arrays are time first, so that a step is one blo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -19,8 +19,7 @@ PIECE_ROWS = 64
 """Fewer rows would waste the packing of the weights in each product."""
 
 
-@dataclass(frozen=True)
-class Steps:
+class Steps(NamedTuple):
     """The arrays of one pass; T is first, all in the dtype to compute in."""
 
     backend: Backend

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnbackends import Array
 
@@ -15,8 +14,7 @@ from .affine import Affine
 from .kv_cache import KVCache
 
 
-@dataclass(frozen=True)
-class _Saved:
+class _Saved(NamedTuple):
     attention: Any
     rotary: tuple[Any, Any] | None
     cross: bool

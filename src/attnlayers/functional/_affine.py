@@ -1,15 +1,14 @@
 """Affine maps."""
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
 from ._check import check
 
 
-@dataclass(frozen=True)
-class SavedAffine:
+class SavedAffine(NamedTuple):
     """What `affine_backward` needs."""
 
     backend: Backend

@@ -1,14 +1,13 @@
 """The gated recurrent unit over whole sequences."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array
 
 from ._steps import Steps, begin
 
 
-@dataclass(frozen=True)
-class SavedGRU:
+class SavedGRU(NamedTuple):
     """What `gru_backward` needs; the gates are z, r and the new memory after their activations."""
 
     steps: Steps

@@ -1,14 +1,13 @@
 """Long short-term memory over whole sequences."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array
 
 from ._steps import Steps, begin
 
 
-@dataclass(frozen=True)
-class SavedLSTM:
+class SavedLSTM(NamedTuple):
     """What `lstm_backward` needs; the gates are after their activations."""
 
     steps: Steps

@@ -1,17 +1,16 @@
 """Cross-entropy of softmax, over labels."""
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import wide, widen
-from .embedding import check_ids
+from ._embedding import check_ids
 
 
-@dataclass(frozen=True)
-class SavedCrossEntropy:
+class SavedCrossEntropy(NamedTuple):
     """What `cross_entropy_backward` needs."""
 
     backend: Backend
@@ -19,7 +18,7 @@ class SavedCrossEntropy:
     probabilities: Array  # (M, V), 0 in the rows that are ignored
     places: Array  # (M,), where the probabilities of the labels are in the flat array
     counted: Array  # (M,), 1 for rows that count, else 0
-    count: Array  # (), at least 1
+    divisor: Array  # (), how many count, at least 1
 
 
 def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Array, SavedCrossEntropy]:
@@ -90,16 +89,16 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         losses[...] = 0
     elif rows:
         backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
-    count = xp.sum(counted)
-    count = xp.where(count == 0, xp.ones_like(count), count)
-    loss = xp.astype(xp.sum(losses) / count, logits.dtype, copy=False)
-    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, count)
+    divisor = xp.sum(counted)
+    divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
+    loss = xp.astype(xp.sum(losses) / divisor, logits.dtype, copy=False)
+    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, divisor)
 
 
 def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0) -> Array:
     """Gradient of `cross_entropy`: dloss, a number -> dlogits (..., V)."""
     backend, xp = saved.backend, saved.backend.xp
-    factor = dloss / saved.count
+    factor = dloss / saved.divisor
     dlogits = saved.probabilities * factor
     if 0 not in dlogits.shape:
         backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)

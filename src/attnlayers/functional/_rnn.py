@@ -1,14 +1,13 @@
 """The plain recurrent network over whole sequences."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array
 
 from ._steps import Steps, begin
 
 
-@dataclass(frozen=True)
-class SavedRNN:
+class SavedRNN(NamedTuple):
     """What `rnn_backward` needs."""
 
     steps: Steps

@@ -5,7 +5,6 @@ from attnbackends import Array
 from . import _arguments as arguments
 from ._check import check
 from ._core import Incoming
-from ._plan import Visibility
 from ._run import SavedAttention, backward, prepare, run
 
 
@@ -29,7 +28,7 @@ def attention_weights(
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
     frame = arguments.Frame.of(q, k, None, grouped=False)
-    visibility = Visibility(q.shape[-2], k.shape[-2])
+    visibility = arguments.visibility(backend, frame)
     core = prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
     run(core)
     saved = SavedAttention(core, frame, q.dtype)

@@ -1,8 +1,7 @@
 """Activations of feed-forward networks, element by element."""
 
-from dataclasses import dataclass
 from math import pi, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -24,8 +23,7 @@ _TERMS_32 = 12
 _TANH = sqrt(2 / pi), 0.044715
 
 
-@dataclass(frozen=True)
-class SavedActivation:
+class SavedActivation(NamedTuple):
     """What the backward of an activation needs."""
 
     backend: Backend
@@ -33,8 +31,7 @@ class SavedActivation:
     approximate: bool = False
 
 
-@dataclass(frozen=True)
-class SavedSwiglu:
+class SavedSwiglu(NamedTuple):
     """What `swiglu_backward` needs."""
 
     backend: Backend

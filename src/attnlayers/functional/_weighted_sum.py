@@ -1,6 +1,6 @@
 """A sum over time, weighted."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -8,8 +8,7 @@ from ._check import check
 from ._dtypes import widen
 
 
-@dataclass(frozen=True)
-class SavedWeightedSum:
+class SavedWeightedSum(NamedTuple):
     """What `weighted_sum_backward` needs."""
 
     backend: Backend

@@ -1,6 +1,6 @@
 """Rotary positions: features in pairs, turned by an angle that grows with the position."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,8 +10,7 @@ from ._check import check, check_gradient
 from ._dtypes import wide, widen
 
 
-@dataclass(frozen=True)
-class SavedRotary:
+class SavedRotary(NamedTuple):
     """What `rotary_backward` needs."""
 
     backend: Backend

@@ -1,7 +1,6 @@
 """Normalisation over the last axis."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -10,8 +9,7 @@ from ._dtypes import widen
 from ._pieces import flat_rows, over_rows, wide_empty
 
 
-@dataclass(frozen=True)
-class SavedNorm:
+class SavedNorm(NamedTuple):
     """What `layer_norm_backward` and `rms_norm_backward` need."""
 
     backend: Backend

@@ -6,8 +6,7 @@ The weights are kept for backward: these forms belong to the recurrent networks 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -16,8 +15,7 @@ from ._dtypes import widen
 from ._pieces import wide_empty
 
 
-@dataclass(frozen=True)
-class SavedAdditive:
+class SavedAdditive(NamedTuple):
     """What `additive_attention_backward` needs; all in the dtype to compute in."""
 
     backend: Backend
@@ -106,8 +104,7 @@ def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Arra
     return tuple(xp.astype(d, dout.dtype, copy=False) for d in (dq, dk, dv, xp.sum(dw, axis=0)))
 
 
-@dataclass(frozen=True)
-class SavedLocal:
+class SavedLocal(NamedTuple):
     """What `local_attention_backward` needs; all in the dtype to compute in."""
 
     backend: Backend

@@ -1,6 +1,6 @@
 """ALiBi: scores lowered in proportion to the distance of query and key."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -8,8 +8,7 @@ from ._check import check, check_gradient
 from ._dtypes import wide, widen
 
 
-@dataclass(frozen=True)
-class SavedAlibi:
+class SavedAlibi(NamedTuple):
     """What `alibi_backward` needs."""
 
     backend: Backend

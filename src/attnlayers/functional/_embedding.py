@@ -1,7 +1,7 @@
 """Rows of a table, by id."""
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -9,8 +9,7 @@ from ._check import check
 from ._dtypes import wide, widen
 
 
-@dataclass(frozen=True)
-class SavedEmbedding:
+class SavedEmbedding(NamedTuple):
     """What `embedding_backward` needs."""
 
     backend: Backend

@@ -1,7 +1,7 @@
 """Softmax over the last axis."""
 
-from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -9,8 +9,7 @@ from ._check import check
 from ._dtypes import wide, widen
 
 
-@dataclass(frozen=True)
-class SavedSoftmax:
+class SavedSoftmax(NamedTuple):
     """What `softmax_backward` needs."""
 
     backend: Backend

@@ -1,15 +1,14 @@
 """Dropout."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
 from ._check import check
 
 
-@dataclass(frozen=True)
-class SavedDropout:
+class SavedDropout(NamedTuple):
     """What `dropout_backward` needs: 0 where a value was dropped, else what it was multiplied by."""
 
     backend: Backend
