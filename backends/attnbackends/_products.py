@@ -16,8 +16,8 @@ MANY = 4
 third of the time of a gradient of recurrent weights."""
 
 LONG = 2
-"""How many times the longer side of a product its inner axis must be to be cut itself: then no operand is arranged twice,
-and the sum of what the pieces make is the smaller price."""
+"""How many times the longer side of a product its inner axis must be to be cut itself: no operand is arranged twice
+then, and the sum of what the pieces make is the smaller price."""
 
 TINY_FLOPS = 2 * 9216
 """A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""

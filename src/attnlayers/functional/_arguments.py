@@ -78,8 +78,11 @@ class Frame(NamedTuple):
 
     def flatten(self, xp: Any, x: Array) -> Array:
         """(..., T, D) -> (B, T, D)."""
-        full = (*self.lead, *x.shape[-2:])
-        return xp.reshape(x if tuple(x.shape) == full else xp.broadcast_to(x, full), (prod(self.lead), *x.shape[-2:]))
+        given, full = tuple(x.shape), (*self.lead, *x.shape[-2:])
+        flat = (prod(self.lead), *full[-2:])
+        if given == flat:
+            return x
+        return xp.reshape(x if given == full else xp.broadcast_to(x, full), flat)
 
     def flatten_queries(self, xp: Any, q: Array) -> Array:
         """(..., T_q, D) -> (B, R, D)."""

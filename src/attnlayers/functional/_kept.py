@@ -19,8 +19,9 @@ def forward(core: Core, chain: Chain) -> None:
 def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     backend, xp = core.backend, core.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
-    for outside in (slice(0, keys.start), slice(keys.stop, None)):
-        core.weights[entries, rows, outside] = 0  # type: ignore[index]
+    for outside in (slice(0, keys.start), slice(keys.stop, core.k.shape[1])):
+        if outside.start < outside.stop:
+            core.weights[entries, rows, outside] = 0  # type: ignore[index]
     weights = core.weights[entries, rows, keys]  # type: ignore[index]
     unit = core.unit
     of_queries, of_scores = _factors(core, block, unit)

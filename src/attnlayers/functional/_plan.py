@@ -172,7 +172,7 @@ def _outside(first: bytes, last: bytes, count: int) -> Ints:
 
 def plan(
     backend: Backend, visibility: Visibility, count: int, row_bytes: int, entry_bytes: int, entry_flops: int
-) -> list[Chain]:
+) -> tuple[Chain, ...]:
     """Cut the scores of `count` entries into blocks.
 
     Parameters
@@ -191,16 +191,29 @@ def plan(
 
     Returns
     -------
-    list of Chain
+    tuple of Chain
         Together they cover every row once.
     """
-    parts = list(visibility.row_parts())
-    longest = max((rows.stop - rows.start for rows, _ in parts), default=0)
     at_once = backend.rows_at_once(row_bytes)
-    if longest <= at_once and visibility.offsets is None:
+    if visibility.offsets is None and visibility.T_q <= at_once:
         entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
     else:
         entries = [slice(b, b + 1) for b in range(count)]
+    if visibility.limited or visibility.offsets is not None:
+        return _chains(visibility, entries, at_once)
+    ends = tuple([some.stop for some in entries])
+    return _chains_that_see_all(visibility.T_q, visibility.T_k, visibility.groups, ends, at_once)
+
+
+@lru_cache(maxsize=64)
+def _chains_that_see_all(T_q: int, T_k: int, groups: int, ends: tuple[int, ...], at_once: int) -> tuple[Chain, ...]:
+    """Of queries that see every key: one call after the other wants the same."""
+    visibility = Visibility(T_q, T_k, 1, groups, np.zeros(1, np.int64), None, None, None, None, {})
+    return _chains(visibility, [slice(a, b) for a, b in pairwise((0, *ends))], at_once)
+
+
+def _chains(visibility: Visibility, entries: list[slice], at_once: int) -> tuple[Chain, ...]:
+    parts = list(visibility.row_parts())
     chains: list[Chain] = []
     for some in entries:
         blocks = [
@@ -212,7 +225,7 @@ def plan(
         shares = max(1, min(len(blocks), -(-FEW // len(entries))))
         edges = [len(blocks) * i // shares for i in range(shares + 1)]
         chains += [Chain(some, i, tuple(blocks[a:b])) for i, (a, b) in enumerate(pairwise(edges))]
-    return chains
+    return tuple(chains)
 
 
 def _seen(visibility: Visibility, entries: slice, rows: slice, keys: slice) -> slice:

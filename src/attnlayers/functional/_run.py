@@ -65,7 +65,7 @@ def prepare(
     flat_v = None if v is None else flat_k if v is k else frame.flatten(xp, v)
     B, R, D = flat_q.shape
     T_k, dtype = flat_k.shape[1], wide(backend, q.dtype)
-    itemsize = xp.finfo(dtype).bits // 8
+    itemsize = backend.bits(dtype) // 8
     width = D + (0 if flat_v is None else flat_v.shape[-1])
     entry_bytes = itemsize * (R * T_k + (R + T_k) * width)
     chains = plan(backend, visibility, B, itemsize * T_k, entry_bytes, 2 * R * T_k * width)
