@@ -92,11 +92,12 @@ def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Arr
 def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
     """``np.matmul(a, b, out=out)`` of parts that are small enough to need no operand arranged anew."""
     (M, K), N = a.shape[-2:], b.shape[-1]
-    rows, columns = _part(a, b)
+    turned = b.strides[-1] != b.itemsize  # or of an order that needs arranging in any case
+    if turned and a.ndim == b.ndim == 3 and 1 < max(M, N) <= READ_FIRST_ROWS:
+        _read(a)
+        _read(b.swapaxes(1, 2))
+    rows, columns = (M, N) if turned or M * K * N <= PART else _part(M, K, N)
     if rows >= M and columns >= N:
-        if a.ndim == b.ndim == 3 and b.strides[1] == b.itemsize and 1 < max(M, N) <= READ_FIRST_ROWS:
-            _read(a)
-            _read(b.swapaxes(1, 2))
         np.matmul(a, b, out=out)
         return
     whole = M // rows * rows
@@ -117,12 +118,9 @@ def _read(stack: Array) -> None:
         np.vecdot(flat, flat)
 
 
-def _part(a: Array, b: Array) -> tuple[int, int]:
-    """Rows and columns of the parts that a product is best made of."""
-    (M, K), N = a.shape[-2:], b.shape[-1]
+def _part(M: int, K: int, N: int) -> tuple[int, int]:
+    """Rows and columns of the parts that a large product (M, K) x (K, N) is best made of."""
     most = PART // max(1, K)  # rows x columns
-    if most >= M * N or b.strides[-1] != b.itemsize:  # small, or of an order that needs arranging
-        return M, N
     for rows in PART_ROWS:
         if rows * N <= most:
             return rows, N

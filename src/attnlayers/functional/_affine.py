@@ -6,6 +6,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check
+from ._dtypes import narrow
 
 
 class SavedAffine(NamedTuple):
@@ -36,7 +37,7 @@ def affine(x: Array, W: Array, b: Array | None = None) -> tuple[Array, SavedAffi
     out = backend.matmul(rows, own_W, dtype=x.dtype if b is None else None)  # (M, D) x (D, H) -> (M, H)
     if b is not None:
         out += backend.operand(b)
-        out = backend.xp.astype(out, x.dtype, copy=False)
+        out = narrow(backend, out, x.dtype)
     return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W, b is not None)
 
 
@@ -52,7 +53,7 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     if not saved.biased:
         return dx, dW
     db = backend.sum_rows(xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
-    return dx, dW, xp.astype(db, x.dtype, copy=False)
+    return dx, dW, narrow(backend, db, x.dtype)
 
 
 def _rows(backend: Backend, x: Array) -> Array:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 
 
 class SavedAlibi(NamedTuple):
@@ -51,7 +51,7 @@ def alibi(slopes: Array, query_positions: Array, key_positions: Array) -> tuple[
     xp = backend.xp
     apart = xp.abs(query_positions[:, None] - key_positions[None, :])
     distances = -xp.astype(apart, wide(backend, slopes.dtype))
-    bias = xp.astype(widen(backend, slopes)[:, None, None] * distances, slopes.dtype, copy=False)
+    bias = narrow(backend, widen(backend, slopes)[:, None, None] * distances, slopes.dtype)
     return bias, SavedAlibi(backend, slopes, distances, bias)
 
 
@@ -60,7 +60,7 @@ def alibi_backward(saved: SavedAlibi, dbias: Array) -> Array:
     check_gradient("dbias", dbias, like=saved.out)
     xp = saved.backend.xp
     dslopes = xp.sum(widen(saved.backend, dbias) * saved.distances, axis=(1, 2))
-    return xp.astype(dslopes, dbias.dtype, copy=False)
+    return narrow(saved.backend, dslopes, dbias.dtype)
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -133,7 +133,8 @@ class Frame(NamedTuple):
 
     def unflatten(self, xp: Any, x: Array) -> Array:
         """(B, R, ·) -> (..., T_q, ·)."""
-        return xp.reshape(x, (*self._out_lead(), self.T_q, x.shape[-1]))
+        shape = (*self._out_lead(), self.T_q, x.shape[-1])
+        return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
     def unflatten_gradient(self, xp: Any, gradient: Array, name: str) -> Array:
         """(B, ·, ·) -> the shape of q, k or v, summed over what was broadcast."""
@@ -142,6 +143,8 @@ class Frame(NamedTuple):
             heads = (*shape[:-3], self.lead[-1], self.rows, shape[-1])
             summed = _sum_to(xp, xp.reshape(gradient, (*self.lead, self.rows, shape[-1])), heads)
             return xp.reshape(summed, shape)
+        if tuple(gradient.shape) == shape:
+            return gradient
         return _sum_to(xp, xp.reshape(gradient, (*self.lead, *gradient.shape[1:])), shape)
 
     def flatten_gradient(self, core: Core, name: str, gradient: Array, last: Shape) -> Array:
@@ -152,7 +155,8 @@ class Frame(NamedTuple):
             raise ValueError(
                 f"`{name}` must have the shape of what the forward pass returned, {shape}, got {tuple(gradient.shape)}"
             )
-        return core.backend.xp.reshape(gradient, (prod(self.lead), self.rows, *(last or (1,))))
+        flat = (prod(self.lead), self.rows, *(last or (1,)))
+        return gradient if shape == flat else core.backend.xp.reshape(gradient, flat)
 
 
 def visibility(

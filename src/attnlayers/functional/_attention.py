@@ -11,7 +11,7 @@ from . import _arguments as arguments
 from . import _fused
 from ._check import check
 from ._core import Incoming
-from ._dtypes import widen
+from ._dtypes import narrow, widen
 from ._run import SavedAttention, backward, prepare, run
 
 KEEP_BYTES = 32 * 1024**2
@@ -173,7 +173,7 @@ def attention(
     if return_lse:
         lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
         backend.fill(lse, lse == EMPTY_ROW, -xp.inf)
-        further.append(frame.unflatten(xp, xp.astype(lse, q.dtype, copy=False))[..., 0])
+        further.append(frame.unflatten(xp, narrow(backend, lse, q.dtype))[..., 0])
     return out, *further, saved
 
 

@@ -5,6 +5,7 @@ from attnbackends import Array
 from . import _arguments as arguments
 from ._check import check
 from ._core import Incoming
+from ._dtypes import narrow
 from ._run import SavedAttention, backward, prepare, run
 
 
@@ -32,7 +33,7 @@ def attention_weights(
     core = prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
     run(core)
     saved = SavedAttention(core, frame, q.dtype)
-    return backend.xp.astype(saved.weights, q.dtype, copy=False), saved
+    return narrow(backend, saved.weights, q.dtype), saved
 
 
 def attention_weights_backward(saved: SavedAttention, dweights: Array) -> tuple[Array, ...]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 from ._embedding import check_ids
 
 
@@ -91,7 +91,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
     divisor = xp.sum(counted)
     divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
-    loss = xp.astype(xp.sum(losses) / divisor, logits.dtype, copy=False)
+    loss = narrow(backend, xp.sum(losses) / divisor, logits.dtype)
     return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, divisor)
 
 
@@ -102,4 +102,4 @@ def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0)
     dlogits = saved.probabilities * factor
     if 0 not in dlogits.shape:
         backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)
-    return xp.astype(xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype, copy=False)
+    return narrow(backend, xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype)

@@ -12,3 +12,8 @@ def widen(backend: Backend, array: Array) -> Array:
     """`array` in the dtype to compute in; itself where it has that already."""
     dtype = wide(backend, array.dtype)
     return array if array.dtype == dtype else backend.xp.astype(array, dtype)
+
+
+def narrow(backend: Backend, array: Array, dtype: DType) -> Array:
+    """A result in the dtype of the arguments; itself where it has that already."""
+    return array if array.dtype == dtype else backend.xp.astype(array, dtype)

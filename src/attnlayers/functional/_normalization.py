@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
-from ._dtypes import widen
+from ._dtypes import narrow, widen
 from ._pieces import flat_rows, over_rows, wide_empty
 
 
@@ -52,7 +52,7 @@ def layer_norm_backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Ar
     """Gradients of `layer_norm`: dout (..., D) -> dx (..., D), dgain (D,), dbias (D,)."""
     dx, dgain, drows = _backward(saved, dout)
     dbias = saved.backend.xp.sum(drows, axis=0)
-    return dx, dgain, saved.backend.xp.astype(dbias, dout.dtype, copy=False)
+    return dx, dgain, narrow(saved.backend, dbias, dout.dtype)
 
 
 def rms_norm(x: Array, gain: Array, *, epsilon: float = 1e-6) -> tuple[Array, SavedNorm]:
@@ -124,7 +124,7 @@ def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
         return (d * inverse,)
 
     over_rows(backend, piece, (drows, saved.normal, saved.inverse), (dx,))
-    dgain = xp.astype(xp.sum(drows * saved.normal, axis=0), dout.dtype, copy=False)
+    dgain = narrow(backend, xp.sum(drows * saved.normal, axis=0), dout.dtype)
     return xp.reshape(dx, saved.x.shape), dgain, drows
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 
 
 class SavedRotary(NamedTuple):
@@ -91,7 +91,7 @@ def _turn(saved: SavedRotary, x: Array, sin: Array) -> Array:
         first, second = slice(0, half), slice(half, 2 * half)
     a, b = widen(backend, x[..., first]), widen(backend, x[..., second])
     out = backend.empty(tuple(x.shape), like=x)
-    out[..., first] = backend.xp.astype(a * cos - b * sin, x.dtype, copy=False)
-    out[..., second] = backend.xp.astype(b * cos + a * sin, x.dtype, copy=False)
+    out[..., first] = narrow(backend, a * cos - b * sin, x.dtype)
+    out[..., second] = narrow(backend, b * cos + a * sin, x.dtype)
     out[..., 2 * half :] = x[..., 2 * half :]
     return out

@@ -11,7 +11,7 @@ from attnbackends import Array, Backend
 from . import _arguments as arguments
 from . import _fused, _kept, _tiled
 from ._core import Core, Incoming, Outgoing
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 from ._plan import Chain, Visibility, plan
 
 
@@ -151,4 +151,4 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
         gradients.append(
             frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
         )
-    return tuple(xp.astype(gradient, saved.dtype, copy=False) for gradient in gradients)
+    return tuple([narrow(backend, gradient, saved.dtype) for gradient in gradients])

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
-from ._dtypes import widen
+from ._dtypes import narrow, widen
 from ._pieces import wide_empty
 
 
@@ -76,7 +76,7 @@ def additive_attention(
 
     _in_blocks(backend, block, wide_q, wide_k)
     backend.softmax(weights, None if mask is None else mask[:, None, :])
-    out = xp.astype(backend.matmul(weights, wide_v), q.dtype, copy=False)  # (N, T_q, T_k) x (N, T_k, H)
+    out = narrow(backend, backend.matmul(weights, wide_v), q.dtype)  # (N, T_q, T_k) x (N, T_k, H)
     return out, SavedAdditive(backend, wide_q, wide_k, wide_v, wide_w, weights, out)
 
 
@@ -101,7 +101,7 @@ def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Arra
         dk[n, ...] += xp.sum(dsum, axis=1)
 
     _in_blocks(backend, block, q, k)
-    return tuple(xp.astype(d, dout.dtype, copy=False) for d in (dq, dk, dv, xp.sum(dw, axis=0)))
+    return tuple([narrow(backend, d, dout.dtype) for d in (dq, dk, dv, xp.sum(dw, axis=0))])
 
 
 class SavedLocal(NamedTuple):
@@ -167,7 +167,7 @@ def local_attention(
     slope = apart * (4 / width**2)
     near = xp.exp(-0.5 * apart * slope)
     weights = softmax * near
-    out = xp.astype(backend.matmul(weights, wide_v), q.dtype, copy=False)
+    out = narrow(backend, backend.matmul(weights, wide_v), q.dtype)
     return out, SavedLocal(backend, wide_q, wide_k, wide_v, softmax, near, slope, weights, out)
 
 
@@ -185,7 +185,7 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
     dscores = backend.softmax_backward(saved.softmax, dweights * saved.near)
     dq = backend.matmul(dscores, saved.k)
     dk = backend.matmul(xp.matrix_transpose(dscores), saved.q)
-    return tuple(xp.astype(d, dout.dtype, copy=False) for d in (dq, dk, dv, dcentres))
+    return tuple([narrow(backend, d, dout.dtype) for d in (dq, dk, dv, dcentres)])
 
 
 def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 
 
 class SavedSoftmax(NamedTuple):
@@ -39,7 +39,7 @@ def softmax(x: Array) -> tuple[Array, SavedSoftmax]:
     backend = check(x=(x, "... T"))
     out, rows = _own_rows(backend, x)
     backend.map(lambda piece: backend.softmax(rows[piece, ...]), _pieces(backend, rows))
-    out = backend.xp.astype(out, x.dtype, copy=False)
+    out = narrow(backend, out, x.dtype)
     return out, SavedSoftmax(backend, out)
 
 
@@ -50,7 +50,7 @@ def softmax_backward(saved: SavedSoftmax, dout: Array) -> Array:
     dx, rows = _own_rows(backend, dout)
     weights = backend.xp.reshape(widen(backend, saved.out), rows.shape)
     backend.map(lambda piece: backend.softmax_backward(weights[piece, ...], rows[piece, ...]), _pieces(backend, rows))
-    return backend.xp.astype(dx, dout.dtype, copy=False)
+    return narrow(backend, dx, dout.dtype)
 
 
 def _own_rows(backend: Backend, x: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import wide, widen
+from ._dtypes import narrow, wide, widen
 
 FEW_ROWS = 8
 """Fewer rows read the weights more than they compute: what the inputs add is worth a product of its own."""
@@ -146,9 +146,7 @@ class Steps(NamedTuple):
 
     def narrow(self, *gradients: Array) -> tuple[Array, ...]:
         """In the dtype of the arguments."""
-        if self.gates.dtype == self.dtype:
-            return gradients
-        return tuple(self.backend.xp.astype(gradient, self.dtype, copy=False) for gradient in gradients)
+        return tuple([narrow(self.backend, gradient, self.dtype) for gradient in gradients])
 
 
 # The axes of b, Wx and Wh, by the number of gates side by side.

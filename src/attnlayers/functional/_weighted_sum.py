@@ -5,7 +5,7 @@ from typing import NamedTuple
 from attnbackends import Array, Backend
 
 from ._check import check
-from ._dtypes import widen
+from ._dtypes import narrow, widen
 
 
 class SavedWeightedSum(NamedTuple):
@@ -43,7 +43,7 @@ def weighted_sum(values: Array, weights: Array) -> tuple[Array, SavedWeightedSum
     xp = backend.xp
     rows = widen(backend, weights)[..., None, :]
     out = xp.matmul(rows, widen(backend, values))  # (..., 1, T) x (..., T, H) -> (..., 1, H)
-    return xp.astype(out[..., 0, :], values.dtype, copy=False), SavedWeightedSum(backend, values, weights)
+    return narrow(backend, out[..., 0, :], values.dtype), SavedWeightedSum(backend, values, weights)
 
 
 def weighted_sum_backward(saved: SavedWeightedSum, dout: Array) -> tuple[Array, Array]:
@@ -53,4 +53,4 @@ def weighted_sum_backward(saved: SavedWeightedSum, dout: Array) -> tuple[Array, 
     dvalues = weights[..., None] * dout[..., None, :]  # (..., T, 1) * (..., 1, H) -> (..., T, H)
     column = widen(backend, dout)[..., None]
     dweights = backend.xp.matmul(widen(backend, values), column)  # (..., T, H) x (..., H, 1) -> (..., T, 1)
-    return dvalues, backend.xp.astype(dweights[..., 0], weights.dtype, copy=False)
+    return dvalues, narrow(backend, dweights[..., 0], weights.dtype)
