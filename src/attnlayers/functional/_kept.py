@@ -93,11 +93,16 @@ def _backward(
     _product_into(core, dq, dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
     if of_queries != 1:
         dq *= of_queries
-    core.add(outgoing.dk[share][entries, ...], keys, first, xp.matrix_transpose(dscores), q)
+    used = weights if dropped is None else weights * dropped
+    shared = outgoing.dv is outgoing.dk
+    dk = outgoing.dk[share][entries, ...]
+    if shared and rows.stop - rows.start < q.shape[-1]:  # one product instead of two and their sum
+        both, of_both = xp.concat((dscores, used), axis=1), xp.concat((q, dout), axis=1)
+        core.add(dk, keys, first, xp.matrix_transpose(both), of_both)  # (b, K, 2 r) x (b, 2 r, D) -> (b, K, D)
+        return
+    core.add(dk, keys, first, xp.matrix_transpose(dscores), q)
     if outgoing.dv:
-        used = weights if dropped is None else weights * dropped
-        first = first and outgoing.dv is not outgoing.dk
-        core.add(outgoing.dv[share][entries, ...], keys, first, xp.matrix_transpose(used), dout)
+        core.add(outgoing.dv[share][entries, ...], keys, first and not shared, xp.matrix_transpose(used), dout)
 
 
 def _factors(core: Core, block: Block, unit: float) -> tuple[float, float]:
