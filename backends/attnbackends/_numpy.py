@@ -51,8 +51,10 @@ def _has_fast_exp2(dtype: DType) -> bool:
 
 @lru_cache(maxsize=64)
 def _ones(count: int, dtype: DType) -> Array:
-    """A column of ones, to be read."""
-    return np.ones((count, 1), dtype=dtype)
+    """A column of ones, for all to read."""
+    ones = np.ones((count, 1), dtype=dtype)
+    ones.setflags(write=False)
+    return ones
 
 
 class NumpyBackend(UfuncBackend):
@@ -158,8 +160,8 @@ class NumpyBackend(UfuncBackend):
         else:
             pieces, sums = _products.pieces(a, b, out)
             self.map(lambda piece: self._multiply(*piece), pieces)
-            with np.errstate(all="ignore"):
-                for some in sums:
+            for some in sums:
+                with np.errstate(all="ignore"):
                     out += some
         return out
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from attnbackends import EMPTY_ROW, Array
 
-from . import _arguments as arguments
-from . import _fused
+from ._blocks import arguments, fused
+from ._blocks.core import Incoming
+from ._blocks.run import SavedAttention, backward, prepare, run
 from ._check import check
-from ._core import Incoming
 from ._dtypes import narrow, widen
-from ._run import SavedAttention, backward, prepare, run
 
 KEEP_BYTES = 32 * 1024**2
 """Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
@@ -159,12 +158,12 @@ def attention(
     kept = keep_bytes, return_weights, return_lse
     core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, *kept, dropout, seed)
     xp = backend.xp
-    fused = None if return_weights else _fused.forward(core)
-    if fused is None:
+    own = None if return_weights else fused.forward(core)
+    if own is None:
         run(core)
         flat_out = xp.astype(core.out, q.dtype, copy=core.weights is None)
     else:
-        core, flat_out = fused
+        core, flat_out = own
     out = frame.unflatten(xp, flat_out)
     saved = SavedAttention(core, frame, q.dtype)
     further: list[Array] = []

@@ -2,11 +2,11 @@
 
 from attnbackends import Array
 
-from . import _arguments as arguments
+from ._blocks import arguments
+from ._blocks.core import Incoming
+from ._blocks.run import SavedAttention, backward, prepare, run
 from ._check import check
-from ._core import Incoming
 from ._dtypes import narrow
-from ._run import SavedAttention, backward, prepare, run
 
 
 def attention_weights(

@@ -1,6 +1,6 @@
 """One call of attention: its operands, block by block, in the form in which both ways of computing use them.
 
-`_kept` keeps the weights for backward, `_tiled` makes them again and needs O(T) memory. Whatever can be done on the
+`kept` keeps the weights for backward, `tiled` makes them again and needs O(T) memory. Whatever can be done on the
 (T, D) side of a product is done there, because a block of scores has T times as many numbers as a row of queries.
 """
 
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from attnbackends import EMPTY_ROW, Array, Backend
 
-from ._dtypes import wide, widen
-from ._plan import Block, Chain, Visibility
+from .._dtypes import wide, widen
+from .plan import Block, Chain, Visibility
 
 SAFE = 36.0
 """Largest score that needs no shift: neither exp(36), summed over any row, nor a weight, exp(-36) over the sum of

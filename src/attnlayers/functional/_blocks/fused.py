@@ -6,7 +6,7 @@ import numpy as np
 
 from attnbackends import Array, AttentionCall
 
-from ._core import Core, Incoming
+from .core import Core, Incoming
 
 
 def forward(core: Core) -> tuple[Core, Array] | None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from attnbackends import Array
 
-from ._core import Core, Incoming, Outgoing
-from ._dtypes import widen
-from ._plan import Block, Chain
+from .._dtypes import widen
+from .core import Core, Incoming, Outgoing
+from .plan import Block, Chain
 
 
 def forward(core: Core, chain: Chain) -> None:

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from . import _arguments as arguments
-from . import _fused, _kept, _tiled
-from ._core import Core, Incoming, Outgoing
-from ._dtypes import narrow, wide, widen
-from ._plan import Chain, Visibility, plan
+from .._dtypes import narrow, wide, widen
+from . import arguments, fused, kept, tiled
+from .core import Core, Incoming, Outgoing
+from .plan import Chain, Visibility, plan
 
 
 class SavedAttention(NamedTuple):
@@ -101,7 +100,7 @@ def prepare(
 
 def run(core: Core) -> None:
     """Write the results of a call into the room that was made for them, without kernels of the library's own."""
-    way = _tiled if core.weights is None else _kept
+    way = tiled if core.weights is None else kept
     core.backend.map(lambda chain: way.forward(core, chain), core.chains)
 
 
@@ -114,9 +113,9 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
         raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
     if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
         raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
-    fused = _fused.backward(core, incoming, shared=shared)
-    if fused is not None:
-        return tuple(frame.unflatten_gradient(xp, d, name) for d, name in zip(fused, "qkv", strict=False))
+    own = fused.backward(core, incoming, shared=shared)
+    if own is not None:
+        return tuple(frame.unflatten_gradient(xp, d, name) for d, name in zip(own, "qkv", strict=False))
     dtype = wide(backend, saved.dtype)
     shares = 1 + max((chain.share for chain in core.chains), default=0)
 
@@ -129,7 +128,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
     dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
     outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
-    way = _tiled if core.weights is None else _kept
+    way = tiled if core.weights is None else kept
 
     def work(chains: Sequence[Chain]) -> None:
         for chain in chains:

@@ -10,11 +10,11 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._plan import Visibility
+from .._check import check
+from .plan import Visibility
 
 if TYPE_CHECKING:
-    from ._core import Core
+    from .core import Core
 
 Shape = tuple[int, ...]
 
