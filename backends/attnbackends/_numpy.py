@@ -151,7 +151,8 @@ class NumpyBackend(UfuncBackend):
             stack, other = a.shape[:-2], b.shape[:-2]
             if stack != other:
                 stack = np.broadcast_shapes(stack, other)  # takes longer than a small product
-            out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=np.result_type(a, b))
+            kind = a.dtype if a.dtype == b.dtype else np.result_type(a, b)
+            out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=kind)
         if self.workers.busy:
             self._multiply(a, b, out)
         elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:
