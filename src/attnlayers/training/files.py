@@ -37,12 +37,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         aside.chmod(0o666 & ~_umask())
         aside.replace(path)
-    except Exception as error:
-        # safetensors reports a full disk in an exception of its own
-        if not isinstance(error, OSError) and "os error" not in str(error).lower():
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{path} cannot be written: {reason}; what stood there is untouched") from error
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}; what stood there is untouched") from error
     finally:
         aside.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not every system can flush a folder

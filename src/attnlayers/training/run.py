@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ..data import DataError, Unit, Vocabulary, generate_dates, read_pairs
 from ..models import AttentionSeq2seq, Transformer, Translator
@@ -256,7 +256,8 @@ class RunFolder:
 
     def _write_arrays(self, name: str, arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
         contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-        write_whole(self.path / name, lambda path: save_file(contiguous, path, metadata))
+        # `save_file` would write aside once more, and leave that file behind where the process is killed.
+        write_whole(self.path / name, lambda path: path.write_bytes(save(contiguous, metadata)))
 
     # -- reading
 

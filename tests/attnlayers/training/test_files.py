@@ -96,17 +96,6 @@ def test_a_full_disk_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch, cal
     assert_untouched(path)
 
 
-def test_a_full_disk_as_safetensors_reports_it(path: Path) -> None:
-    from safetensors import SafetensorError
-
-    def write(aside: Path) -> None:
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    with pytest.raises(RunError, match=r"kept.json cannot be written: .*No space left on device"):
-        write_whole(path, write)
-    assert_untouched(path)
-
-
 def no_folder(tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "missing" / "a.txt", "No such file or directory"
 

@@ -181,18 +181,18 @@ def test_a_full_disk_on_the_way(
     begin: Begin, undisturbed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     run = begin("stopped")
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     calls = []
 
-    def fill(*arguments: Any) -> None:
+    def fill(*arguments: Any) -> bytes:
         calls.append(arguments)
         if len(calls) == count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        save_file(*arguments)
+        return save(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("attnlayers.training.run.save_file", fill)
+        patch.setattr("attnlayers.training.run.save", fill)
         with pytest.raises(RunError, match="No space left on device; what stood there is untouched"):
             finish(run)
     assert not [path for path in run.path.iterdir() if path.name.startswith(".")]
