@@ -104,8 +104,8 @@ class Frame(NamedTuple):
         if self.groups > 1 and own[-1] > 1:  # a mask for each query head: its heads become rows, as those of q did
             mask = xp.broadcast_to(mask, (*self._out_lead(), self.T_q, keys))
             return xp.reshape(mask, (prod(self.lead), self.rows, keys))
-        lead = self.lead if self.groups == 1 else (*self.lead[:-1], self.lead[-1])
-        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), (*lead, rows, keys)), (prod(lead), rows, keys))
+        full = (*self.lead, rows, keys)
+        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), full), (prod(self.lead), rows, keys))
 
     def unflatten_mask_gradient(self, xp: Any, gradient: Array) -> Array:
         """The gradient of a mask, in its own shape."""

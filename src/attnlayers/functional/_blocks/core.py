@@ -154,9 +154,15 @@ class Core(NamedTuple):
             scores += widen(self.backend, self.part_of(block, self.mask))
         return tanh
 
-    def exp(self, scores: Array, unit: float) -> None:
-        """Scores become weights that are not yet divided by their sum, in place."""
-        self.backend.apply(self.backend.xp.exp if unit == 1 else self.backend.xp.exp2, scores)
+    def exp(self, block: Block, scores: Array, bounded: bool) -> None:
+        """Scores become weights that are not yet divided by their sum, in place.
+
+        Bounded ones are in `unit`, and what is hidden among them becomes 0; in others it is -inf before.
+        """
+        xp = self.backend.xp
+        self.backend.apply(xp.exp2 if bounded and self.unit != 1 else xp.exp, scores)
+        if bounded:
+            self.hide(block, scores, 0.0)
 
     def hide(self, block: Block, array: Array, value: float) -> None:
         """Write a value to what a boolean mask or a position hides."""

@@ -33,8 +33,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     top = None
     sinks = None if core.sinks is None else core.sinks[entries, rows, :]
     if core.in_bounds(block, weights):
-        core.exp(weights, unit)
-        core.hide(block, weights, 0.0)
+        core.exp(block, weights, bounded=True)
     elif keys.start < keys.stop:
         if unit != 1:
             weights *= 1 / unit
@@ -43,7 +42,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
         top = top if sinks is None else xp.maximum(top, sinks)
         top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
         weights -= top
-        core.exp(weights, 1.0)
+        core.exp(block, weights, bounded=False)
     total = backend.sum_rows(weights)
     if sinks is not None:
         total += xp.exp(sinks if top is None else sinks - top)

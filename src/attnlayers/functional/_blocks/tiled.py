@@ -47,9 +47,7 @@ def _forward(core: Core, block: Block, arranged: Any, v: Array, bounded: bool) -
                 out *= factor
             top = higher
             scores -= _finite(xp, top)
-        core.exp(scores, unit)
-        if bounded:
-            core.hide(tile, scores, 0.0)
+        core.exp(tile, scores, bounded)
         tile_total = backend.sum_rows(scores)
         if core.dropout:
             scores *= core.dropped(tile, scores)
@@ -119,9 +117,7 @@ def _backward(
             core.hide(tile, weights, -xp.inf)
         if not folded:
             weights -= lse
-        core.exp(weights, unit)
-        if bounded:
-            core.hide(tile, weights, 0.0)
+        core.exp(tile, weights, bounded)
         dscores = backend.scores(dout1, v1, keys)  # (b, r, D_v + 1) x (b, K, D_v + 1) -> (b, r, K)
         used = weights
         if core.dropout:
