@@ -20,7 +20,7 @@ def test_training_step(benchmark: Any, library: str) -> None:
     if library == "PyTorch":
         losses = [float(step(i)) for i in range(FIRST_STEPS)]
         try:
-            step = torch_step("cpu" if backend.reading_is_free else "cuda", batches, weights)
+            step = torch_step("cpu" if backend.on_host else "cuda", batches, weights)
         except LeftOutError as reason:
             pytest.skip(str(reason))
         assert [float(step(i)) for i in range(FIRST_STEPS)] == pytest.approx(losses, rel=TOLERANCE)

@@ -14,11 +14,13 @@ def visible(
     query_start: Any = None,
     window: Any = None,
     key_lengths: Any = None,
-    offsets: Any = None,
+    query_offsets: Any = None,
+    key_offsets: Any = None,
 ) -> np.ndarray:
     """Which keys each query of one batch entry sees by position: boolean (T_q, T_k)."""
     seen = np.zeros((T_q, T_k), dtype=bool)
-    pair = ([0, T_q], [0, T_k]) if offsets is None else offsets if isinstance(offsets, tuple) else (offsets, offsets)
+    packed = query_offsets is not None
+    pair = (query_offsets, query_offsets if key_offsets is None else key_offsets) if packed else ([0, T_q], [0, T_k])
     left, right = window or (None, None)
     if causal:
         right = 0
@@ -32,7 +34,7 @@ def visible(
         elif isinstance(query_start, int):
             start = query_start
         else:
-            start = query_start[s if offsets is not None else entry]
+            start = query_start[s if packed else entry]
         for i in range(q1 - q0):
             for j in range(valid):
                 position = start + i
@@ -49,6 +51,7 @@ def dense_attention(
     *,
     scale: float | None = None,
     mask: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
     grouped: bool = False,
     softcap: float | None = None,
     sinks: np.ndarray | None = None,
@@ -63,8 +66,10 @@ def dense_attention(
         scores = softcap * np.tanh(scores / softcap)
     lead, (T_q, T_k) = np.broadcast_shapes(scores.shape[:-2], v.shape[:-2]), scores.shape[-2:]
     scores = np.broadcast_to(scores, (*lead, T_q, T_k)).copy()
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
-        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+        scores = np.where(mask, scores, -np.inf)
     for entry in range(lead[0] if lead else 1):
         hidden = ~visible(T_q, T_k, entry=entry, **positions)
         (scores[entry] if lead else scores)[..., hidden] = -np.inf

@@ -5,14 +5,14 @@
 6.0
 """
 
-from ._attention import EMPTY_ROW, AttentionCall, visible_keys
+from ._attention import AttentionCall, OwnAttention
 from ._base import Array, Backend, DType
 from ._errors import BackendError
 from ._memory import keep_freed_memory
+from ._packed_keys import PackedKeys
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
-    "EMPTY_ROW",
     "GPU",
     "REASON",
     "Array",
@@ -21,12 +21,13 @@ __all__ = [
     "Backend",
     "BackendError",
     "DType",
+    "OwnAttention",
+    "PackedKeys",
     "available_backends",
     "backend",
     "backend_of",
     "get_backend",
     "keep_freed_memory",
-    "visible_keys",
     "xp",
 ]
 
@@ -36,5 +37,5 @@ backend, REASON = chosen_backend()
 xp = backend.xp
 """The array namespace of `backend`."""
 
-GPU: bool = not backend.reading_is_free
+GPU: bool = not backend.on_host
 """Whether `backend` computes on a device of its own."""

@@ -1,42 +1,36 @@
-"""Attention as a whole.
+"""Attention as a whole: what a library is given, and what it gives back where it has a way of its own."""
 
-Here because CUDA has kernels that hold no scores in memory; NumPy and the standard have none.
-"""
+from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import numpy as np
 
 Array = Any
 
-EMPTY_ROW = 1e30
-"""Log-sum-exp of a row that sees nothing, in `kernels/attention.cuh` too: exp(score - EMPTY_ROW) is 0."""
+
+class Visible(Protocol):
+    """Which keys a query may see by its position."""
+
+    @property
+    def T_q(self) -> int: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def entries_each(self) -> int: ...
+    @property
+    def start(self) -> np.ndarray: ...
+    @property
+    def left(self) -> int | None: ...
+    @property
+    def right(self) -> int | None: ...
+    @property
+    def lengths(self) -> np.ndarray | None: ...
+    @property
+    def offsets(self) -> tuple[np.ndarray, np.ndarray] | None: ...
 
 
-def visible_keys(
-    position: np.ndarray, keys: slice, left: int | None, right: int | None, lengths: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """First and last of the `keys` that queries at a position see; none where the first comes after the last.
-
-    Parameters
-    ----------
-    position : NumPy array (b or 1, R)
-    keys : slice
-    left, right : int or None
-        As in `AttentionCall`.
-    lengths : NumPy array (b or 1, 1) or None
-        Valid keys.
-
-    Returns
-    -------
-    first, last : NumPy arrays (b or 1, R)
-    """
-    first = np.full_like(position, keys.start) if left is None else np.maximum(position - left, keys.start)
-    last = np.full_like(position, keys.stop - 1) if right is None else np.minimum(position + right, keys.stop - 1)
-    return first, last if lengths is None else np.minimum(last, lengths - 1)
-
-
-class AttentionCall(NamedTuple):
+class AttentionCall(Protocol):
     """One call of attention in flat form: ``softmax(scale * q @ k.T) @ v`` for each of B entries.
 
     Attributes
@@ -44,98 +38,75 @@ class AttentionCall(NamedTuple):
     q : array (B, R, D)
         Query heads that share keys stand as further rows: R = groups * T_q.
     k : array (B, T_k, D)
-    v : array (B, T_k, D_v)
-        Of the dtype of q; the very object k where keys are the values. No axis has length 0, and none is
-        promised to be contiguous.
+    v : array (B, T_k, D_v) or None
+        Of the dtype of q; None where keys are the values. No array is promised to be contiguous.
     scale : float
-    groups : int
-    left, right : int or None
-        How many keys before and after its position a query sees; None is unbounded, causal is ``right == 0``.
-    start : int or NumPy array (B,)
-        Position among the keys of the first query of each head; may be negative.
-    lengths : NumPy array (B,) or None
-        Valid keys of each entry; 0 is allowed.
+    visibility : Visible
+        `start`, `left`, `right`, `lengths` and `offsets` as `attnlayers.functional.attention` explains them: `start` has
+        one number for all, for each entry of the batch, or for each packed sequence; `lengths` one for each entry of the
+        batch, which has `entries_each` flat entries.
     mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
         True = attend, on top of what positions hide.
+    bias : array of such a shape, or None
+        Added to the scores.
+    softcap : float or None
+    sinks : array (B, R, 1) or None
+    dropout : float
+    seed : int
     """
 
-    q: Array
-    k: Array
-    v: Array
-    scale: float
-    groups: int
-    left: int | None
-    right: int | None
-    start: int | np.ndarray
-    lengths: np.ndarray | None
-    mask: Array | None
-
     @property
-    def T_q(self) -> int:
-        return int(self.q.shape[1]) // self.groups
+    def q(self) -> Array: ...
+    @property
+    def k(self) -> Array: ...
+    @property
+    def v(self) -> Array | None: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def visibility(self) -> Visible: ...
+    @property
+    def mask(self) -> Array | None: ...
+    @property
+    def bias(self) -> Array | None: ...
+    @property
+    def softcap(self) -> float | None: ...
+    @property
+    def sinks(self) -> Array | None: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
 
 
-class WholeAttention:
-    """Defaults: no library has a way of its own."""
+class OwnAttention:
+    """What a library's own attention returns.
 
-    has_whole_attention = False
-    """Whether `attention` is worth asking."""
+    Attributes
+    ----------
+    out : array (B, R, D_v)
+        In the dtype of q, the caller's to write to. A row that sees nothing is 0; a key that no query sees may hold
+        anything.
+    lse : array (B, R, 1)
+        Log-sum-exp of each row's scores, -inf where it sees nothing; float32 for half precision.
+    """
 
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        """Attention by a way of the library's own, if it has one for this call.
+    out: Array
+    lse: Array
 
-        Parameters
-        ----------
-        call : AttentionCall
-        out : array (B, R, D_v)
-            Written to, in the dtype of q. A row that sees nothing becomes 0; a key that no query sees may hold
-            anything.
-        lse : array (B, R, 1)
-            Written to: the log-sum-exp of each row's scores, `EMPTY_ROW` where it sees nothing. float32 for half
-            precision.
-
-        Returns
-        -------
-        bool
-            False: there is no such way, and nothing was written that counts.
-        """
-        return False
-
-    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
-        """Whether `attention_backward` needs the output of `attention`. If not, it takes every call that that took."""
-        return True
-
-    def attention_backward(
-        self,
-        call: AttentionCall,
-        out: Array | None,
-        lse: Array,
-        dout: Array,
-        dlse: Array | None,
-        dq: Array,
-        dk: Array,
-        dv: Array | None,
-    ) -> bool:
-        """Gradients of `attention`, where its `out` and `lse` came from it.
+    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        """Gradients of q, k and v in the dtype of q.
 
         Parameters
         ----------
-        call : AttentionCall
-        out : array (B, R, D_v) or None
-            What `attention` wrote; None where `attention_backward_reads_out` says that it is not needed.
-        lse : array (B, R, 1)
         dout : array (B, R, D_v)
             Of the dtype of q, perhaps not contiguous.
         dlse : array (B, R, 1) or None
             Of the dtype of `lse`.
-        dq, dk : arrays (B, R, D), (B, T_k, D)
-            Written to, in the dtype of q.
-        dv : array (B, T_k, D_v) or None
-            Written to. None: keys are the values, and the sum of both gradients belongs in `dk`.
 
         Returns
         -------
-        bool
-            As for `attention`.
+        (dq, dk, dv) or None
+            dv is None where keys are the values, and dk the sum of both gradients. None: there is no such way.
         """
-        return False
+        raise NotImplementedError

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ._attention import WholeAttention
+from ._attention import AttentionCall, OwnAttention
+from ._packed_keys import PackedKeys
 from ._recurrent import RecurrentSteps
 
 Array = Any
@@ -31,7 +32,7 @@ class HostUniform:
         return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
-class Backend(RecurrentSteps, WholeAttention):
+class Backend(RecurrentSteps):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -78,7 +79,7 @@ class Backend(RecurrentSteps, WholeAttention):
         """Wait until the device has done everything it was asked to do."""
 
     @property
-    def reading_is_free(self) -> bool:
+    def on_host(self) -> bool:
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
@@ -115,13 +116,6 @@ class Backend(RecurrentSteps, WholeAttention):
         """
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
-
-    def has_fast_exp2(self, dtype: DType) -> bool:
-        """Whether ``xp.exp2`` of ordinary numbers takes less time than ``xp.exp``.
-
-        The standard has no ``exp2``; NumPy's takes half the time of exp with AVX-512, and more without.
-        """
-        return False
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         """Softmax over the last axis, in place.
@@ -203,12 +197,17 @@ class Backend(RecurrentSteps, WholeAttention):
         """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
         array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
 
-    def operand(self, array: Array) -> Array:
-        """An array in the dtype in which `matmul` takes it, so that products come in float32 or better.
+    def operand_dtype(self, dtype: DType) -> DType:
+        """The dtype in which `matmul` takes numbers of a dtype, so that products come in float32 or better.
 
-        Half precision is widened first; CUDA multiplies it as it is.
+        Half precision is widened; CUDA multiplies it as it is.
         """
-        return array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+        return dtype if self.bits(dtype) >= 32 else self.xp.float32
+
+    def operand(self, array: Array) -> Array:
+        """An array as `matmul` takes it; itself where it has that dtype already."""
+        dtype = self.operand_dtype(array.dtype)
+        return array if array.dtype == dtype else self.xp.astype(array, dtype)
 
     def vecdot(self, a: Array, b: Array) -> Array:
         """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
@@ -238,29 +237,22 @@ class Backend(RecurrentSteps, WholeAttention):
         out[...] = product
         return out
 
-    def arrange_keys(self, k: Array, ones: bool = False) -> Any:
-        """Keys (b, T, D) as `scores` reads them fastest, in an array of their own; with `ones`, (b, T, D + 1).
+    def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
+        """Keys (b, T, D) in the order in which products with queries read them fastest; with `ones`, (b, T, D + 1).
 
-        A CPU's BLAS wants rows and columns exchanged.
+        A CPU's BLAS wants rows and columns exchanged, and has a faster power of two than exp; CUDA takes keys as they
+        lie.
         """
-        b, T, D = k.shape
-        arranged = self.empty((b, D + ones, T), like=k)
-        arranged[:, :D, :] = self.xp.matrix_transpose(k)
-        arranged[:, D:, :] = 1
-        return arranged
+        return PackedKeys(self, k, ones)
 
-    def scores(self, q: Array, arranged: Any, keys: slice) -> Array:
-        """Products (b, r, K) of queries (b, r, D) with some keys of `arrange_keys`, to be written to."""
-        return self.matmul(q, arranged[:, :, keys])
+    # -- whole operations, which a library may take or decline
 
-    def sum_rows(self, x: Array) -> Array:
-        """Sum over the last axis, which stays: (..., T) -> (..., 1).
+    def attention(self, call: AttentionCall) -> OwnAttention | None:
+        """Attention by a way of the library's own; None where it has none for this call.
 
-        A product with ones: a third of the time of NumPy's sum.
+        CUDA has kernels that hold no scores in memory; NumPy and the standard have none.
         """
-        ones = self.empty((x.shape[-1], 1), like=x)
-        ones[...] = 1
-        return self.matmul(x, ones)
+        return None
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself
 
@@ -278,13 +270,13 @@ class Backend(RecurrentSteps, WholeAttention):
         """
         return [slice(0, count)]
 
-    def rows_at_once(self, row_bytes: int) -> int:
-        """How many rows of scores to hold at a time: on a device, as many as a good part of its memory takes."""
-        return max(1, 2**30 // max(1, row_bytes))
+    def block_of_scores(self, rows: int, keys: int, itemsize: int) -> tuple[int, int]:
+        """How many rows, and how many columns, of a matrix (rows, keys) of scores to hold at a time.
 
-    def keys_at_once(self, column_bytes: int) -> int:
-        """How many columns of scores to hold at a time, where all of them need not be."""
-        return max(1, 2**30 // max(1, column_bytes))
+        On a device as much as a good part of its memory takes, on a CPU what stays in a core's cache. Where `pack_keys`
+        makes blocks of keys, the number of columns is a multiple of one.
+        """
+        return max(1, 2**30 // max(1, keys * itemsize)), max(1, 2**30 // max(1, rows * itemsize))
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         """Call `function` on each of some independent pieces of work, in any order."""

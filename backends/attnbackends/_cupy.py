@@ -78,7 +78,7 @@ class CupyBackend(UfuncBackend):
         self.xp.cuda.Device().synchronize()
 
     @property
-    def reading_is_free(self) -> bool:
+    def on_host(self) -> bool:
         return False
 
     def generator(self, seed: int) -> Callable[..., Array]:

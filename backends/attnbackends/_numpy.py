@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cache, cached_property, lru_cache
+from functools import cached_property
 from math import ceil, prod
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from . import _lstm, _products
 from ._base import Array, DType
+from ._cpu_packed_keys import PACKED_KEYS, CpuPackedKeys
+from ._packed_keys import PackedKeys
 from ._products import split
 from ._select import select_threads
 from ._threads import Workers
@@ -39,24 +41,6 @@ FEW = 4
 """Pieces to make of work that fits one."""
 
 
-@cache
-def _has_fast_exp2(dtype: DType) -> bool:
-    """NumPy has vector code for exp2 with AVX-512 alone; elsewhere it takes longer than exp."""
-    tell = getattr(getattr(np.lib, "introspect", None), "opt_func_info", None)
-    if tell is None or dtype != np.float32:
-        return False
-    found = tell(func_name="^exp2$", signature="^float32$").get("exp2", {})
-    return any("AVX512" in way["current"] or "X86_V4" in way["current"] for way in found.values())
-
-
-@lru_cache(maxsize=64)
-def _ones(count: int, dtype: DType) -> Array:
-    """A column of ones, for all to read."""
-    ones = np.ones((count, 1), dtype=dtype)
-    ones.setflags(write=False)
-    return ones
-
-
 class NumpyBackend(UfuncBackend):
     """NumPy on the CPU."""
 
@@ -75,9 +59,6 @@ class NumpyBackend(UfuncBackend):
 
     def device(self, array: Array) -> Any:
         return "cpu"
-
-    def has_fast_exp2(self, dtype: DType) -> bool:
-        return _has_fast_exp2(np.dtype(dtype))
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
@@ -166,19 +147,8 @@ class NumpyBackend(UfuncBackend):
                     out += some
         return out
 
-    def sum_rows(self, x: Array) -> Array:
-        ones = _ones(x.shape[-1], x.dtype)
-        return np.matmul(x, ones) if self.workers.busy else self.matmul(x, ones)
-
-    def arrange_keys(self, k: Array, ones: bool = False) -> Any:
-        if k.shape[1] < _products.KEYS or not self._in_parts:
-            return super().arrange_keys(k, ones)
-        return _products.keys_in_blocks(k, ones)
-
-    def scores(self, q: Array, arranged: Any, keys: slice) -> Array:
-        if arranged.ndim == 3:
-            return super().scores(q, arranged, keys)
-        return _products.scores(self.matmul, q, arranged, keys)
+    def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
+        return CpuPackedKeys(self, k, ones, in_blocks=self._in_parts)
 
     @property
     def _in_parts(self) -> bool:
@@ -199,11 +169,11 @@ class NumpyBackend(UfuncBackend):
         wanted = max(ceil(total / PIECE_BYTES), min(FEW, total // SMALL_BYTES))
         return split(count, max(1, min(wanted, count // at_least)))
 
-    def rows_at_once(self, row_bytes: int) -> int:
-        return max(BLOCK_ROWS, BLOCK_BYTES // max(1, row_bytes))
-
-    def keys_at_once(self, column_bytes: int) -> int:
-        return max(_products.KEYS, BLOCK_BYTES // max(1, column_bytes))
+    def block_of_scores(self, rows: int, keys: int, itemsize: int) -> tuple[int, int]:
+        return (
+            max(BLOCK_ROWS, BLOCK_BYTES // max(1, keys * itemsize)),
+            max(1, BLOCK_BYTES // max(1, rows * itemsize * PACKED_KEYS)) * PACKED_KEYS,
+        )
 
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         if self.workers.busy:

@@ -38,14 +38,6 @@ NARROWEST, NARROW_INNER = 16, 1024
 """Columns of a block, as a vector of AVX-512 takes them, and the longest inner axis for which blocks narrower than they
 might be are as fast."""
 
-KEYS = 64
-"""Of a block: rows and columns are then exchanged within a first-level cache."""
-
-READ_FIRST_ROWS = 128
-READ_FIRST_BYTES = range(32 * 1024, 2 * 1024**2 + 1)
-"""Of each matrix, and of an operand in all, for which `_read` pays. A product whose second operand lies the other way
-round goes along many rows of both at a time, and takes them from memory at 8 GB/s; one pass in order does so at 20."""
-
 FEW_ROWS = 128
 """Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
 
@@ -93,9 +85,6 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
     """``np.matmul(a, b, out=out)`` of parts that are small enough to need no operand arranged anew."""
     (M, K), N = a.shape[-2:], b.shape[-1]
     turned = b.strides[-1] != b.itemsize  # or of an order that needs arranging in any case
-    if turned and a.ndim == b.ndim == 3 and 1 < max(M, N) <= READ_FIRST_ROWS:
-        _read(a)
-        _read(b.swapaxes(1, 2))
     rows, columns = (M, N) if turned or M * K * N <= PART else _part(M, K, N)
     if rows >= M and columns >= N:
         np.matmul(a, b, out=out)
@@ -113,13 +102,6 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
         np.matmul(upper, some[..., None, :, :], out=placed)
         if rest:
             np.matmul(a[..., whole:, :], some, out=place[..., whole:, :])
-
-
-def _read(stack: Array) -> None:
-    """Bring matrices into this core's cache; nothing where they do not lie side by side, or would not stay there."""
-    if stack.nbytes in READ_FIRST_BYTES and stack.flags.c_contiguous:
-        flat = stack.reshape(-1)
-        np.vecdot(flat, flat)
 
 
 def _part(M: int, K: int, N: int) -> tuple[int, int]:
@@ -157,30 +139,3 @@ def _block_columns(K: int, N: int) -> int:
             widths = [columns >> i for i in range(3) if columns >> i >= NARROWEST] if K <= NARROW_INNER else [columns]
             return min(widths, key=lambda w: ceil(N / w) * w)
     return 0
-
-
-def keys_in_blocks(k: Array, ones: bool) -> Array:
-    """Keys (b, T, D) as blocks (b, J, D or, with a row of ones, D + 1, KEYS), the last one filled up with 0."""
-    b, T, D = k.shape
-    whole = T // KEYS
-    rest = T - whole * KEYS
-    blocks = np.empty((b, ceil(T / KEYS), D + ones, KEYS), dtype=k.dtype)
-    blocks[:, :whole, :D] = k[:, : whole * KEYS].reshape(b, whole, KEYS, D).swapaxes(2, 3)
-    if rest:
-        blocks[:, whole, :D, :rest] = k[:, whole * KEYS :].swapaxes(1, 2)
-        blocks[:, whole, :D, rest:] = 0
-    blocks[:, :, D:] = 1
-    return blocks
-
-
-def scores(matmul: Any, q: Array, blocks: Array, keys: slice) -> Array:
-    """Products (b, r, K) of queries (b, r, D) with some keys of `keys_in_blocks`."""
-    b, r, _ = q.shape
-    w = blocks.shape[3]
-    first, end = keys.start // w, ceil(keys.stop / w)
-    room = np.empty((b, r, (end - first) * w), dtype=q.dtype)
-    place = room.reshape(b, r, end - first, w).swapaxes(1, 2)
-    matmul(q[:, None, :, :], blocks[:, first:end], out=place)  # (b, 1, r, D) x (b, J, D, w) -> (b, J, r, w)
-    if keys.start == first * w and keys.stop == end * w:
-        return room
-    return room[:, :, keys.start - first * w : keys.stop - first * w]

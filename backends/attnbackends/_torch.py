@@ -70,7 +70,7 @@ class TorchBackend(Backend):
             getattr(self._torch, self._device.type).synchronize()
 
     @property
-    def reading_is_free(self) -> bool:
+    def on_host(self) -> bool:
         return bool(self._device.type == "cpu")
 
     def generator(self, seed: int) -> Callable[..., Array]:

@@ -53,7 +53,7 @@ def test_signatures_of_every_backend_that_is_here(library: Library) -> None:
     kind = type(library.backend)
     for name in PUBLIC:
         assert inspect.signature(getattr(kind, name)) == inspect.signature(getattr(Backend, name)), name
-    assert isinstance(library.backend.reading_is_free, bool)
+    assert isinstance(library.backend.on_host, bool)
 
 
 def test_backends_add_nothing_public_that_a_layer_could_come_to_need() -> None:

@@ -161,7 +161,7 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
     if len(contenders) == 1:
         return outcome
     has_target = _has_target(case, backend_name, peer)
-    with_products = has_target and backend.reading_is_free and dtype == "float32"
+    with_products = has_target and backend.on_host and dtype == "float32"
     if with_products:
         contenders[PRODUCTS] = Products(case, sets, backend)
         seconds *= ROOM_FOR_PRODUCTS

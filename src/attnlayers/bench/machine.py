@@ -28,7 +28,7 @@ def describe(backends: list[str]) -> dict[str, str]:
     for name in backends:
         described = get_backend(name).describe()
         found[name] = ", ".join(f"{key} {value}" for key, value in described.items())
-        if not get_backend(name).reading_is_free:
+        if not get_backend(name).on_host:
             found["CUPY_TF32"] = os.environ.get("CUPY_TF32", "not set: off")
     return found
 

@@ -63,7 +63,7 @@ def _outputs(case: Case) -> int:
 
 def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case) -> float | str:
     try:
-        if backend.reading_is_free:
+        if backend.on_host:
             added = _of_process(call)
         elif peer == "torch":
             added = _of_torch(call)

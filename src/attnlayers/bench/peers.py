@@ -120,7 +120,7 @@ class Jax(Contender):
 
 def _torch(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
     torch = load("torch")
-    if backend.reading_is_free:
+    if backend.on_host:
         return {"PyTorch": Torch(case, sets, "cpu", dtype)}
     if not torch.cuda.is_available():
         raise LeftOutError("this PyTorch has no CUDA device")
@@ -141,7 +141,7 @@ def _torch(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> 
 def _jax(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> Found:
     jax = load("jax")
     try:
-        device = jax.devices("cpu" if backend.reading_is_free else "cuda")[0]
+        device = jax.devices("cpu" if backend.on_host else "cuda")[0]
     except RuntimeError as error:
         raise LeftOutError(f"this JAX has no CUDA device ({error})") from error
     return {"JAX": Jax(case, sets, device, dtype)}

@@ -80,7 +80,7 @@ def plan(cases: Sequence[Case], training: bool, backends: Sequence[str], peers: 
             for case in cases:
                 if takes_part(peer, case, backend):
                     dtypes = ["float32"]
-                    if not get_backend(backend).reading_is_free and case.T_k >= LONG and not case.sweep:
+                    if not get_backend(backend).on_host and case.T_k >= LONG and not case.sweep:
                         dtypes += ["float16", "bfloat16"]
                     parts += [Part("time", case, backend, dtype, peer) for dtype in dtypes]
             if training and peer == "torch":
@@ -94,7 +94,7 @@ def plan(cases: Sequence[Case], training: bool, backends: Sequence[str], peers: 
 
 def begin(backends: Sequence[str], peers: Sequence[str], seconds: float) -> tuple[Report, list[str]]:
     """An empty report, and those of the peers that can be loaded."""
-    cuda = not all(get_backend(name).reading_is_free for name in backends)
+    cuda = not all(get_backend(name).on_host for name in backends)
     libraries = [peer for peer in peers if peer in ("torch", "jax")]
     there, missing = in_process(describe_peers, libraries, cuda) if libraries else ({}, {})
     report = Report(describe(list(backends)) | there, seconds)
@@ -133,7 +133,7 @@ def _measure(report: Report, part: Part) -> None:
             known = {"reason": found} if isinstance(found, str) else {"megabytes": found}
             entry: dict[str, Any] = place | {"contender": contender} | known
             report.memory.append(entry)
-            on_host = get_backend(part.backend).reading_is_free
+            on_host = get_backend(part.backend).on_host
             if contender == OURS and on_host and not isinstance(found, str) and found > MEMORY_MB:
                 entry["arrays"] = in_process(added_arrays, part.case, part.backend, initializer=None)
         return
@@ -143,7 +143,7 @@ def _measure(report: Report, part: Part) -> None:
         seconds = report.seconds / 3 if part.case.sweep else report.seconds
         outcome = in_process(duel, part.case, part.backend, part.dtype, part.peer, seconds)
     report.rows += outcome.rows
-    if outcome.rows and not get_backend(part.backend).reading_is_free:
+    if outcome.rows and not get_backend(part.backend).on_host:
         report.cuda = "measured"
     for known, into in ((outcome.left_out, report.left_out), (outcome.wrong, report.wrong)):
         into += [{"part": part.title, "contender": name, "reason": reason} for name, reason in known.items()]

@@ -163,7 +163,7 @@ def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
     backend = get_backend(backend_name)
     batches = draw_batches()
     ours, model = our_step(backend, batches)
-    device = "cpu" if backend.reading_is_free else "cuda"
+    device = "cpu" if backend.on_host else "cuda"
     try:
         theirs = torch_step(device, batches, model.state())
     except (LeftOutError, RuntimeError, AssertionError) as reason:  # PyTorch without CUDA raises either of these
@@ -175,11 +175,11 @@ def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
         outcome.wrong["PyTorch"] = f"losses of the first {FIRST_STEPS} steps differ: {losses}"
         return outcome
     steps = {OURS: ours, "PyTorch": theirs}
-    if backend.reading_is_free:
+    if backend.on_host:
         steps[PRODUCTS] = products_step(backend)
         seconds *= ROOM_FOR_PRODUCTS
     timings = paired(steps, seconds)
     place = (TRAINING, backend_name, "float32", "torch", "PyTorch", "step")
     found = row(*place, timings[OURS], timings["PyTorch"], difference, products=timings.get(PRODUCTS))
-    outcome.rows.append(found if backend.reading_is_free else replace(found, work=work(model)))
+    outcome.rows.append(found if backend.on_host else replace(found, work=work(model)))
     return outcome

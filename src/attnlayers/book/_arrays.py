@@ -41,11 +41,11 @@ def ids(like: Array, x: Any, size: int | None = None) -> Array:
         if host.dtype.kind not in "iu":
             host = host.astype(numpy.int64)
         x = backend.asarray(host)
-        if not backend.reading_is_free:
+        if not backend.on_host:
             note(x, host)
     elif x.dtype.kind not in "iu":
         x = x.astype("int64")
-    if size is not None and not backend.reading_is_free:
+    if size is not None and not backend.on_host:
         _check(x, size)
     return x
 
@@ -101,8 +101,8 @@ def to_cuda(x: Any) -> Array:
 def as_loss(loss: Array) -> Any:
     """A number where reading is free, else the array (), so that nothing waits for the device."""
     backend = backend_of(loss=loss)
-    return numpy.float64(backend.to_numpy(loss)) if backend.reading_is_free else loss
+    return numpy.float64(backend.to_numpy(loss)) if backend.on_host else loss
 
 
 def _on_host_unless(backend: Backend, x: Any) -> Any:
-    return x if not backend.reading_is_free else to_host(x)
+    return x if not backend.on_host else to_host(x)

@@ -15,10 +15,10 @@ class Rows:
     def __init__(self, model: Any, data: Any) -> None:
         self.backend = home(model)
         host = numpy.asarray(data) if not hasattr(data, "dtype") else data
-        if self.backend.reading_is_free:
+        if self.backend.on_host:
             host = to_host(host)
         self.rows = self.backend.asarray(host)
-        if not self.backend.reading_is_free and isinstance(host, numpy.ndarray):
+        if not self.backend.on_host and isinstance(host, numpy.ndarray):
             note(self.rows, host)
 
     def __getitem__(self, rows: slice) -> Array:

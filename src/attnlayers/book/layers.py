@@ -165,7 +165,7 @@ class Embedding(layers.Embedding):
 def draw_like(x: Array) -> Any:
     """Uniform numbers for a shape: NumPy's global ones where x is NumPy's, else the device's, seeded by those."""
     backend = backend_of(x)
-    if backend.reading_is_free:
+    if backend.on_host:
         return lambda shape, like=None: numpy.random.rand(*shape)  # noqa: NPY002  the book's scripts seed this one
     if backend.name not in _draws:
         _draws[backend.name] = backend.generator(int(numpy.random.randint(2**31)))  # noqa: NPY002

@@ -82,5 +82,5 @@ class _CupyForTheBook:
 
 keep_freed_memory()  # what runs with the book's code is a program, and one that trains
 backend = _choose()
-GPU = not backend.reading_is_free
+GPU = not backend.on_host
 np: Any = _CupyForTheBook() if GPU else numpy

@@ -219,7 +219,7 @@ def _print_answer(question: str, correct: str, guess: str) -> None:
 
 def _moved(model: Any, ids: Any) -> Array:
     backend = home(model)
-    if backend.reading_is_free or not isinstance(ids, numpy.ndarray):
+    if backend.on_host or not isinstance(ids, numpy.ndarray):
         return ids
     moved = backend.asarray(ids)
     note(moved, ids)

@@ -7,8 +7,7 @@ if TYPE_CHECKING:
     from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
     from ._affine import affine, affine_backward
     from ._alibi import alibi, alibi_backward, alibi_slopes
-    from ._attention import attention, attention_backward
-    from ._attention_weights import attention_weights, attention_weights_backward
+    from ._attention import attention, attention_backward, attention_weights, attention_weights_backward
     from ._cross_entropy import cross_entropy, cross_entropy_backward
     from ._dropout import dropout, dropout_backward
     from ._embedding import embedding, embedding_backward
@@ -75,6 +74,7 @@ __all__ = [
 _HOMES = {
     "additive_attention": "_scored_attention",
     "alibi_slopes": "_alibi",
+    "attention_weights": "_attention",
     "gelu": "_activation",
     "layer_norm": "_normalization",
     "local_attention": "_scored_attention",

@@ -7,6 +7,7 @@ from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import narrow
+from ._pieces import row_sums
 
 
 class SavedAffine(NamedTuple):
@@ -52,7 +53,7 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     dx = xp.reshape(dx, x.shape)
     if not saved.biased:
         return dx, dW
-    db = backend.sum_rows(xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
+    db = row_sums(backend, xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
     return dx, dW, narrow(backend, db, x.dtype)
 
 

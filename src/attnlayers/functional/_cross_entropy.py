@@ -62,7 +62,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
     counts = flat_labels != ignore
     flat_labels = xp.where(counts, flat_labels, xp.zeros_like(flat_labels))
-    if V or (backend.reading_is_free and bool(xp.any(counts))):
+    if V or (backend.on_host and bool(xp.any(counts))):
         also = f", or be {ignore} where they do not count"
         check_ids(backend, "labels", flat_labels, V, "give logits a column for each label", also)
     dtype = wide(backend, logits.dtype)

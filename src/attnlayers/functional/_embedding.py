@@ -81,7 +81,7 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
 
 def check_ids(backend: Backend, name: str, ids: Array, size: int, advice: str, also: str = "") -> None:
     """Refuse ids outside ``0 .. size - 1``, where that needs no wait for a device."""
-    if not backend.reading_is_free or 0 in ids.shape:
+    if not backend.on_host or 0 in ids.shape:
         return
     xp = backend.xp
     lowest, highest = int(xp.min(ids)), int(xp.max(ids))

@@ -197,8 +197,9 @@ def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:
     """Call `block` with entries and rows of queries, so that (n, r, T_k, A) numbers are not too many at a time."""
     N, T_q, A = q.shape
-    row_bytes = k.shape[1] * A * backend.bits(q.dtype) // 8
-    at_once = min(T_q, backend.rows_at_once(row_bytes))
+    itemsize = backend.bits(q.dtype) // 8
+    row_bytes = k.shape[1] * A * itemsize
+    at_once = min(T_q, backend.block_of_scores(T_q, k.shape[1] * A, itemsize)[0])
 
     def entries(n: slice) -> None:
         for first in range(0, T_q, max(1, at_once)):

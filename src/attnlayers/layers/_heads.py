@@ -37,19 +37,3 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     padded = (1,) * (x.ndim - len(shape)) + shape
     axes = tuple(i for i, (n, own) in enumerate(zip(x.shape, padded, strict=True)) if own == 1 and n > 1)
     return xp.reshape(xp.sum(x, axis=axes, keepdims=True) if axes else x, shape)
-
-
-def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tuple[Array | None, Array, Array]:
-    """A mask (N, T_k) and a bias as one mask of `attention`, and keys and values (N, heads, T_k, ·) to go with it."""
-    if mask is None:
-        return bias, k, v
-    backend = backend_of(mask)
-    xp = backend.xp
-    keys = mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
-    if bias is None:
-        return keys, k, v
-    if backend.is_dtype(bias.dtype, "bool"):
-        return keys & bias, k, v
-    # Only a boolean mask keeps what it leaves out from being read.
-    k, v = (xp.where(mask[:, None, :, None], x, xp.zeros_like(x[:1, :1, :1, :1])) for x in (k, v))
-    return xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf)), k, v

@@ -45,7 +45,7 @@ class AttentionWeight(Layer):
     def backward(self, da: Array) -> tuple[Array, Array]:
         """da (N, T) -> dhs (N, T, H), dh (N, H)."""
         saved = self.saved()
-        check(hs=(saved.core.k, "N T H"), da=(da, "N T"))
+        check(hs=(saved.attention.problem.k, "N T H"), da=(da, "N T"))
         dh, dhs = F.attention_weights_backward(saved, da[:, None, :])
         return dhs, dh[:, 0, :]
 
@@ -108,12 +108,12 @@ class TimeAttention(Layer):
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H), hs_dec (N, T_dec, H), mask (N, T_enc) with True = attend -> (N, T_dec, H)."""
         check(hs_enc=(hs_enc, "N T_enc H"), hs_dec=(hs_dec, "N T_dec H"), mask=(mask, "N T_enc: bool"))
-        out, self._saved = F.attention(hs_dec, hs_enc, hs_enc, scale=1.0, mask=_over_queries(mask))
+        out, self._saved = F.attention(hs_dec, hs_enc, scale=1.0, mask=_over_queries(mask))
         return out
 
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T_dec, H) -> dhs_enc (N, T_enc, H), dhs_dec (N, T_dec, H)."""
-        dhs_dec, dhs_enc = F.attention_backward(self.saved(), dout, shared=True)
+        dhs_dec, dhs_enc = F.attention_backward(self.saved(), dout)
         return dhs_enc, dhs_dec
 
 

@@ -9,7 +9,7 @@ from attnbackends import Array
 from .. import functional as F
 from ..functional._check import check
 from ._composite import Composite, Initial
-from ._heads import check_heads, merge, one_mask, split, sum_to
+from ._heads import check_heads, merge, split
 from .affine import Affine
 from .kv_cache import KVCache
 
@@ -18,7 +18,6 @@ class _Saved(NamedTuple):
     attention: Any
     rotary: tuple[Any, Any] | None
     cross: bool
-    bias_shape: tuple[int, ...]
 
 
 class MultiHeadAttention(Composite):
@@ -195,7 +194,7 @@ class MultiHeadAttention(Composite):
         out, self._attention = self._attend(
             q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
         )
-        self._saved = _Saved(self._attention, rotary, cross, () if bias is None else tuple(bias.shape))
+        self._saved = _Saved(self._attention, rotary, cross)
         return self.output.forward(merge(out))
 
     def backward(self, dout: Array, *, bias: bool = False) -> Any:  # type: ignore[override]
@@ -205,8 +204,8 @@ class MultiHeadAttention(Composite):
         """
         saved = self.saved()
         dheads = split(self.output.backward(dout), self.heads)
-        dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, also=("mask",) if bias else ())
-        self.dbias = sum_to(dbias[0], saved.bias_shape) if bias else None
+        dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, grads=("bias",) if bias else ())
+        self.dbias = dbias[0] if bias else None
         if saved.rotary:
             dq, dk = (F.rotary_backward(own, d) for own, d in zip(saved.rotary, (dq, dk), strict=True))
         dx = self.query.backward(merge(dq))
@@ -264,5 +263,7 @@ class MultiHeadAttention(Composite):
     def _attend(
         self, q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, **options: Any
     ) -> tuple[Array, Any]:
-        both, k, v = one_mask(mask, bias, k, v)
-        return F.attention(q, k, v, mask=both, grouped=True, window=self.window, softcap=self.softcap, **options)
+        keys = None if mask is None else mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
+        return F.attention(
+            q, k, v, mask=keys, bias=bias, grouped=True, window=self.window, softcap=self.softcap, **options
+        )

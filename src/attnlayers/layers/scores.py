@@ -91,14 +91,14 @@ class TimeGeneralAttention(_TimeScores):
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
         self._check(hs_enc, hs_dec, mask)
         q, saved_q = F.affine(hs_dec, self.params[0])
-        out, saved = F.attention(q, hs_enc, hs_enc, scale=1.0, mask=None if mask is None else mask[:, None, :])
+        out, saved = F.attention(q, hs_enc, scale=1.0, mask=None if mask is None else mask[:, None, :])
         self._saved = saved, saved_q
         return out
 
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T_dec, H_enc) -> dhs_enc (N, T_enc, H_enc), dhs_dec (N, T_dec, H_dec)."""
         saved, saved_q = self.saved()
-        dq, dhs_enc = F.attention_backward(saved, dout, shared=True)
+        dq, dhs_enc = F.attention_backward(saved, dout)
         dhs_dec, dW = F.affine_backward(saved_q, dq)
         self.write_grads(dW)
         return dhs_enc, dhs_dec

@@ -102,7 +102,7 @@ class Translator(Network):
             ids.append(last)
             weights.append(self.step_weights())
             ended = ended | (last == end_id)
-            if (self.backend.reading_is_free or len(ids) % 16 == 0) and bool(xp.all(ended)):
+            if (self.backend.on_host or len(ids) % 16 == 0) and bool(xp.all(ended)):
                 break
         return xp.concat(ids, axis=1), xp.stack(weights, axis=1)
 

@@ -36,7 +36,7 @@ def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     norm = xp.sqrt(total)
     rate = max_norm / (norm + 1e-6)
     rate = xp.where(rate < 1, rate, xp.ones_like(rate))
-    if not backend.reading_is_free or float(rate) < 1:
+    if not backend.on_host or float(rate) < 1:
         for grad in grads:
             grad *= rate
     return norm

@@ -179,7 +179,7 @@ def test_cuda_is_open_until_a_duel_on_it_has_ended(monkeypatch: pytest.MonkeyPat
     open_until_then = "not yet measured: no duel on it has ended"
     assert [*measure(report, [Part("time", TABLE[0], "numpy", "float32", "torch")])]
     assert report.to_json()["cuda"] == open_until_then
-    monkeypatch.setattr(run, "get_backend", lambda name: SimpleNamespace(reading_is_free=False))
+    monkeypatch.setattr(run, "get_backend", lambda name: SimpleNamespace(on_host=False))
     assert [*measure(report, [Part("time", TABLE[0], "cupy", "float32", "torch")])]
     assert report.to_json()["cuda"] == "measured"
 

@@ -118,7 +118,7 @@ def test_keys_that_are_the_values_have_one_gradient(library: Library) -> None:
     out, saved = F.attention(q, hs, hs)
     apart_out, apart = F.attention(q, hs, library.array(K))
     np.testing.assert_allclose(library.numpy(out), library.numpy(apart_out), atol=1e-14)
-    dq, dhs = (library.numpy(d) for d in F.attention_backward(saved, dout, shared=True))
+    dq, dhs = (library.numpy(d) for d in F.attention_backward(saved, dout))
     apart_dq, dk, dv = (library.numpy(d) for d in F.attention_backward(apart, dout))
     np.testing.assert_allclose(dq, apart_dq, atol=1e-13)
     np.testing.assert_allclose(dhs, dk + dv, atol=1e-13)

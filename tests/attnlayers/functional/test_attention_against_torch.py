@@ -43,7 +43,7 @@ def test_option(ours: dict[str, Any], theirs: dict[str, Any], shape: dict[str, i
     out, saved = F.attention(q, k, v, keep_bytes=keep_bytes, **ours)
     np.testing.assert_allclose(out, expected.detach(), rtol=1e-10, atol=1e-12)
     leaves += [x for x in bias.values() if x.requires_grad]
-    gradients = F.attention_backward(saved, dout, also=("mask",) if len(leaves) > 3 else ())
+    gradients = F.attention_backward(saved, dout, grads=("bias",) if len(leaves) > 3 else ())
     assert len(gradients) == len(leaves)
     for gradient, leaf in zip(gradients, leaves, strict=True):
         np.testing.assert_allclose(gradient, leaf.grad, rtol=1e-9, atol=1e-12)

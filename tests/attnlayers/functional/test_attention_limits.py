@@ -224,4 +224,4 @@ def test_what_was_saved_elsewhere_is_refused() -> None:
         F.attention_backward(of_weights, np.zeros((3, 5)))
     _, of_two = F.attention(q, k, k.copy())
     with pytest.raises(ValueError, match="one and the same array"):
-        F.attention_backward(of_two, np.zeros((3, 5)), shared=True)
+        F.attention_backward(of_two, np.zeros((3, 5)))

@@ -35,7 +35,8 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     if bounds == "packed":
         cuts = draw(st.integers(0, 3))
         rising = [sorted(draw(st.lists(st.integers(0, T), min_size=cuts, max_size=cuts))) for T in (T_q, T_k)]
-        option["offsets"] = tuple([0, *cut, T] for cut, T in zip(rising, (T_q, T_k), strict=True))
+        for name, cut, T in zip(("query_offsets", "key_offsets"), rising, (T_q, T_k), strict=True):
+            option[name] = [0, *cut, T]
     if positional != "none":
         each = st.integers(-2, 6)
         starts: Any = [st.just("start"), st.just("end"), each]
@@ -52,19 +53,17 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "k": rng.standard_normal((*lead, T_k, D)),
         "v": rng.standard_normal((*lead, T_k, D_v)),
     }
-    kind = draw(st.sampled_from(["none", "boolean", "additive"]))
-    if kind != "none":
-        full = (*heads, T_q, T_k)
+    full = (*heads, T_q, T_k)
+    for name in draw(st.sampled_from([(), ("mask",), ("bias",), ("mask", "bias")])):
         shape = tuple(n if draw(st.booleans()) else 1 for n in full)[draw(st.integers(0, len(full))) :]
         values = rng.standard_normal(shape)
-        arrays["mask"] = values > -0.4 if kind == "boolean" else values
+        arrays[name] = values > -0.4 if name == "mask" else values
     if heads and draw(st.booleans()):
         arrays["sinks"] = rng.standard_normal(heads[-1:])
     return {
         "option": option,
         "arrays": arrays,
-        "rows_at_once": draw(st.sampled_from([1, 2, 3, 100])),
-        "keys_at_once": draw(st.sampled_from([1, 2, 4, 100])),
+        "block": (draw(st.sampled_from([1, 2, 3, 100])), draw(st.sampled_from([1, 2, 4, 100]))),
         "keep_bytes": draw(st.sampled_from([0, 2**20])),
         "return_weights": draw(st.booleans()),
         "rng": rng,
@@ -84,8 +83,7 @@ def objective(arrays: dict[str, Any], option: dict[str, Any], douts: dict[str, A
 def test_any_combination(name: str, call: dict[str, Any]) -> None:
     library = library_of(name)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(library.backend, "rows_at_once", lambda row_bytes: call["rows_at_once"])
-        patch.setattr(library.backend, "keys_at_once", lambda column_bytes: call["keys_at_once"])
+        patch.setattr(library.backend, "block_of_scores", lambda rows, keys, itemsize: call["block"])
         check(library, call)
 
 
@@ -106,15 +104,15 @@ def check(library: Library, call: dict[str, Any]) -> None:
     douts["lse"] = np.where(seen, douts["lse"], 0)
     if not call["return_weights"]:
         douts["weights"] = np.zeros_like(weights)
-    also = [n for n in ("mask", "sinks") if n in arrays and arrays[n].dtype != bool]
+    further = [name for name in ("bias", "sinks") if name in arrays]
     gradients = F.attention_backward(
         saved,
         library.array(douts["out"]),
         dweights=library.array(douts["weights"]) if call["return_weights"] else None,
         dlse=library.array(douts["lse"]),
-        also=also,
+        grads=further,
     )
-    for name, gradient in zip(["q", "k", "v", *also], gradients, strict=True):
+    for name, gradient in zip(["q", "k", "v", *further], gradients, strict=True):
         direction = rng.standard_normal(arrays[name].shape)
         step = 1e-5
         moved = [arrays | {name: arrays[name] + sign * step * direction} for sign in (1, -1)]
@@ -138,8 +136,7 @@ def test_any_combination_in_less_precision(name: str, dtype: str, call: dict[str
         **{k: x if x.dtype == bool else x.astype("float64") for k, x in arrays.items()}, **option
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library.backend, "rows_at_once", lambda row_bytes: call["rows_at_once"])
-        patch.setattr(library.backend, "keys_at_once", lambda column_bytes: call["keys_at_once"])
+        patch.setattr(library.backend, "block_of_scores", lambda rows, keys, itemsize: call["block"])
         ours = {key: library.array(value) for key, value in arrays.items()}
         found, saved = F.attention(**ours, **option, keep_bytes=call["keep_bytes"])
         gradients = F.attention_backward(saved, library.array(call["rng"].standard_normal(out.shape), dtype))

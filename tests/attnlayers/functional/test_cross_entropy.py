@@ -100,7 +100,7 @@ def test_a_row_that_does_not_count_may_hold_anything(library: Library, bad: floa
     [([0, 5], -1, 5), ([-2, 0], -1, -2), ([0, -1], -100, -1), ([0, -50], -100, -50), ([-1, 0], 0, -1), ([9, 0], 0, 9)],
 )
 def test_labels_outside_the_vocabulary(library: Library, labels: list[int], ignore: int, outside: int) -> None:
-    if not library.backend.reading_is_free:
+    if not library.backend.on_host:
         pytest.skip("on a device labels are not looked at")
     expected = (
         f"`labels` must lie in 0 .. 4, or be {ignore} where they do not count, got {outside}: "

@@ -137,10 +137,10 @@ def test_heads_that_share_keys(monkeypatch: pytest.MonkeyPatch, of_each_head: bo
 def test_where_the_library_declines(monkeypatch: pytest.MonkeyPatch, takes: bool, takes_backward: bool) -> None:
     q, k, dout = draw(N, T_Q, D), draw(N, T_K, D), draw(N, T_Q, D)
     out, saved = F.attention(q, k, k)
-    expected = [out, *F.attention_backward(saved, dout, shared=True)]
+    expected = [out, *F.attention_backward(saved, dout)]
     own = install(monkeypatch, Own(takes, takes_backward))
     out, saved = F.attention(q, k, k)
-    found = [out, *F.attention_backward(saved, dout, shared=True)]
+    found = [out, *F.attention_backward(saved, dout)]
     assert (len(own.calls), own.backward_calls) == (1, int(takes))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)

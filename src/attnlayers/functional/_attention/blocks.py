@@ -1,0 +1,109 @@
+"""The blocks in which the scores of a call are worked through, and the chains of blocks that threads share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from attnbackends import Backend
+
+from .visibility import Block, Visibility
+
+FEWEST_CHAINS = 4
+"""Chains of blocks to make where there are fewer entries: what a small machine can run side by side."""
+
+CHAIN_WORK = 24_000_000
+"""Operations of its products, plus bytes that it reads, that make a chain worth a thread: 0.2 ms of one core, which is
+what the calls around them take (benchmarks/NOTES.md)."""
+
+
+class Chain(NamedTuple):
+    """Blocks that go one after the other, because they add to the gradients of the same keys.
+
+    Attributes
+    ----------
+    number : int
+        Of all chains of a call.
+    entries : slice
+    share : int
+        Chains of one number touch different entries; those of one entry have different numbers.
+    blocks : tuple of Block
+    """
+
+    number: int
+    entries: slice
+    share: int
+    blocks: tuple[Block, ...]
+
+
+def plan(backend: Backend, visibility: Visibility, count: int, itemsize: int, width: int) -> tuple[Chain, ...]:
+    """Cut the scores of `count` flat entries into chains of blocks, which together cover every row once.
+
+    Parameters
+    ----------
+    backend : Backend
+        Says how much to work on at a time.
+    visibility : Visibility
+    count : int
+    itemsize : int
+        Bytes of a number in the dtype to compute in.
+    width : int
+        D + D_v.
+    """
+    R, T_k = visibility.groups * visibility.T_q, visibility.T_k
+    rows_at_once, _ = backend.block_of_scores(R, T_k, itemsize)
+    if visibility.offsets is None and visibility.T_q <= rows_at_once:
+        entry_bytes, entry_flops = itemsize * (R * T_k + (R + T_k) * width), 2 * R * T_k * width
+        entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
+    else:
+        entries = [slice(b, b + 1) for b in range(count)]
+    if visibility.limited or visibility.offsets is not None:
+        return _chains(visibility, entries, rows_at_once)
+    ends = tuple([chunk.stop for chunk in entries])
+    return _chains_that_see_all(visibility.T_q, T_k, visibility.groups, ends, rows_at_once)
+
+
+@lru_cache(maxsize=64)
+def _chains_that_see_all(T_q: int, T_k: int, groups: int, ends: tuple[int, ...], rows_at_once: int) -> tuple[Chain, ...]:
+    """Chains of queries that see every key: one call after the other wants the same."""
+    visibility = Visibility(T_q, T_k, groups, 1, np.zeros(1, np.int64), None, None, None, None)
+    return _chains(visibility, [slice(a, b) for a, b in pairwise((0, *ends))], rows_at_once)
+
+
+def _chains(visibility: Visibility, entries: list[slice], rows_at_once: int) -> tuple[Chain, ...]:
+    pieces = [(part, rows) for part in visibility.parts() for rows in _cut(part[0], rows_at_once)]
+    chains: list[Chain] = []
+    blocks: list[Block] = []
+    for some in entries:
+        if blocks and not visibility.by_entry:  # the same keys as those of the entries before
+            blocks = [block._replace(entries=some) for block in blocks]
+        else:
+            blocks = [visibility.block(some, part, rows) for part, rows in pieces if rows.start < rows.stop]
+            # Without a query, the gradient of the keys is still 0.
+            blocks = blocks or [Block(some, slice(0, 0), slice(0, 0), None, None)]
+        shares = max(1, min(len(blocks), -(-FEWEST_CHAINS // len(entries))))
+        edges = [len(blocks) * i // shares for i in range(shares + 1)]
+        for share, (a, b) in enumerate(pairwise(edges)):
+            chains.append(Chain(len(chains), some, share, tuple(blocks[a:b])))
+    return tuple(chains)
+
+
+def tiles(backend: Backend, block: Block, itemsize: int) -> list[Block]:
+    """A block cut along its keys; at least one."""
+    begin, end = block.keys.start, block.keys.stop
+    rows = (block.entries.stop - block.entries.start) * (block.rows.stop - block.rows.start)
+    _, keys_at_once = backend.block_of_scores(rows, end - begin, itemsize)
+    # Where keys are packed in blocks, `keys_at_once` is a multiple of one: tiles end where they do.
+    edges = [begin, *range((begin // keys_at_once + 1) * keys_at_once, end, keys_at_once), end]
+    return [block._replace(keys=slice(a, b)) for a, b in pairwise(edges)]
+
+
+def _cut(rows: slice, size: int) -> list[slice]:
+    """`rows` in slices of about equal length, `size` at most."""
+    length = rows.stop - rows.start
+    pieces = max(1, -(-length // size))
+    edges = [rows.start + length * i // pieces for i in range(pieces + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]

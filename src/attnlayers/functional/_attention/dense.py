@@ -1,0 +1,164 @@
+"""Attention that keeps its weights: for short sequences, and where the weights are asked for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from attnbackends import Array
+
+from .._dtypes import widen
+from .._pieces import row_sums
+from .blocks import Chain
+from .gradients import InputGrads, OutputGrads, add_product
+from .problem import Problem, finite, nonzero
+from .visibility import Block
+
+
+class Dense(NamedTuple):
+    """What backward needs beside the problem.
+
+    Attributes
+    ----------
+    weights : array (B, R, T_k)
+        Before dropout, in the dtype to compute in.
+    shift, total : arrays (B, R, 1)
+        Weights are ``exp(score - shift) / total``; a row that sees nothing has a total of 0.
+    """
+
+    weights: Array
+    shift: Array
+    total: Array
+
+
+def room(problem: Problem) -> Dense:
+    """Memory for the results of `forward`."""
+    return Dense(problem.empty_rows(problem.k.shape[1]), problem.empty_rows(1), problem.empty_rows(1))
+
+
+def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) -> None:
+    """Write the weights of a chain's rows and, where it is asked for, the output (B, R, D_v) in any dtype."""
+    k, v = problem.keys(chain)
+    for block in chain.blocks:
+        weights = _weights(problem, block, k[:, block.keys, :], result)
+        if out is None:
+            continue
+        used = weights * problem.dropped(block, weights) if problem.dropout else weights
+        # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
+        _put_product(problem, out[block.entries, block.rows, :], problem.operand(used), v[:, block.keys, :])
+
+
+def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
+    """Write the weights (b, r, K) of a block, with shift and total of its rows."""
+    backend, xp = problem.backend, problem.backend.xp
+    entries, rows, keys = block.entries, block.rows, block.keys
+    for outside in (slice(0, keys.start), slice(keys.stop, problem.k.shape[1])):
+        if outside.start < outside.stop:
+            result.weights[entries, rows, outside] = 0
+    weights, shift = result.weights[entries, rows, keys], 0.0
+    of_queries, of_scores = _factors(problem, block)
+    backend.matmul(_times(problem.queries(block), of_queries), k.mT, out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
+    if of_scores != 1:
+        weights *= of_scores
+    problem.add_bias(block, weights)
+    sinks = None if problem.sinks is None else problem.sinks[entries, rows, :]
+    if problem.are_bounded(block, weights):
+        backend.apply(xp.exp, weights)
+        problem.hide(block, weights, 0.0)
+    elif keys.start < keys.stop:
+        problem.hide(block, weights, -xp.inf)
+        top = xp.max(weights, axis=-1, keepdims=True)
+        shift = finite(xp, top if sinks is None else xp.maximum(top, sinks))
+        weights -= shift
+        backend.apply(xp.exp, weights)
+    total = row_sums(backend, weights)
+    if sinks is not None:
+        total += xp.exp(sinks - shift)
+    result.shift[entries, rows, :], result.total[entries, rows, :] = shift, total
+    weights /= nonzero(xp, total)
+    return weights
+
+
+def backward(problem: Problem, chain: Chain, result: Dense, incoming: OutputGrads, grads: InputGrads) -> None:
+    """Write or add the gradients of a chain's rows."""
+    k, v = problem.keys(chain)
+    for i, block in enumerate(chain.blocks):
+        _backward(problem, chain, block, k[:, block.keys, :], v[:, block.keys, :], i == 0, result, incoming, grads)
+
+
+def _backward(
+    problem: Problem,
+    chain: Chain,
+    block: Block,
+    k: Array,
+    v: Array,
+    first: bool,
+    result: Dense,
+    incoming: OutputGrads,
+    grads: InputGrads,
+) -> None:
+    backend, xp = problem.backend, problem.backend.xp
+    entries, rows, keys = block.entries, block.rows, block.keys
+    of_queries, of_scores = _factors(problem, block)
+    q, weights = _times(problem.queries(block), of_queries), result.weights[entries, rows, keys]
+    used, dout = weights, None
+    if incoming.dout is None:
+        dweights = xp.zeros_like(weights)
+    else:
+        dout = problem.operand(incoming.dout[entries, rows, :])
+        dweights = backend.matmul(dout, v.mT, dtype=problem.dtype)  # (b, r, D_v) x (b, D_v, K) -> (b, r, K)
+    if problem.dropout:
+        dropped = problem.dropped(block, weights)
+        dweights *= dropped
+        used = weights * dropped
+    if incoming.dweights is not None:
+        dweights += widen(backend, incoming.dweights[entries, rows, keys])
+    delta = backend.vecdot(weights, dweights)[..., None]
+    if incoming.dlse is not None:
+        delta = delta - incoming.dlse[entries, rows, :]
+    if problem.sinks is not None:
+        sinks, shift, total = (x[entries, rows, :] for x in (problem.sinks, result.shift, result.total))
+        grads.write_sinks(block, xp.exp(sinks - shift) / nonzero(xp, total), delta)
+    dscores = dweights
+    dscores -= delta
+    dscores *= weights
+    if grads.dbias is not None:
+        grads.add_to_bias(problem, block, dscores)
+    if problem.softcap is not None:
+        scores = backend.matmul(problem.queries(block), k.mT, dtype=problem.dtype)
+        scores *= problem.scale
+        tanh = problem.cap(scores)
+        dscores *= 1 - tanh * tanh
+    if of_scores != 1:
+        dscores *= of_scores
+    into_keys, into_values = problem.operand(dscores), problem.operand(used)
+    dq = grads.dq[entries, rows, :]
+    _put_product(problem, dq, into_keys, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
+    if of_queries != 1:
+        dq *= of_queries
+    dk, dv = grads.of_keys(chain)
+    if dout is None:
+        add_product(backend, dk, keys, first, into_keys.mT, q)  # (b, K, r) x (b, r, D) -> (b, K, D)
+    elif dv is dk and rows.stop - rows.start < q.shape[-1]:  # one product instead of two and their sum
+        both, of_both = xp.concat((into_keys, into_values), axis=1), xp.concat((q, dout), axis=1)
+        add_product(backend, dk, keys, first, both.mT, of_both)  # (b, K, 2 r) x (b, 2 r, D) -> (b, K, D)
+    else:
+        add_product(backend, dk, keys, first, into_keys.mT, q)
+        add_product(backend, dv, keys, first and dv is not dk, into_values.mT, dout)
+
+
+def _factors(problem: Problem, block: Block) -> tuple[float, float]:
+    """What to multiply queries by, and what their scores, for the scale: the array that is smaller."""
+    few_keys = block.keys.stop - block.keys.start < problem.q.shape[-1]
+    return (1.0, problem.scale) if few_keys or problem.is_half else (problem.scale, 1.0)
+
+
+def _times(x: Array, factor: float) -> Array:
+    return x if factor == 1 else x * factor
+
+
+def _put_product(problem: Problem, place: Array, a: Array, b: Array) -> None:
+    """``place[...] = a @ b``, rounded to the dtype of the place."""
+    if place.dtype == a.dtype:
+        problem.backend.matmul(a, b, out=place)
+    else:
+        place[...] = problem.backend.matmul(a, b, dtype=place.dtype)

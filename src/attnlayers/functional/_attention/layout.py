@@ -1,0 +1,185 @@
+"""Shapes of one call of attention: from its arguments as they come to flat form, and back."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from attnbackends import Array
+
+from .._check import check
+
+Shape = tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """Shapes of one call: leading axes become one, B, and query heads that share a key head further rows, R.
+
+    Attributes
+    ----------
+    lead : tuple of int
+        Leading axes of keys and values, after broadcasting.
+    groups : int
+        Query heads for each key head; 1 unless grouped.
+    q, k, v : tuple of int
+        Shapes of the arguments as they came.
+    """
+
+    lead: Shape
+    groups: int
+    q: Shape
+    k: Shape
+    v: Shape
+
+    @classmethod
+    def of(cls, q: Array, k: Array, v: Array | None, grouped: bool) -> Self:
+        """Read the shapes off the arguments; v is None where keys are the values."""
+        shapes = {name: tuple(x.shape) for name, x in (("q", q), ("k", k), ("v", v)) if x is not None}
+        leads = {name: shape[:-2] for name, shape in shapes.items()}
+        groups = 1
+        if grouped:
+            if not all(leads.values()):
+                raise ValueError(f"`grouped` needs a head axis before time in q, k and v, got {_listed(shapes)}")
+            heads, key_heads = leads["q"][-1], leads["k"][-1]
+            if key_heads == 0 or heads % key_heads:
+                raise ValueError(f"the query heads must be a multiple of the key heads {key_heads}, got {heads}")
+            groups = heads // key_heads
+            leads["q"] = (*leads["q"][:-1], key_heads)
+        lead = broadcast(*leads.values())
+        if lead is None:
+            raise ValueError(
+                f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {_listed(shapes)}"
+            )
+        return cls(lead, groups, shapes["q"], shapes["k"], shapes.get("v", shapes["k"]))
+
+    @property
+    def T_q(self) -> int:
+        return self.q[-2]
+
+    @property
+    def T_k(self) -> int:
+        return self.k[-2]
+
+    @property
+    def rows(self) -> int:
+        return self.groups * self.T_q
+
+    @property
+    def batch(self) -> int | None:
+        """N, the length of the first axis; None where that axis is the one of grouped heads, or there is none."""
+        return self.lead[0] if len(self.lead) > (self.groups > 1) else None
+
+    @property
+    def out_lead(self) -> Shape:
+        """Leading axes of the output."""
+        return (*self.lead[:-1], self.lead[-1] * self.groups) if self.groups > 1 else self.lead
+
+    # -- arguments to flat form
+
+    def flatten(self, xp: Any, x: Array) -> Array:
+        """(..., T, D) -> (B, T, D)."""
+        given, full = tuple(x.shape), (*self.lead, *x.shape[-2:])
+        flat = (prod(self.lead), *full[-2:])
+        if given == flat:
+            return x
+        return xp.reshape(x if given == full else xp.broadcast_to(x, full), flat)
+
+    def flatten_queries(self, xp: Any, q: Array) -> Array:
+        """(..., T_q, D) -> (B, R, D)."""
+        if self.groups > 1:
+            q = xp.reshape(q, (*q.shape[:-3], self.lead[-1], self.rows, q.shape[-1]))
+        return self.flatten(xp, q)
+
+    def flatten_mask(self, xp: Any, name: str, mask: Array) -> Array:
+        """Anything that broadcasts to (..., T_q, T_k) -> (B or 1, R or T_q or 1, T_k or 1), no larger than it must."""
+        given = tuple(mask.shape)
+        full = (*self.out_lead, self.T_q, self.T_k)
+        if broadcast(given, full) != full:
+            raise ValueError(f"`{name}` must broadcast to (..., T_q, T_k) = {full}, got {given}")
+        padded = (1,) * max(0, 2 - len(given)) + given
+        own, (rows, keys) = padded[:-2], padded[-2:]
+        if prod(own) == 1:
+            return xp.reshape(mask, (1, rows, keys))
+        if self.groups > 1 and own[-1] > 1:  # a mask for each query head: its heads become rows, as those of q did
+            mask = xp.broadcast_to(mask, (*self.out_lead, self.T_q, keys))
+            return xp.reshape(mask, (prod(self.lead), self.rows, keys))
+        full = (*self.lead, rows, keys)
+        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), full), (prod(self.lead), rows, keys))
+
+    def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
+        """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""
+        lead = self.out_lead
+        if broadcast(tuple(sinks.shape), lead) != lead:
+            raise ValueError(f"`sinks` must broadcast to the leading axes {lead}, got {tuple(sinks.shape)}")
+        every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
+        return xp.reshape(every, (prod(self.lead), self.rows, 1))
+
+    def flatten_gradient(self, xp: Any, name: str, gradient: Array, like: Array, last: Shape) -> Array:
+        """An incoming gradient (..., T_q, *last) -> (B, R, · or 1); `like` is an argument of the forward pass."""
+        check(q=(like, "*"), **{name: (gradient, "*")})
+        shape = (*self.out_lead, self.T_q, *last)
+        if tuple(gradient.shape) != shape:
+            raise ValueError(
+                f"`{name}` must have the shape of what the forward pass returned, {shape}, got {tuple(gradient.shape)}"
+            )
+        flat = (prod(self.lead), self.rows, *(last or (1,)))
+        return gradient if shape == flat else xp.reshape(gradient, flat)
+
+    # -- results from flat form
+
+    def unflatten(self, xp: Any, x: Array) -> Array:
+        """(B, R, ·) -> (..., T_q, ·)."""
+        shape = (*self.out_lead, self.T_q, x.shape[-1])
+        return x if tuple(x.shape) == shape else xp.reshape(x, shape)
+
+    def unflatten_query_gradient(self, xp: Any, gradient: Array) -> Array:
+        """(B, R, D) -> the shape of q, summed over what was broadcast."""
+        if self.groups == 1:
+            return self.unflatten_key_gradient(xp, gradient, self.q)
+        by_key_head = (*self.q[:-3], self.lead[-1], self.rows, self.q[-1])
+        every = xp.reshape(gradient, (*self.lead, self.rows, self.q[-1]))
+        return xp.reshape(sum_to(xp, every, by_key_head), self.q)
+
+    def unflatten_key_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
+        """(B, T, ·) -> the shape of k or v, summed over what was broadcast."""
+        if tuple(gradient.shape) == shape:
+            return gradient
+        return sum_to(xp, xp.reshape(gradient, (*self.lead, *gradient.shape[1:])), shape)
+
+    def unflatten_bias_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
+        """The gradient of a bias, in the shape that it came in."""
+        if prod(gradient.shape) == prod(shape):
+            return xp.reshape(gradient, shape)
+        rows, keys = gradient.shape[1:]
+        if rows == self.rows and self.groups > 1:
+            return sum_to(xp, xp.reshape(gradient, (*self.out_lead, self.T_q, keys)), shape)
+        return sum_to(xp, xp.reshape(gradient, (*self.lead, rows, keys)), shape)
+
+    def unflatten_sinks_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
+        """The gradient of the sinks, in the shape that they came in."""
+        per_row = xp.reshape(gradient, (*self.out_lead, self.T_q))
+        return sum_to(xp, xp.sum(per_row, axis=-1), shape)
+
+
+def broadcast(*shapes: Shape) -> Shape | None:
+    """The shape that these broadcast to; None where they do not."""
+    if len(set(shapes)) == 1:  # NumPy takes as long as a small product
+        return shapes[0]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
+def sum_to(xp: Any, x: Array, shape: Shape) -> Array:
+    """Sum over the axes that were broadcast from `shape`."""
+    extra = x.ndim - len(shape)
+    stretched = [axis + extra for axis, length in enumerate(shape) if length == 1 and x.shape[axis + extra] != 1]
+    axes = (*range(extra), *stretched)
+    return xp.reshape(xp.sum(x, axis=axes), shape) if axes else x
+
+
+def _listed(shapes: dict[str, Shape]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -1,0 +1,287 @@
+"""One call of attention, known once: its operands in flat form, its options, and the blocks that they make."""
+
+from __future__ import annotations
+
+from math import inf, isfinite, sqrt
+from typing import Any, NamedTuple
+
+from attnbackends import Array, Backend
+
+from .._dtypes import wide, widen
+from .._integers import integer
+from .blocks import Chain, plan
+from .layout import Layout
+from .visibility import Block, Visibility
+
+SAFE_SCORE = 36.0
+"""Largest score that needs no shift: neither exp(36), summed over any row, nor a weight, exp(-36) over the sum of
+16,000 times exp(36), leaves float32."""
+
+
+class Problem(NamedTuple):
+    """One call of attention; leading axes are flat (B), heads that share keys stand as further rows (R).
+
+    Attributes
+    ----------
+    backend : Backend
+    q : array (B, R, D)
+    k : array (B, T_k, D)
+    v : array (B, T_k, D_v) or None
+        None where keys are the values.
+    scale : float
+    visibility : Visibility
+        What positions hide.
+    mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
+        True = attend.
+    bias : array of such a shape, or None
+        Added to the scores.
+    softcap : float or None
+    sinks : array (B, R, 1) or None
+        In `dtype`.
+    dropout : float
+    seed : int
+    dtype : dtype
+        To compute in: float32 for half precision.
+    operand_dtype : dtype
+        In which the backend takes what it multiplies.
+    chains : tuple of Chain
+    """
+
+    backend: Backend
+    q: Array
+    k: Array
+    v: Array | None
+    scale: float
+    visibility: Visibility
+    mask: Array | None
+    bias: Array | None
+    softcap: float | None
+    sinks: Array | None
+    dropout: float
+    seed: int
+    dtype: Any
+    operand_dtype: Any
+    chains: tuple[Chain, ...]
+
+    @classmethod
+    def of(
+        cls,
+        backend: Backend,
+        layout: Layout,
+        visibility: Visibility,
+        q: Array,
+        k: Array,
+        v: Array | None,
+        scale: float,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        softcap: float | None = None,
+        sinks: Array | None = None,
+        dropout: float = 0.0,
+        seed: int | None = None,
+    ) -> Problem:
+        """Hold the options against each other, flatten the arguments, and lay out the blocks."""
+        if softcap is not None and not softcap > 0:
+            raise ValueError(f"`softcap` must be positive, got {softcap}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
+        if dropout and seed is None:
+            raise ValueError("`dropout` needs a `seed`, another one for each call: the same seed drops the same weights")
+        xp, dtype = backend.xp, wide(backend, q.dtype)
+        flat_q, flat_k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
+        flat_v = None if v is None else layout.flatten(xp, v)
+        width = flat_q.shape[2] + (flat_k if flat_v is None else flat_v).shape[2]
+        return cls(
+            backend=backend,
+            q=flat_q,
+            k=flat_k,
+            v=flat_v,
+            scale=scale,
+            visibility=visibility,
+            mask=None if mask is None else layout.flatten_mask(xp, "mask", mask),
+            bias=None if bias is None else layout.flatten_mask(xp, "bias", bias),
+            softcap=None if softcap == inf else softcap,
+            sinks=None if sinks is None else widen(backend, layout.flatten_sinks(xp, sinks)),
+            dropout=dropout,
+            seed=0 if seed is None else integer("seed", seed),
+            dtype=dtype,
+            operand_dtype=backend.operand_dtype(q.dtype),
+            chains=plan(backend, visibility, flat_q.shape[0], backend.bits(dtype) // 8, width),
+        )
+
+    @property
+    def values(self) -> Array:
+        return self.k if self.v is None else self.v
+
+    @property
+    def is_half(self) -> bool:
+        """Whether products take half precision."""
+        return bool(self.operand_dtype != self.dtype)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in the dtype to compute in."""
+        return self.backend.bits(self.dtype) // 8
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all weights in the dtype to compute in."""
+        B, R, _ = self.q.shape
+        return int(B * R * self.k.shape[1] * self.itemsize)
+
+    def empty_rows(self, width: int) -> Array:
+        """Room for results (B, R, width) in the dtype to compute in."""
+        return self.backend.empty((*self.q.shape[:2], width), like=self.q, dtype=self.dtype)
+
+    # -- operands
+
+    def keys(self, chain: Chain) -> tuple[Array, Array]:
+        """Keys and values of a chain's entries, as operands.
+
+        A key that none of its queries attends to comes as 0 if it holds anything but numbers: that would meet a weight
+        of 0 in the products, and 0 * NaN is NaN.
+        """
+        backend, xp = self.backend, self.backend.xp
+        k = self.operand(self.k[chain.entries, ...])
+        v = k if self.v is None else self.operand(self.v[chain.entries, ...])
+        if self._may_spread(k) or (self.v is not None and self._may_spread(v)):
+            seen = backend.empty((*k.shape[:2], 1), like=k, dtype=xp.bool)
+            seen[...] = False
+            for block in chain.blocks:
+                seen[:, block.keys, :] |= xp.any(self._attended(block), axis=-2, keepdims=True).mT
+            k = or_zero(backend, seen, k)
+            v = k if self.v is None else or_zero(backend, seen, v)
+        return k, v
+
+    def queries(self, block: Block) -> Array:
+        """The queries of a block, as operands; one that attends to nothing as `keys` does it."""
+        q = self.operand(self.q[block.entries, block.rows, :])
+        if self._may_spread(q):
+            q = or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
+        return q
+
+    def operand(self, x: Array) -> Array:
+        """An array in the dtype in which the backend multiplies; itself where it has that already."""
+        return x if x.dtype == self.operand_dtype else self.backend.xp.astype(x, self.operand_dtype)
+
+    def _may_spread(self, x: Array) -> bool:
+        """Whether there are weights of 0 that might meet a NaN or an infinity in x."""
+        if self.mask is None and not self.visibility.leaves_out:
+            return False
+        xp = self.backend.xp
+        return not self.backend.on_host or not bool(xp.all(xp.isfinite(x)))
+
+    # -- what is seen
+
+    def part_of(self, block: Block, array: Array) -> Array:
+        """The part of the mask, or of an array of its shape, that a block needs."""
+        entries = block.entries if array.shape[0] > 1 else slice(None)
+        rows, count = block.rows, array.shape[1]
+        if count == 1:
+            rows = slice(None)
+        elif count != self.q.shape[1]:  # one mask for all heads that share keys
+            rows = slice(rows.start % count, rows.start % count + rows.stop - rows.start)
+        return array[entries, rows, block.keys if array.shape[2] > 1 else slice(None)]
+
+    def hide(self, block: Block, array: Array, value: float) -> None:
+        """Write a value to what the mask or a position hides."""
+        backend = self.backend
+        if self.mask is not None:
+            backend.fill(array, ~self.part_of(block, self.mask), value)
+        for columns, hidden in block.hidden():
+            backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
+
+    def _attended(self, block: Block) -> Array:
+        """Which keys of a block its queries attend to: boolean (b, r, K)."""
+        shape = tuple(part.stop - part.start for part in (block.entries, block.rows, block.keys))
+        attended = self.backend.empty(shape, like=self.q, dtype=self.backend.xp.bool)
+        attended[...] = True
+        self.hide(block, attended, False)
+        return attended
+
+    # -- scores and weights
+
+    def is_bounded(self, chain: Chain) -> bool:
+        """Whether the norms of queries and keys say that no score of a chain needs a shift before exp."""
+        free = self.bias is None and self.sinks is None and self.softcap is None and self.backend.on_host
+        if not free or 0 in (*self.q.shape, self.k.shape[1]):
+            return False
+        norms = [_largest_norm(self.backend, widen(self.backend, x[chain.entries, ...])) for x in (self.q, self.k)]
+        return abs(self.scale) * norms[0] * norms[1] <= SAFE_SCORE
+
+    def are_bounded(self, block: Block, scores: Array) -> bool:
+        """Whether scores say themselves that none of them needs a shift before exp.
+
+        Hidden ones are overwritten before: what they hold must not decide about the bits of the others.
+        """
+        if self.bias is not None or self.sinks is not None or not self.backend.on_host or 0 in scores.shape:
+            return False
+        self.hide(block, scores, 0.0)
+        xp = self.backend.xp
+        low, high = float(xp.min(scores)), float(xp.max(scores))
+        if not isfinite(high - low):
+            numbers = _numbers(self.backend, scores)
+            low, high = float(xp.min(numbers)), float(xp.max(numbers))
+        return -SAFE_SCORE <= low and high <= SAFE_SCORE
+
+    def add_bias(self, block: Block, scores: Array) -> Array | None:
+        """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
+        tanh = None if self.softcap is None else self.cap(scores)
+        if self.bias is not None:
+            scores += widen(self.backend, self.part_of(block, self.bias))
+        return tanh
+
+    def cap(self, scores: Array) -> Array:
+        """Cap scores in place; returns ``tanh(scores / softcap)``."""
+        xp, softcap = self.backend.xp, self.softcap
+        scores *= 1 / softcap
+        self.backend.apply(xp.tanh, scores)
+        tanh = xp.astype(scores, scores.dtype, copy=True)
+        scores *= softcap
+        return tanh
+
+    def dropped(self, block: Block, weights: Array) -> Array:
+        """What dropout multiplies the weights of a block by: 0, or 1 / (1 - dropout)."""
+        place = (block.entries.start * self.q.shape[1] + block.rows.start) * self.k.shape[1] + block.keys.start
+        draw = self.backend.generator((self.seed * 1_000_003 + place) % 2**63)
+        kept = draw(tuple(weights.shape), weights) >= self.dropout
+        return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
+
+
+def finite(xp: Any, x: Array) -> Array:
+    """x with 0 for minus infinity: what the scores of a row that sees nothing are lowered by."""
+    return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def nonzero(xp: Any, total: Array) -> Array:
+    """Totals to divide by, with 1 for that of a row that sees nothing."""
+    return xp.where(total == 0, xp.ones_like(total), total)
+
+
+def log_sum_exp(xp: Any, shift: Array, total: Array) -> Array:
+    """The log-sum-exp of rows, -inf of one that sees nothing."""
+    return xp.where(total == 0, xp.full_like(total, -xp.inf), xp.log(nonzero(xp, total)) + shift)
+
+
+def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
+    """x where `keep` says so, else 0."""
+    zero = backend.empty((1,) * x.ndim, like=x)
+    zero[...] = 0
+    return backend.xp.where(keep, x, zero)
+
+
+def _largest_norm(backend: Backend, x: Array) -> float:
+    """The largest norm of the rows of x (b, T, D).
+
+    NaN and infinity spoil their own rows whatever is done, and are no reason to treat others in another way.
+    """
+    square = float(backend.xp.max(backend.vecdot(x, x)))
+    if not isfinite(square):
+        numbers = _numbers(backend, x)
+        square = float(backend.xp.max(backend.vecdot(numbers, numbers)))
+    return sqrt(square)
+
+
+def _numbers(backend: Backend, x: Array) -> Array:
+    """x with 0 for NaN and infinity."""
+    return or_zero(backend, backend.xp.isfinite(x), x)

@@ -1,0 +1,124 @@
+"""A problem to its results, and back, by the way that serves it: the library's own, `dense` or `tiled`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from attnbackends import Array, OwnAttention
+
+from .._dtypes import narrow, widen
+from . import dense, tiled
+from .gradients import InputGrads, OutputGrads
+from .layout import Layout, Shape
+from .problem import Problem
+
+
+class SavedAttention(NamedTuple):
+    """What the backward of `attention` and `attention_weights` needs.
+
+    Attributes
+    ----------
+    problem : Problem
+    layout : Layout
+    result : Dense, Tiled or OwnAttention
+    shapes : dict of str to tuple of int
+        Of the bias and the sinks as they came.
+    """
+
+    problem: Problem
+    layout: Layout
+    result: dense.Dense | tiled.Tiled | OwnAttention
+    shapes: dict[str, Shape]
+
+    def flat_gradient(self, name: str, gradient: Array, last: Shape) -> Array:
+        """An incoming gradient (..., T_q, *last) in flat form, held against the shape of what it belongs to."""
+        return self.layout.flatten_gradient(self.problem.backend.xp, name, gradient, self.problem.q, last)
+
+    @property
+    def weights(self) -> Array:
+        """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
+
+        Made anew at each call where they were not kept.
+        """
+        result = self.result
+        if not isinstance(result, dense.Dense):
+            result = run_dense(self.problem, None)
+        return self.layout.unflatten(self.problem.backend.xp, result.weights)
+
+
+def run_dense(problem: Problem, out: Array | None) -> dense.Dense:
+    """The weights, and the output where there is room for it."""
+    result = dense.room(problem)
+    problem.backend.map(lambda chain: dense.forward(problem, chain, result, out), problem.chains)
+    return result
+
+
+def run_tiled(problem: Problem) -> tiled.Tiled:
+    """The output in O(T) memory."""
+    result = tiled.room(problem)
+    problem.backend.map(lambda chain: tiled.forward(problem, chain, result), problem.chains)
+    return result
+
+
+def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str]) -> tuple[Array, ...]:
+    """Gradients of q, k and, unless keys are the values, v, then those of `names`, in the shapes of the arguments."""
+    problem, layout, result = saved.problem, saved.layout, saved.result
+    backend, xp = problem.backend, problem.backend.xp
+    dtype = problem.q.dtype
+    own = None if names or not isinstance(result, OwnAttention) else result.backward(incoming.dout, incoming.dlse)
+    if own is not None:
+        dq, dk, dv, dbias, dsinks = (*own, None, None)
+    else:
+        dq, dk, dv, dbias, dsinks = _by_chains(problem, result, incoming, names)
+    gradients = [
+        layout.unflatten_query_gradient(xp, dq),
+        layout.unflatten_key_gradient(xp, dk, layout.k),
+    ]
+    if dv is not None:
+        gradients.append(layout.unflatten_key_gradient(xp, dv, layout.v))
+    for name in names:
+        if name == "bias":
+            gradients.append(layout.unflatten_bias_gradient(xp, dbias, saved.shapes[name]))
+        else:
+            gradients.append(layout.unflatten_sinks_gradient(xp, dsinks, saved.shapes[name]))
+    return tuple([narrow(backend, gradient, dtype) for gradient in gradients])
+
+
+def _by_chains(
+    problem: Problem, result: dense.Dense | tiled.Tiled | OwnAttention, incoming: OutputGrads, names: Sequence[str]
+) -> tuple[Array, Array, Array | None, Array | None, Array | None]:
+    """dq, dk, dv, dbias and dsinks in flat form; None for what there is none of."""
+    backend, xp = problem.backend, problem.backend.xp
+    if isinstance(result, OwnAttention):  # the library declined: what its forward found is of no use to others
+        result = run_tiled(problem)
+    shares = 1 + max((chain.share for chain in problem.chains), default=0)
+
+    def room(like: Array) -> Array:
+        return backend.empty(tuple(like.shape), like=like, dtype=problem.dtype)
+
+    grads = InputGrads(
+        dq=room(problem.q),
+        dk=[room(problem.k) for _ in range(shares)],
+        dv=[] if problem.v is None else [room(problem.v) for _ in range(shares)],
+        dbias=xp.zeros_like(widen(backend, problem.bias)) if "bias" in names else None,
+        dsinks=xp.zeros_like(problem.sinks) if "sinks" in names else None,
+    )
+
+    def work(chains: Sequence) -> None:
+        for chain in chains:
+            if isinstance(result, dense.Dense):
+                dense.backward(problem, chain, result, incoming, grads)
+            else:
+                tiled.backward(problem, chain, result, incoming, grads)
+
+    one_by_one = grads.dbias is not None  # chains may add to one place of it
+    backend.map(work, [problem.chains] if one_by_one else [[chain] for chain in problem.chains])
+    return grads.dq, _total(grads.dk), _total(grads.dv) if grads.dv else None, grads.dbias, grads.dsinks
+
+
+def _total(parts: list[Array]) -> Array:
+    first, *others = parts
+    for other in others:
+        first += other
+    return first

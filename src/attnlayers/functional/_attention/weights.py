@@ -1,0 +1,54 @@
+"""The weights of attention alone, for layers that weight and sum in two steps."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import NamedTuple
+
+from attnbackends import Array
+
+from .._check import check
+from .._dtypes import narrow
+from .gradients import OutputGrads
+from .layout import Layout
+from .positions import visibility
+from .problem import Problem
+from .run import SavedAttention, backward, run_dense
+
+
+class SavedWeights(NamedTuple):
+    """What `attention_weights_backward` needs."""
+
+    attention: SavedAttention
+
+
+def attention_weights(
+    q: Array, k: Array, *, scale: float | None = None, mask: Array | None = None
+) -> tuple[Array, SavedWeights]:
+    """The weights of `attention` alone, ``softmax(scale * q @ k.T)``.
+
+    Parameters
+    ----------
+    q : array (..., T_q, D)
+    k : array (..., T_k, D)
+    scale, mask
+        As in `attention`.
+
+    Returns
+    -------
+    weights : array (..., T_q, T_k)
+    saved : SavedWeights
+    """
+    backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: bool"))
+    layout = Layout.of(q, k, None, grouped=False)
+    scale = 1 / sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
+    problem = Problem.of(backend, layout, visibility(layout), q, k, None, scale, mask)
+    saved = SavedAttention(problem, layout, run_dense(problem, None), {})
+    return narrow(backend, backend.xp.astype(saved.weights, saved.weights.dtype, copy=True), q.dtype), SavedWeights(saved)
+
+
+def attention_weights_backward(saved: SavedWeights, dweights: Array) -> tuple[Array, ...]:
+    """Gradients of `attention_weights`: dweights (..., T_q, T_k) -> dq, dk."""
+    attention = saved.attention
+    flat = attention.flat_gradient("dweights", dweights, (attention.problem.k.shape[1],))
+    return backward(attention, OutputGrads(None, flat, None), ())
