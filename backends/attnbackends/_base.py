@@ -287,6 +287,14 @@ class Backend(RecurrentSteps, WholeAttention):
 
     # -- for `attnlayers info` and the benchmarks
 
+    def refusals(self) -> dict[str, str]:
+        """What ways of the library's own have refused in this process so that another one took it, and why, by way."""
+        return {}
+
+    def trial(self) -> dict[str, str]:
+        """What only a call tells, under headings as in `describe`: whether an optional way works here."""
+        return {}
+
     def describe(self) -> dict[str, str]:
         """What is in use, one short text for each heading; `library` and `device` are always there."""
         from importlib.metadata import version  # takes a third of the time of `import numpy`

@@ -16,7 +16,7 @@ from ._errors import BackendError
 from ._half_attention import HalfAttention
 from ._ufunc import UfuncBackend
 
-NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
+NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
 
@@ -25,6 +25,10 @@ FEW_ROWS = 16
 
 MANY_UNITS = 1024
 """Of a state: what a block's shared memory holds, in either dtype."""
+
+
+TRIED = 64
+"""Length and head size of the attention that tells whether cuDNN works at all."""
 
 
 def _blocks(count: int) -> tuple[int, int]:
@@ -147,12 +151,18 @@ class CupyBackend(UfuncBackend):
     def _attention_kernels(self) -> CudaAttention:
         return CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
 
-    @cached_property
+    @property
     def _cudnn(self) -> CudnnAttention | None:
+        return None if isinstance(self._cudnn_or_reason, str) else self._cudnn_or_reason
+
+    @cached_property
+    def _cudnn_or_reason(self) -> CudnnAttention | str:
+        """cuDNN, or why it cannot be used."""
         try:
             return CudnnAttention(self.xp)
-        except (ImportError, OSError, RuntimeError, AttributeError):
-            return None
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            reason = f"not used ({type(error).__name__}: {' '.join(str(error).split())})"
+            return f"{reason}: {NO_CUDNN}" if isinstance(error, ModuleNotFoundError) else reason
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)
@@ -236,5 +246,29 @@ class CupyBackend(UfuncBackend):
             f"compute capability {capability})",
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
-            "cuDNN": NO_CUDNN if self._cudnn is None else f"frontend {self._cudnn.version}",
+            "cuDNN": self._describe_cudnn(),
         }
+
+    def _describe_cudnn(self) -> str:
+        cudnn = self._cudnn_or_reason
+        return cudnn if isinstance(cudnn, str) else f"frontend {cudnn.version}"
+
+    def refusals(self) -> dict[str, str]:
+        cudnn = self.__dict__.get("_cudnn_or_reason")  # not loaded, it was not asked
+        if cudnn is None:
+            return {}
+        if isinstance(cudnn, str):
+            return {"cuDNN": cudnn}
+        return {f"cuDNN, {call}": reason for call, reason in cudnn.refused.items()}
+
+    def trial(self) -> dict[str, str]:
+        """Attention in half precision, forward and backward, by cuDNN."""
+        cudnn, xp = self._cudnn, self.xp
+        if cudnn is None:
+            return {}
+        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIED, TRIED), dtype=xp.float16) for _ in range(8))
+        lse = xp.zeros((2, TRIED, 1), dtype=xp.float32)
+        call = AttentionCall(q, k, v, 1.0, 1, None, None, 0, None, None)
+        taken = cudnn.forward(call, out, lse) and cudnn.backward(call, out, lse, dout, None, dq, dk, dv)
+        what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
+        return {"cuDNN": f"{self._describe_cudnn()}, {what}"}
