@@ -167,8 +167,7 @@ class Backend(RecurrentSteps, WholeAttention):
         array (..., T)
             `dweights` itself.
         """
-        # Rounded to the dtype of the sum, `weights * dweights` may be as large as the scores: one temporary.
-        dweights -= self.xp.sum(weights * dweights, axis=-1, keepdims=True)
+        dweights -= self.xp.astype(self.vecdot(weights, dweights), dweights.dtype, copy=False)[..., None]
         dweights *= weights
         return dweights
 
@@ -210,6 +209,13 @@ class Backend(RecurrentSteps, WholeAttention):
         Half precision is widened first; CUDA multiplies it as it is.
         """
         return array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+
+    def vecdot(self, a: Array, b: Array) -> Array:
+        """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
+
+        NumPy has the standard's ``vecdot``, CuPy has none.
+        """
+        return self.xp.vecdot(self.operand(a), self.operand(b))
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         """Matrix product over the last two axes.

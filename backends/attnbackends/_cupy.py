@@ -106,6 +106,14 @@ class CupyBackend(UfuncBackend):
         product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
         return product if dtype is None else product.astype(dtype, copy=False)
 
+    def vecdot(self, a: Array, b: Array) -> Array:
+        dtype = np.promote_types(np.promote_types(a.dtype, b.dtype), np.float32)
+        return self._vecdot(a, b, self.xp.empty(a.shape[:-1], dtype=dtype), axis=-1)
+
+    @cached_property
+    def _vecdot(self) -> Any:
+        return self.xp.ReductionKernel("A a, B b", "R sum", "R(a) * R(b)", "a + b", "sum = a", "0", "vecdot")
+
     @cached_property
     def _products(self) -> Products | None:
         # A first product, not the choice of a backend, pays for loading cuBLAS.

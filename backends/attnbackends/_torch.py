@@ -43,7 +43,7 @@ class TorchBackend(Backend):
             import array_api_compat.torch as xp
             import torch
         except ImportError as error:
-            raise BackendError(f"PyTorch cannot be imported ({error}): install torch") from error
+            raise BackendError(f"PyTorch cannot be imported ({error}): install attnlayers[torch]") from error
         self.xp = xp
         self._torch = torch
         device = os.environ.get("ATTN_TORCH_DEVICE", "").strip() or torch.get_default_device()

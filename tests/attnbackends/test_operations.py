@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Library
 
@@ -105,6 +105,29 @@ def test_softmax_backward_in_place(library: Library) -> None:
     assert out is given
     jacobian = weights[..., :, None] * (np.eye(5) - weights[..., None, :])
     np.testing.assert_allclose(library.numpy(out), np.einsum("...ij,...j->...i", jacobian, dweights), atol=1e-15)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.lists(st.integers(0, 7), min_size=1, max_size=4).map(tuple),
+    dtypes=st.tuples(*[st.sampled_from(["float16", "float32", "float64"])] * 2),
+    reverse=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_vecdot(library: Library, shape: tuple[int, ...], dtypes: tuple[str, str], reverse: bool, seed: int) -> None:
+    dtypes = tuple(dtype if hasattr(library.xp, dtype) else "float32" for dtype in dtypes)
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal(shape).astype(dtype) for dtype in dtypes)
+    own = [library.array(x) for x in (a, b)]
+    if reverse:  # axes in another order than they lie in memory
+        a, b = a.T, b.T
+        own = [library.xp.permute_dims(x, tuple(reversed(range(len(shape))))) for x in own]
+    out = library.numpy(library.backend.vecdot(*own))
+    assert out.dtype == np.result_type(np.float32, *dtypes)
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    size = np.sum(np.abs(wide * other), axis=-1)
+    allowed = 2 * (1 + a.shape[-1]) * float(np.finfo(out.dtype).eps) * size
+    assert np.all(np.abs(out - np.sum(wide * other, axis=-1)) <= allowed)
 
 
 @pytest.mark.parametrize("tail", [(), (7,), (2, 3), (0,)])

@@ -37,7 +37,7 @@ LAUNCHES = {"mean": 2, "var": 4, "std": 4}
 FREE = {"empty", "empty_like"}
 JOINED = {"concat", "concatenate", "stack", "hstack", "vstack"}
 ON_THE_HOST = {"isdtype", "result_type", "can_cast", "broadcast_shapes"}
-GONE = {"scatter_add", "asfarray", "float_"}
+GONE = {"scatter_add", "vecdot", "asfarray", "float_"}
 
 
 def _unwrap(value: Any) -> Any:
@@ -391,6 +391,21 @@ class RawModule:
                 function(*(arg._a if isinstance(arg, ndarray) else arg for arg in args))
 
         return launch
+
+
+class ReductionKernel:
+    """Sums of products over an axis, the only one of its kind that is launched."""
+
+    def __init__(self, inputs: str, outputs: str, each: str, both: str, last: str, identity: str, name: str) -> None:
+        if (each, both, identity) != ("R(a) * R(b)", "a + b", "0"):
+            raise NotImplementedError(each)
+        self._name = name
+
+    def __call__(self, a: ndarray, b: ndarray, out: ndarray, axis: int) -> ndarray:
+        counts.launch(self._name)
+        with numpy.errstate(all="ignore"):  # a kernel warns of nothing
+            numpy.sum(a._a * b._a.astype(out.dtype), axis=axis, out=out._a)
+        return out
 
 
 def __getattr__(name: str) -> Any:

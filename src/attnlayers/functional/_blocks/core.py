@@ -244,10 +244,10 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
 def _largest_norm(backend: Backend, x: Array) -> float:
     """Of the rows of x (b, T, D)."""
     xp = backend.xp
-    square = float(xp.max(xp.vecdot(x, x)))
+    square = float(xp.max(backend.vecdot(x, x)))
     if not isfinite(square):
         numbers = _numbers(backend, x)
-        square = float(xp.max(xp.vecdot(numbers, numbers)))
+        square = float(xp.max(backend.vecdot(numbers, numbers)))
     return sqrt(square)
 
 
