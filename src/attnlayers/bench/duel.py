@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -141,20 +142,25 @@ def largest_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> 
     return max(differences) if all(np.isfinite(differences)) else float("nan")
 
 
-def exact_results(case: Case, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
-    """out and gradients of the first entry in float64, where its weights are not too large."""
-    if 8 * case.T_q * case.T_k > EXACT_BYTES:
+def exact_results(
+    case: Case, inputs: tuple[np.ndarray, ...], xp: Any = np, most_bytes: int = EXACT_BYTES
+) -> list[Any] | None:
+    """out and gradients of the first entry in float64, where its weights take no more than `most_bytes`.
+
+    They are made by NumPy, or by CuPy on its device.
+    """
+    if 8 * case.T_q * case.T_k > most_bytes:
         return None
-    q, k, v, dout = (x[0].astype(np.float64) for x in inputs)
+    q, k, v, dout = (xp.asarray(x[0], dtype=xp.float64) for x in inputs)
     scores = case.scale * (q @ k.T)
     if case.causal:
-        scores[~np.tri(case.T_q, case.T_k, dtype=bool)] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scores = xp.where(xp.tri(case.T_q, case.T_k, dtype=bool), scores, -xp.inf)
+    weights = xp.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     out = weights @ v
     if case.forward_only:
         return [out[None]]
     dweights = dout @ v.T
-    dscores = case.scale * weights * (dweights - np.sum(dout * out, axis=-1, keepdims=True))
+    dscores = case.scale * weights * (dweights - xp.sum(dout * out, axis=-1, keepdims=True))
     dq, dk, dv = dscores @ k, dscores.T @ q, weights.T @ dout
     return [x[None] for x in ([out, dq, dk + dv] if case.shared else [out, dq, dk, dv])]

@@ -170,11 +170,16 @@ def _torch(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> 
         return {"PyTorch": partial(Torch, case, sets, "cpu", dtype)}
     if not torch.cuda.is_available():
         raise LeftOutError("this PyTorch has no CUDA device")
+    return torch_kernels(torch, case, sets, "cuda", dtype)
+
+
+def torch_kernels(torch: Any, case: Case, sets: Sequence[Inputs], device: str, dtype: str) -> Found:
+    """PyTorch's own choice, then each of its kernels by name, with TF32 on and off where that decides."""
     kernels = torch.nn.attention.SDPBackend
-    on_matrix_units = dtype == "float32" and torch.cuda.get_device_capability() >= MATRIX_UNITS
+    on_matrix_units = device == "cuda" and dtype == "float32" and torch.cuda.get_device_capability() >= MATRIX_UNITS
     # The kernel of float32 that PyTorch prefers: its products are those whatever `allow_tf32` says.
     efficient = THREE_TF32 if on_matrix_units else None
-    found: Found = {"PyTorch": partial(Torch, case, sets, "cuda", dtype, None, efficient)}
+    found: Found = {"PyTorch": partial(Torch, case, sets, device, dtype, None, efficient)}
     for name in ("FLASH", "EFFICIENT", "CUDNN", "MATH"):
         heading = f"PyTorch {name.lower()}"
         kernel = getattr(kernels, name if name == "MATH" else f"{name}_ATTENTION", None)
@@ -184,9 +189,9 @@ def _torch(case: Case, sets: Sequence[Inputs], backend: Backend, dtype: str) -> 
             found[heading] = _too_large(case)
         else:
             precision = efficient if name == "EFFICIENT" else None
-            found[heading] = partial(Torch, case, sets, "cuda", dtype, kernel, precision)
+            found[heading] = partial(Torch, case, sets, device, dtype, kernel, precision)
             if name == "MATH" and on_matrix_units:
-                found[f"{heading}, {TF32}"] = partial(Torch, case, sets, "cuda", dtype, kernel, TF32)
+                found[f"{heading}, {TF32}"] = partial(Torch, case, sets, device, dtype, kernel, TF32)
     return found
 
 

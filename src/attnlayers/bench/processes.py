@@ -88,7 +88,7 @@ def in_process(
         answer = receiver.recv()
     except (EOFError, OSError):
         process.join()
-        reason = f"its process ended without an answer: {_ending(process.exitcode)}"
+        reason = f"its process ended without an answer: {ending(process.exitcode)}"
         raise ProcessError(reason, reason) from None
     finally:
         if process.is_alive():
@@ -114,7 +114,7 @@ def _answer(
         sender.send(Failure.of("call", error))
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
     """How a process ended, in words."""
     if code is not None and code < 0:
         name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
