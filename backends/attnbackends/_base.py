@@ -15,20 +15,11 @@ from typing import Any
 import numpy as np
 
 from ._attention import WholeAttention
+from ._random import Place, Uniform, uniform
 from ._recurrent import RecurrentSteps
 
 Array = Any
 DType = Any
-
-
-class HostUniform:
-    """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
-
-    def __init__(self, backend: "Backend", draw: "np.random.Generator") -> None:  # loaded when drawn from
-        self.backend, self.draw = backend, draw
-
-    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
-        return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
 class Backend(RecurrentSteps, WholeAttention):
@@ -82,12 +73,30 @@ class Backend(RecurrentSteps, WholeAttention):
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        """A seeded source of float32 numbers, uniform over [0, 1).
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        """Float32 numbers (b, r, K), uniform over [0, 1), for some keys of some rows of some entries.
+
+        The same bits on every device, however work is cut: `_random.py` has the rule. No two libraries draw alike.
+
+        Parameters
+        ----------
+        key : int
+            Of the stream, 0 to 2**128 - 1.
+        place : (slice, slice, slice)
+            Entries, rows and keys.
+        R, T : int
+            Rows of an entry and keys of a row, of all.
+        like : array, optional
+            An array of the device on which they are wanted.
+        """
+        return self.asarray(uniform(key, place, R, T), like=like)
+
+    def generator(self, seed: int) -> Uniform:
+        """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.
 
         Called with a shape and, where it is not the default device that they are wanted on, an array of that device.
         """
-        return HostUniform(self, np.random.default_rng(seed))
+        return Uniform(self, seed)
 
     # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
 

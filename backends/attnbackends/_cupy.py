@@ -1,6 +1,6 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from ._cuda_kernels import Kernels
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
+from ._random import COUNT, Place, panel
 from ._ufunc import UfuncBackend
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
@@ -85,9 +86,18 @@ class CupyBackend(UfuncBackend):
     def reading_is_free(self) -> bool:
         return False
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        draw = self.xp.random.default_rng(seed)
-        return lambda shape, like=None: draw.random(shape, dtype=self.xp.float32)
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        entries, rows, keys = place
+        b, r, K = (part.stop - part.start for part in place)
+        out = self.xp.empty((b, r, K), dtype=np.float32)
+        if out.size:
+            words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
+            threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
+            sizes = [*out.shape, entries.start, rows.start]
+            width = panel(T)
+            arguments = (out, *words, *map(np.int32, sizes), np.int64(keys.start), np.int32(R))
+            self._kernels.launch("uniform", _blocks(threads), (*arguments, np.int64(-(-T // width)), np.int32(width)))
+        return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         self.xp.add.at(target, ids, values)
@@ -232,7 +242,7 @@ class CupyBackend(UfuncBackend):
         if not self._has_kernels(param, grad, m, v):
             super().adam_step(param, grad, m, v, lr, beta1, beta2)
             return
-        numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
+        numbers = (param.dtype.type(number) for number in (lr, 1 - beta1, 1 - beta2))
         self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
 
     def _has_kernels(self, *arrays: Array) -> bool:

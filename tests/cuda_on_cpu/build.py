@@ -45,7 +45,8 @@ def compile_with(command: list[str], target: Path) -> None:
     try:
         done = subprocess.run(["g++", *command, "-o", aside], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"g++ cannot make {target.name}:\n{done.stderr}")
+            said = "\n".join(done.stderr.splitlines()[:30])
+            raise RuntimeError(f"g++ cannot make {target.name}:\n{said}")
         Path(aside).rename(target)
     finally:
         Path(aside).unlink(missing_ok=True)

@@ -20,7 +20,10 @@ from . import build, kernels
 
 PAGE = 4096
 EVERY_ACCESS = 7  # PROT_READ | PROT_WRITE | PROT_EXEC
-WITH_A_RUNTIME = ("cupy_backends.cuda.api.runtime", "cupy.cuda.cub", "cupy.cuda.thrust")
+WITH_A_RUNTIME = (
+    "cupy_backends.cuda.api.runtime",
+    *("cupy.cuda.cub", "cupy.cuda.thrust", "cupy.cuda.jitify", "cupy.random._generator_api"),
+)
 """Compiled parts of CuPy that hold a copy of the runtime. Only the first one's functions are answered."""
 
 
@@ -68,7 +71,15 @@ def _before_cupy() -> None:
     from cuda import pathfinder
 
     search = pathfinder.load_nvidia_dynamic_lib
-    pathfinder.load_nvidia_dynamic_lib = lambda name, *more: None if name == "cublas" else search(name, *more)
+
+    def load(name: str) -> Any:
+        if name == "cublas":
+            return None
+        if name == "nvrtc":
+            return search(name)
+        raise pathfinder.DynamicLibNotFoundError(f"{name} is not there: CUDA on the CPU")
+
+    pathfinder.load_nvidia_dynamic_lib = load
 
 
 def _after_cupy(cupy: Any) -> None:

@@ -59,15 +59,16 @@ def unit(source: str, names: tuple[str, ...]) -> str:
     waits = "true" if WAITS.search(source) else "false"
     alone = "true" if ONE_LOOP.search(source) and waits == "false" else "false"
     text = DYNAMIC_SHARED.sub(r"static \1 *const \2 = (\1 *)cuda_on_cpu_shared;", source)
-    lines = [f"DESCRIBE({name}, {name}, {waits}, {alone}, {bounds})" for name, bounds in kernels]
-    for i, name in enumerate(names):
-        lines.append(f"static const auto instance_of_{i} = {name};")
-        lines.append(f"DESCRIBE(instance_{i}, (*instance_of_{i}), {waits}, {alone}, 1024)")
+    lines = [f"DESCRIBE({name}, {waits}, {alone}, {bounds}, {name})" for name, bounds in kernels]
+    lines += [f"DESCRIBE(instance_{i}, {waits}, {alone}, 1024, {name})" for i, name in enumerate(names)]
     return "\n".join([text, *lines, ""])
 
 
 def is_template(source: str, name: str) -> bool:
-    return re.search(rf"template\s*<[^;{{}}]*>\s*__global__\s+void\s+(__launch_bounds__\s*\([^()]*\)\s*)?{name}\b", source) is not None
+    return (
+        re.search(rf"template\s*<[^;{{}}]*>\s*__global__\s+void\s+(__launch_bounds__\s*\([^()]*\)\s*)?{name}\b", source)
+        is not None
+    )
 
 
 @cache

@@ -24,7 +24,7 @@
 #define __launch_bounds__(...)
 // Variables of a block: one copy will do, as one block runs at a time. In a section of their own, they can be poisoned
 // when a block begins, and counted.
-#define __shared__ static __attribute__((section("cuda_shared")))
+#define __shared__ static __attribute__((section("cuda_shared"), used))
 #define __syncthreads() cuda_on_cpu_wait_block()
 
 static const int warpSize = 32;
@@ -172,8 +172,10 @@ template <class... P, void (*function)(P...)> struct Description<void(P...), fun
     }
     static void call(void **arguments) { spread(arguments, Indices<__integer_pack(sizeof...(P))...>()); }
 };
-#define DESCRIBE(symbol, function, fibers, alone, threads)                                                       \
-    extern "C" OF_THE_BENCH const Kernel cuda_on_cpu_kernel_##symbol = {                                         \
-        Description<decltype(function), function>::call, sizeof Description<decltype(function), function>::sizes / sizeof(size_t) - 1, \
-        Description<decltype(function), function>::sizes, Description<decltype(function), function>::kinds,      \
-        fibers, alone, threads, __start_cuda_shared, __stop_cuda_shared};
+// The function comes last: an instance of a template may hold commas.
+#define DESCRIBE(symbol, fibers, alone, threads, ...)                                                    \
+    typedef Description<decltype(__VA_ARGS__), __VA_ARGS__> description_of_##symbol;                     \
+    extern "C" OF_THE_BENCH const Kernel cuda_on_cpu_kernel_##symbol = {                                 \
+        description_of_##symbol::call, sizeof description_of_##symbol::sizes / sizeof(size_t) - 1,       \
+        description_of_##symbol::sizes, description_of_##symbol::kinds, fibers, alone, threads,          \
+        __start_cuda_shared, __stop_cuda_shared};

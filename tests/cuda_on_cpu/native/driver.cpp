@@ -75,10 +75,10 @@ EXPORT int cuModuleGetFunction(Function **function, Module *module, const char *
     if (module->library) {
         kernel = (const Kernel *)dlsym(module->library, (std::string("cuda_on_cpu_kernel_") + name).c_str());
         if (!kernel) return refuse(NOT_FOUND, "kernel %s is not in its module", name);
-        if (kernel->shared_end - kernel->shared_begin > (long)SHARED_DEFAULT)
-            return refuse(INVALID_SOURCE, "kernel %s has more than 48 KB of static shared memory", name);
     }
-    *function = new Function{name, kernel, SHARED_DEFAULT, module->device};
+    const size_t fixed = kernel ? kernel->shared_end - kernel->shared_begin : 0;
+    if (fixed > SHARED_DEFAULT) return refuse(INVALID_SOURCE, "kernel %s has more than 48 KB of static shared memory", name);
+    *function = new Function{name, kernel, SHARED_DEFAULT - fixed, module->device};
     return lost;
 }
 

@@ -178,9 +178,8 @@ static Error check_launch(const Launch &launch) {
     if ((int)threads > function.kernel->max_threads)
         return refuse(INVALID_VALUE, "kernel %s: %zu threads, its __launch_bounds__ are %d", name, threads, function.kernel->max_threads);
     const size_t fixed = function.kernel->shared_end - function.kernel->shared_begin;
-    const size_t limit = function.dynamic_limit > SHARED_DEFAULT - fixed ? function.dynamic_limit : SHARED_DEFAULT - fixed;
-    if (launch.shared > limit)
-        return refuse(INVALID_VALUE, "kernel %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu", name, launch.shared, fixed, limit + fixed);
+    if (launch.shared > function.dynamic_limit)
+        return refuse(INVALID_VALUE, "kernel %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu", name, launch.shared, fixed, function.dynamic_limit + fixed);
     return SUCCESS;
 }
 

@@ -75,12 +75,15 @@ static bool all_guard(const char *from, const char *to) {
     return true;
 }
 
+static bool violated = false;
+
 bool guards_hold(const Allocation &allocation, bool all) {
     const char *low = allocation.mapping + PAGE, *const end = allocation.begin + allocation.size;
     if (!all && allocation.begin - low > 64) low = allocation.begin - 64;
     const bool before = all_guard(low, allocation.begin);
     const bool after = all_guard(end, allocation.mapping + allocation.mapped - PAGE);
     if (before && after) return true;
+    violated = true;
     refuse(ILLEGAL_ADDRESS, "something was written right %s an allocation of %zu bytes", before ? "behind" : "before",
            allocation.size);
     return false;
@@ -229,11 +232,12 @@ EXPORT int answer_cudaMemset(void *to, int value, size_t size) {
     return error ? error : fill(to, value, size);
 }
 
-// Nothing is left unsaid at the end of a process: a guard zone that was written to makes it fail.
+// A guard zone that was written to makes its process fail, also where nobody heard of it: Python ignores errors of what
+// it releases, and the rest is looked at last.
 struct AtExit {
     ~AtExit() {
-        for (const auto &entry : allocations)
-            if (!guards_hold(entry.second, true)) _exit(70);
+        for (const auto &entry : allocations) guards_hold(entry.second, true);
+        if (violated) _exit(70);
     }
 };
 static AtExit at_exit;
