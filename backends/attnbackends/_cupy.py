@@ -14,6 +14,7 @@ from ._cuda_kernels import Kernels
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
+from ._ids import Check, DeviceIds
 from ._random import COUNT, Place, panel
 from ._ufunc import UfuncBackend
 
@@ -77,10 +78,23 @@ class CupyBackend(UfuncBackend):
         return self.xp.asarray(data, dtype=dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        return np.asarray(self.xp.asnumpy(array))
+        values = np.asarray(self.xp.asnumpy(array))
+        self._ids.raise_found()
+        return values
 
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
+        self._ids.raise_found()
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        return self._ids.within(ids, Check(name, size, advice, ignore))
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        return self._ids.take_rows(table, ids, Check(name, table.shape[0], advice, None))
+
+    @cached_property
+    def _ids(self) -> DeviceIds:
+        return DeviceIds(self.xp)
 
     @property
     def reading_is_free(self) -> bool:
