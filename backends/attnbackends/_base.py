@@ -10,6 +10,7 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,24 @@ class Backend(RecurrentSteps, WholeAttention):
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         """Whether a dtype is of a kind, or of one of several, in the standard's words."""
         return bool(self.xp.isdtype(dtype, kind))
+
+    def float_dtype(self, name: str) -> DType:
+        """The floating point dtype of that name.
+
+        Raises
+        ------
+        ValueError
+            If the library has none.
+        """
+        with suppress(AttributeError, TypeError):
+            dtype = self.named_dtype(name)
+            if self.is_dtype(dtype, "real floating"):
+                return dtype
+        raise ValueError(f"`dtype` must be the name of a floating point dtype of {self.name}, got {name!r}")
+
+    def named_dtype(self, name: str) -> DType:
+        """What the library has under the name of a dtype."""
+        return getattr(self.xp, name)
 
     def bits(self, dtype: DType) -> int:
         """Of a floating point dtype."""
