@@ -98,6 +98,11 @@ class Optimizer:
         pieces: list[tuple[int, Any]] = []
         total = 0
         for i, param in enumerate(params):
+            if isinstance(param, np.generic):
+                kind = type(param).__name__
+                raise TypeError(
+                    f"`params[{i}]` cannot be changed in place, it is a numpy.{kind} and no array: wrap it in np.array"
+                )
             rows, *row = param.shape or (1,)  # one number has no axis to be cut along
             row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
             touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
@@ -140,7 +145,8 @@ class Optimizer:
 def _remembered(saved: np.ndarray, param: Array) -> Array:
     """A copy of what was saved for a parameter, where that is and in the dtype to compute in."""
     backend = backend_of(param)
-    return backend.asarray(saved.copy(), dtype=wide(backend, param.dtype), like=param)
+    copied = saved.astype(np.promote_types(saved.dtype, np.float32))  # not every library takes NumPy's bfloat16
+    return backend.asarray(copied, dtype=wide(backend, param.dtype), like=param)
 
 
 class SGD(Optimizer):
