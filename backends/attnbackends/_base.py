@@ -63,6 +63,12 @@ class Backend(RecurrentSteps, WholeAttention):
         """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
         return self.empty(shape, like)
 
+    def zero(self, like: Array) -> Array:
+        """0 as an array without axes, on the device and in the dtype of `like`, for `where`."""
+        zero = self.empty((), like)
+        zero[...] = 0
+        return zero
+
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
         return self.xp.arange(count, dtype=self.xp.int64, device=like.device)
