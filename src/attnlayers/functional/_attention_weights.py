@@ -29,7 +29,7 @@ def attention_weights(
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
     frame = arguments.Frame.of(q, k, None, grouped=False)
-    visibility = arguments.visibility(backend, frame)
+    visibility = arguments.visibility(frame)
     core = prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
     run(core)
     saved = SavedAttention(core, frame, q.dtype)

@@ -5,7 +5,7 @@ from attnbackends import Array, backend_of
 
 def check_heads(Wq: Array, Wk: Array, Wv: Array, Wo: Array, heads: int, key_heads: int) -> None:
     """Hold the widths of four projections against the numbers of heads."""
-    if heads < 1 or key_heads < 1 or heads % key_heads:
+    if heads % key_heads:
         raise ValueError(f"`heads` must be a multiple of `key_heads`, both 1 or more, got {heads} and {key_heads}")
     for name, W, count in (("Wq", Wq, heads), ("Wk", Wk, key_heads), ("Wv", Wv, key_heads)):
         if W.shape[1] % count:

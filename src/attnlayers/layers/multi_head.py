@@ -8,6 +8,7 @@ from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import integer, sides, sizes
 from ._composite import Composite, Initial
 from ._heads import check_heads, merge, one_mask, split, sum_to
 from .affine import Affine
@@ -91,7 +92,7 @@ class MultiHeadAttention(Composite):
         dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        key_heads = heads if key_heads is None else key_heads
+        heads, key_heads = sizes(heads=heads, key_heads=heads if key_heads is None else key_heads)
         check(Wq=(Wq, "D heads*D_head"), Wk=(Wk, "D_context key_heads*D_head"), Wv=(Wv, "D_context key_heads*D_value"))
         check_heads(Wq, Wk, Wv, Wo, heads, key_heads)
         if rotary not in (None, "half", "interleaved"):
@@ -102,8 +103,8 @@ class MultiHeadAttention(Composite):
         super().__init__(query=self.query, key=self.key, value=self.value, output=self.output)
         self.heads, self.key_heads = heads, key_heads
         self.rotary, self.rotary_base = rotary, rotary_base
-        self.window, self.softcap = window, softcap
-        self.dropout, self.seed, self.train_flg = dropout, seed, True
+        self.window, self.softcap = None if window is None else sides(window), softcap
+        self.dropout, self.seed, self.train_flg = dropout, integer("seed", seed, least=0), True
         self.dbias: Array | None = None
         self._attention: Any = None
         self._passes = 0
@@ -117,7 +118,8 @@ class MultiHeadAttention(Composite):
         key_heads: int | None = None,
         d_context: int | None = None,
         bias: bool = True,
-        initial: Initial | int = 0,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> MultiHeadAttention:
         """A layer with initial weights.
@@ -130,19 +132,26 @@ class MultiHeadAttention(Composite):
         d_context : int, optional
             Size of what keys and values are made of. Default: `d_model`.
         bias : bool
-        initial : Initial or int
-            A source of weights, or a seed.
+        initial : Initial or int, optional
+            A source of weights, or its seed.
+        seed : int, optional
+            Of the weights and of what is dropped, where there is no `initial`. Default: 0.
         **options
             Further parameters of the class.
         """
-        if heads < 1 or d_model % heads:
+        d_model, heads, keys, context = sizes(
+            d_model=d_model,
+            heads=heads,
+            key_heads=heads if key_heads is None else key_heads,
+            d_context=d_model if d_context is None else d_context,
+        )
+        if d_model % heads:
             raise ValueError(f"`d_model` must be a multiple of `heads`, got {d_model} and {heads}")
-        draw = Initial.of(initial)
-        size, keys, context = d_model // heads, key_heads or heads, d_context or d_model
+        draw, size = Initial.of(initial, seed), d_model // heads
         shapes = (d_model, d_model), (context, keys * size), (context, keys * size), (d_model, d_model)
         weights = [draw.xavier(*shape) for shape in shapes]
         biases = [draw.full(0, shape[1]) for shape in shapes] if bias else []
-        return cls(*weights, *biases, heads=heads, key_heads=key_heads, **({"seed": draw.seed()} | options))
+        return cls(*weights, *biases, heads=heads, key_heads=keys, seed=draw.seed(), **options)
 
     @property
     def attention_weights(self) -> Array | None:

@@ -6,6 +6,7 @@ from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
 from ._composite import Initial
 
@@ -83,9 +84,12 @@ class TimeGeneralAttention(_TimeScores):
         super().__init__(W)
 
     @classmethod
-    def create(cls, enc_size: int, dec_size: int, *, initial: Initial | int = 0) -> Self:
-        """A layer with initial weights; `initial` is a source of weights, or a seed."""
-        return cls(Initial.of(initial).xavier(dec_size, enc_size))
+    def create(
+        cls, enc_size: int, dec_size: int, *, initial: Initial | int | None = None, seed: int | None = None
+    ) -> Self:
+        """A layer with initial weights; from `seed`, or from a source of weights as `initial`."""
+        enc_size, dec_size = sizes(enc_size=enc_size, dec_size=dec_size)
+        return cls(Initial.of(initial, seed).xavier(dec_size, enc_size))
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
@@ -149,9 +153,18 @@ class TimeAdditiveAttention(_TimeScores):
         super().__init__(W_enc, W_dec, b, w)
 
     @classmethod
-    def create(cls, enc_size: int, dec_size: int, size: int | None = None, *, initial: Initial | int = 0) -> Self:
+    def create(
+        cls,
+        enc_size: int,
+        dec_size: int,
+        size: int | None = None,
+        *,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
+    ) -> Self:
         """A layer with initial weights; A is `size`, by default that of the decoder."""
-        draw, size = Initial.of(initial), size or dec_size
+        draw, size = Initial.of(initial, seed), dec_size if size is None else size
+        enc_size, dec_size, size = sizes(enc_size=enc_size, dec_size=dec_size, size=size)
         w = draw.normal(size, scale=size**-0.5)
         return cls(draw.xavier(enc_size, size), draw.xavier(dec_size, size), draw.full(0, size), w)
 

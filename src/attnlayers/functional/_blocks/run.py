@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import e, log2, sqrt
+from math import e, inf, log2, sqrt
 from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
@@ -60,6 +60,7 @@ def prepare(
     xp = backend.xp
     if softcap is not None and not softcap > 0:
         raise ValueError(f"`softcap` must be positive, got {softcap}")
+    softcap = None if softcap == inf else softcap
     flat_q, flat_k = frame.flatten_queries(xp, q), frame.flatten(xp, k)
     flat_v = None if v is None else flat_k if v is k else frame.flatten(xp, v)
     B, R, D = flat_q.shape
