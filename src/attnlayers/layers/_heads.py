@@ -40,7 +40,10 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tuple[Array | None, Array, Array]:
-    """A mask (N, T_k) and a bias as one mask of `attention`, and keys and values (N, heads, T_k, ·) to go with it."""
+    """A mask (N, T_k) and a bias as one mask of `attention`, and keys and values (N, heads, T_k, ·) to go with it.
+
+    The bias broadcasts to (N, heads, T, T_k).
+    """
     if mask is None:
         return bias, k, v
     backend = backend_of(mask)
@@ -52,4 +55,6 @@ def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tupl
         return keys & bias, k, v
     # Only a boolean mask keeps what it leaves out from being read.
     k, v = (xp.where(mask[:, None, :, None], x, xp.zeros_like(x[:1, :1, :1, :1])) for x in (k, v))
-    return xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf)), k, v
+    hidden = backend.empty((1, 1, 1, 1), like=bias)
+    hidden[...] = -xp.inf
+    return xp.where(keys, bias, hidden), k, v

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from attnbackends import Array
+from attnbackends import Array, Backend
 
 from .._check import check
 from .._integers import integers, sides
+from .masks import Mask
 from .plan import Visibility
 
 if TYPE_CHECKING:
@@ -91,32 +92,13 @@ class Frame(NamedTuple):
             q = xp.reshape(q, (*q.shape[:-3], self.lead[-1], self.rows, q.shape[-1]))
         return self.flatten(xp, q)
 
-    def flatten_mask(self, xp: Any, mask: Array) -> Array:
-        """Anything that broadcasts to (..., T_q, T_k) -> (B or 1, R or T_q or 1, T_k or 1), no larger than it must."""
-        given = tuple(mask.shape)
-        full = (*self._out_lead(), self.T_q, self.T_k)
+    def flatten_mask(self, backend: Backend, mask: Array, *, boolean: bool) -> Mask:
+        """A mask that broadcasts to (..., T_q, T_k), for flat entries and rows."""
+        given, full = tuple(mask.shape), (*self._out_lead(), self.T_q, self.T_k)
         if not _broadcasts(given, full):
             raise ValueError(f"`mask` must broadcast to (..., T_q, T_k) = {full}, got {given}")
         self.shapes["mask"] = given
-        padded = (1,) * max(0, 2 - len(given)) + given
-        own, (rows, keys) = padded[:-2], padded[-2:]
-        if prod(own) == 1:
-            return xp.reshape(mask, (1, rows, keys))
-        if self.groups > 1 and own[-1] > 1:  # a mask for each query head: its heads become rows, as those of q did
-            mask = xp.broadcast_to(mask, (*self._out_lead(), self.T_q, keys))
-            return xp.reshape(mask, (prod(self.lead), self.rows, keys))
-        full = (*self.lead, rows, keys)
-        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), full), (prod(self.lead), rows, keys))
-
-    def unflatten_mask_gradient(self, xp: Any, gradient: Array) -> Array:
-        """The gradient of a mask, in its own shape."""
-        given = self.shapes["mask"]
-        if prod(gradient.shape) == prod(given):
-            return xp.reshape(gradient, given)
-        rows, keys = gradient.shape[1:]
-        lead = self._out_lead() if rows == self.rows and self.groups > 1 else self.lead
-        rows = self.T_q if lead is not self.lead else rows
-        return _sum_to(xp, xp.reshape(gradient, (*lead, rows, keys)), given)
+        return Mask.from_shape(backend, mask, self.lead, self.groups, self.T_q, boolean=boolean)
 
     def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
         """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""

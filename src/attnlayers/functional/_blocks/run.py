@@ -71,8 +71,9 @@ def prepare(
     chains = plan(backend, visibility, B, itemsize * T_k, entry_bytes, 2 * R * T_k * width)
     keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
     scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
-    flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
-    additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
+    boolean = mask is not None and backend.is_dtype(mask.dtype, "bool")
+    flat_mask = None if mask is None else frame.flatten_mask(backend, mask, boolean=boolean)
+    additive = mask is not None and not boolean
     ask = backend.reading_is_free and not additive and sinks is None and 0 not in (B, R, T_k)
 
     def room(*shape: int, of: Any = dtype) -> Array:
@@ -86,7 +87,8 @@ def prepare(
         scale=scale,
         visibility=visibility,
         chains=chains,
-        mask=flat_mask,
+        hiding=flat_mask if boolean else None,
+        adding=flat_mask if additive else None,
         softcap=softcap,
         sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
         dropout=dropout,
@@ -112,7 +114,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
     unknown = set(also) - {"mask", "sinks"}
     if unknown or ("sinks" in also and core.sinks is None):
         raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
-    if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
+    if "mask" in also and core.adding is None:
         raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
     own = fused.backward(core, incoming, shared=shared)
     if own is not None:
@@ -125,7 +127,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
 
     dk = [room(core.k) for _ in range(shares)]
     dv = [] if core.v is None else dk if shared else [room(core.v) for _ in range(shares)]
-    dmask = xp.zeros_like(widen(backend, core.mask)) if "mask" in also else None
+    dmask = xp.zeros_like(widen(backend, core.adding.array)) if "mask" in also and core.adding else None
     dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
     outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
@@ -149,6 +151,6 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
         gradients.append(frame.unflatten_gradient(xp, total(dv), "v"))
     for name in also:
         gradients.append(
-            frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
+            xp.reshape(dmask, frame.shapes["mask"]) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
         )
     return tuple([narrow(backend, gradient, saved.dtype) for gradient in gradients])
