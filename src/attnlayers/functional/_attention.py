@@ -178,7 +178,7 @@ def attention(
     saved = SavedAttention(core, frame, q.dtype)
     further: list[Array] = []
     if return_weights:
-        further.append(xp.astype(saved.weights, q.dtype, copy=True))
+        further.append(narrow(backend, saved.weights, q.dtype))
     if return_lse:
         lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
         backend.fill(lse, lse == EMPTY_ROW, -xp.inf)

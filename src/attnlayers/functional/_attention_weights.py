@@ -24,7 +24,6 @@ def attention_weights(
     Returns
     -------
     weights : array (..., T_q, T_k)
-        `saved` shares it: not to be written to before `attention_weights_backward`.
     saved : SavedAttention
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))

@@ -69,7 +69,7 @@ class TimeLocalAttention(_TimeScores):
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
-        self._check(hs_enc, hs_dec, mask)
+        self._check_steps(hs_enc, hs_dec, mask)
         W, W_p, v_p = self.params
         backend, xp, dtype = self.backend, self.backend.xp, hs_dec.dtype
         hidden, saved_p = F.affine(hs_dec, W_p)

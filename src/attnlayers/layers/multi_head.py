@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional._check import broadcasts, check
 from ..functional._integers import integer, sides, sizes
 from ._composite import Composite, Initial
 from ._heads import check_heads, merge, one_mask, split, sum_to
@@ -19,7 +19,7 @@ class _Saved(NamedTuple):
     attention: Any
     rotary: tuple[Any, Any] | None
     cross: bool
-    bias_shape: tuple[int, ...]
+    bias_shape: tuple[int, ...] | None  # None unless there was one that was added
 
 
 class MultiHeadAttention(Composite):
@@ -189,9 +189,15 @@ class MultiHeadAttention(Composite):
         if cross and (causal or self.rotary or self.window):
             raise ValueError("`context` excludes causal, rotary and window: steps of two sequences have no distance")
         source = x if context is None else context
-        check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
+        backend = check(
+            x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"), bias=(bias, "*: mask")
+        )
+        if bias is not None:
+            full = (x.shape[0], self.heads, x.shape[1], source.shape[1])
+            if not broadcasts(tuple(bias.shape), full):
+                raise ValueError(f"`bias` must broadcast to (N, heads, T, T_k) = {full}, got {tuple(bias.shape)}")
         if cross and mask is not None:  # the gradients of Wk and Wv are products with all of it
-            xp = self.backend.xp
+            xp = backend.xp
             source = xp.where(mask[..., None], source, xp.zeros_like(source[:1, :1, :1]))
         q = split(self.query.forward(x), self.heads)
         k, v = self._keys_and_values(source)
@@ -204,7 +210,8 @@ class MultiHeadAttention(Composite):
         out, self._attention = self._attend(
             q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
         )
-        self._saved = _Saved(self._attention, rotary, cross, () if bias is None else tuple(bias.shape))
+        shape = None if bias is None or backend.is_dtype(bias.dtype, "bool") else tuple(bias.shape)
+        self._saved = _Saved(self._attention, rotary, cross, shape)
         return self.output.forward(merge(out))
 
     def backward(self, dout: Array, *, bias: bool = False) -> Any:  # type: ignore[override]
@@ -213,6 +220,8 @@ class MultiHeadAttention(Composite):
         With `bias`, `dbias` becomes the gradient of the floating point bias that forward was given.
         """
         saved = self.saved()
+        if bias and saved.bias_shape is None:
+            raise ValueError("`bias` asks for the gradient of a floating point bias, but forward was given none")
         dheads = split(self.output.backward(dout), self.heads)
         dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, also=("mask",) if bias else ())
         self.dbias = sum_to(dbias[0], saved.bias_shape) if bias else None

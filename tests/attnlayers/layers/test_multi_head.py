@@ -77,7 +77,7 @@ def test_cross_attention_and_padding(library: Library) -> None:
     assert (library.numpy(dcontext)[~real] == 0).all()
 
 
-@pytest.mark.parametrize("shape", [(T, T), (3, T, T), (N, 1, 1, T), (N, 3, T, T)])
+@pytest.mark.parametrize("shape", [(), (1,), (T,), (T, T), (3, T, T), (N, 1, 1, T), (N, 3, T, T)])
 @pytest.mark.parametrize("masked", [True, False])
 def test_bias_and_its_gradient(library: Library, shape: tuple[int, ...], masked: bool) -> None:
     draw = Draw(library)

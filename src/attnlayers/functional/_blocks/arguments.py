@@ -10,7 +10,7 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from .._check import check
+from .._check import broadcasts, check
 from .._integers import integers, sides
 from .masks import Mask
 from .plan import Visibility
@@ -95,7 +95,7 @@ class Frame(NamedTuple):
     def flatten_mask(self, backend: Backend, mask: Array, *, boolean: bool) -> Mask:
         """A mask that broadcasts to (..., T_q, T_k), for flat entries and rows."""
         given, full = tuple(mask.shape), (*self._out_lead(), self.T_q, self.T_k)
-        if not _broadcasts(given, full):
+        if not broadcasts(given, full):
             raise ValueError(f"`mask` must broadcast to (..., T_q, T_k) = {full}, got {given}")
         self.shapes["mask"] = given
         return Mask.from_shape(backend, mask, self.lead, self.groups, self.T_q, boolean=boolean)
@@ -103,7 +103,7 @@ class Frame(NamedTuple):
     def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
         """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""
         lead = self._out_lead()
-        if not _broadcasts(tuple(sinks.shape), lead):
+        if not broadcasts(tuple(sinks.shape), lead):
             raise ValueError(f"`sinks` must broadcast to the leading axes {lead}, got {tuple(sinks.shape)}")
         self.shapes["sinks"] = tuple(sinks.shape)
         every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
@@ -225,13 +225,6 @@ def _offsets(name: str, values: Any, total: int) -> np.ndarray:
     if ends.ndim != 1 or ends.size < 2 or ends[0] != 0 or ends[-1] != total or np.any(np.diff(ends) < 0):
         raise ValueError(f"`offsets` of the {name} must rise from 0 to {total}, got {ends.tolist()}")
     return ends
-
-
-def _broadcasts(given: Shape, full: Shape) -> bool:
-    try:
-        return np.broadcast_shapes(given, full) == full
-    except ValueError:
-        return False
 
 
 def _sum_to(xp: Any, x: Array, shape: Shape) -> Array:

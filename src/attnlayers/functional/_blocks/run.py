@@ -25,15 +25,16 @@ class SavedAttention(NamedTuple):
     def weights(self) -> Array:
         """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
 
-        Made anew at each call where they were not kept.
+        An array of its own at each call: backward needs the ones that were kept.
         """
-        core = self.core
+        core, xp = self.core, self.core.backend.xp
         if core.weights is None:
             B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
             room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
             core = core._replace(weights=room, out=None, lse=None)
             run(core)
-        return self.frame.unflatten(core.backend.xp, core.weights)
+            return self.frame.unflatten(xp, core.weights)
+        return self.frame.unflatten(xp, xp.astype(core.weights, core.weights.dtype, copy=True))
 
 
 def prepare(
