@@ -1,4 +1,9 @@
-"""The maths: pure pairs, ``x(...) -> (out, saved)`` and ``x_backward(saved, dout) -> gradients``."""
+"""The maths: pure pairs, ``x(...) -> (out, saved)`` and ``x_backward(saved, dout) -> gradients``.
+
+Gradients are those of the call as it was made. What a function returned may be written to before its backward, and so
+may masks, biases, lengths and positions that it was given. Other floating point arguments and ids are large and not
+copied: those must stay as they are until backward is done.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

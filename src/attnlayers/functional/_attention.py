@@ -12,6 +12,7 @@ from ._blocks.core import Incoming
 from ._blocks.run import SavedAttention, backward, prepare, run
 from ._check import check
 from ._dtypes import narrow, widen
+from ._integers import integer
 
 KEEP_BYTES = 32 * 1024**2
 """Weights up to this size are kept for backward by default; making them again is as fast beyond a core's caches."""
@@ -25,7 +26,7 @@ def attention(
     scale: float | None = None,
     mask: Array | None = None,
     causal: bool = False,
-    query_start: int | str | Array | None = None,
+    query_start: int | str | Sequence[int] | Array | None = None,
     window: tuple[int | None, int | None] | None = None,
     key_lengths: Array | Sequence[int] | None = None,
     offsets: Array | Sequence[int] | tuple[Array | Sequence[int], Array | Sequence[int]] | None = None,
@@ -33,7 +34,7 @@ def attention(
     softcap: float | None = None,
     sinks: Array | None = None,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: int | None = None,
     return_weights: bool = False,
     return_lse: bool = False,
     keep_bytes: int = KEEP_BYTES,
@@ -71,13 +72,14 @@ def attention(
         q is (..., G * H_kv, T_q, D) where k and v are (..., H_kv, T_k, ·): G consecutive query heads share a key
         head, which is not copied.
     softcap : float, optional
-        Scores become ``softcap * tanh(scores / softcap)``, before the mask.
+        Scores become ``softcap * tanh(scores / softcap)``, before the mask. Infinity is no cap.
     sinks : array, optional
         Broadcasts to the leading axes of the output: a logit for each row that takes weight and adds nothing.
     dropout : float
         Share of the weights that are dropped, 0 <= dropout < 1.
     seed : int
-        Of the dropped weights; backward draws them again instead of keeping them.
+        Of the dropped weights; backward draws them again instead of keeping them. One seed drops the same weights at
+        every call, so that `dropout` must come with a seed, another one for each step of training.
     return_weights, return_lse : bool
         Whether to return the weights (..., T_q, T_k), before dropout, and the log-sum-exp of the scores (..., T_q),
         sinks included: -inf for a query that attends to nothing.
@@ -98,6 +100,11 @@ def attention(
     ------
     TypeError, ValueError, BackendError
         For arguments that do not fit each other.
+
+    Notes
+    -----
+    Positions, lengths, offsets, sides of a window and seeds are integers of Python or NumPy, or integer arrays; True
+    and 2.0 are none. A position may be 2**61 at most, the side of a window anything.
 
     References
     ----------
@@ -153,9 +160,12 @@ def attention(
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), v=(v, "* T_k D_v"), mask=(mask, "*: mask"), sinks=(sinks, "*"))
     if not 0 <= dropout < 1:
         raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
+    if dropout and seed is None:
+        raise ValueError("`dropout` needs a `seed`, another one for each call: the same seed drops the same weights")
+    seed = 0 if seed is None else integer("seed", seed)
     frame = arguments.Frame.of(q, k, v, grouped)
-    visibility = arguments.visibility(backend, frame, causal, query_start, window, key_lengths, offsets)
-    kept = keep_bytes, return_weights, return_lse
+    visibility = arguments.visibility(frame, causal, query_start, window, key_lengths, offsets)
+    kept = integer("keep_bytes", keep_bytes, least=0), return_weights, return_lse
     core = prepare(backend, frame, visibility, q, k, v, scale, mask, softcap, sinks, *kept, dropout, seed)
     xp = backend.xp
     own = None if return_weights else fused.forward(core)
@@ -168,7 +178,7 @@ def attention(
     saved = SavedAttention(core, frame, q.dtype)
     further: list[Array] = []
     if return_weights:
-        further.append(xp.astype(saved.weights, q.dtype, copy=True))
+        further.append(narrow(backend, saved.weights, q.dtype))
     if return_lse:
         lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
         backend.fill(lse, lse == EMPTY_ROW, -xp.inf)

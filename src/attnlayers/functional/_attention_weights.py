@@ -24,12 +24,11 @@ def attention_weights(
     Returns
     -------
     weights : array (..., T_q, T_k)
-        `saved` shares it: not to be written to before `attention_weights_backward`.
     saved : SavedAttention
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: mask"))
     frame = arguments.Frame.of(q, k, None, grouped=False)
-    visibility = arguments.visibility(backend, frame)
+    visibility = arguments.visibility(frame)
     core = prepare(backend, frame, visibility, q, k, None, scale, mask, None, None, 0, keep=True)
     run(core)
     saved = SavedAttention(core, frame, q.dtype)

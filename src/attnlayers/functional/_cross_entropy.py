@@ -7,6 +7,7 @@ from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import narrow, wide, widen
+from ._integers import FAR, integer
 
 
 class SavedCrossEntropy(NamedTuple):
@@ -60,6 +61,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     xp = backend.xp
     rows, V = prod(labels.shape), logits.shape[-1]
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
+    ignore = max(-FAR, min(integer("ignore", ignore), FAR))  # no label is as large
     counts = flat_labels != ignore
     if V or (backend.reading_is_free and bool(xp.any(counts))):
         flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore)

@@ -169,7 +169,7 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
     if Wh.shape[1] != count * H:
         side_by_side = {1: "", 3: ", three gates side by side", 4: ", four gates side by side"}[count]
         raise ValueError(f"`Wh` must have shape (H, {width}){side_by_side}, got {tuple(Wh.shape)}")
-    time_mask = None if mask is None else xp.permute_dims(mask, (1, 0))[..., None]
+    time_mask = None if mask is None else xp.astype(xp.permute_dims(mask, (1, 0)), mask.dtype, copy=True)[..., None]
     time_x = xp.permute_dims(x, (1, 0, 2))
     if wide(backend, x.dtype) != x.dtype:
         time_x, Wx, Wh, b = (widen(backend, array) for array in (time_x, Wx, Wh, b))

@@ -9,6 +9,10 @@ from attnbackends import Array, Backend, backend_of, quiet
 class Layer:
     """Something with parameters, their gradients, and a forward that its backward can follow.
 
+    Gradients are those of the call as it was made. What `forward` returned may be written to before `backward`, and so
+    may masks, biases, lengths and positions that it was given. Inputs and parameters are large and not copied: those
+    must stay as they are until `backward` is done.
+
     Attributes
     ----------
     params, grads : list of array

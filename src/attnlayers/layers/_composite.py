@@ -7,6 +7,7 @@ import numpy as np
 import attnbackends
 from attnbackends import Array, Backend, quiet
 
+from ..functional._integers import integer
 from ._base import Layer
 
 
@@ -53,14 +54,18 @@ class Initial:
     """
 
     def __init__(self, seed: int = 0, dtype: str = "float32", backend: Backend | None = None) -> None:
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(integer("seed", seed, least=0))
         self.backend = backend or attnbackends.backend
         self.dtype = self.backend.float_dtype(dtype)
 
     @classmethod
-    def of(cls, initial: "Initial | int") -> "Initial":
-        """A source, or the one of a seed."""
-        return initial if isinstance(initial, Initial) else cls(initial)
+    def of(cls, initial: "Initial | int | None", seed: int | None = None) -> "Initial":
+        """What `create` draws from: a source, or the one of a seed, which may come as either argument."""
+        if initial is not None and seed is not None:
+            raise ValueError("`seed` and `initial` both say what weights are drawn from: pass one of them")
+        if isinstance(initial, Initial):
+            return initial
+        return cls(0 if seed is None else seed) if initial is None else cls(integer("initial", initial, least=0))
 
     def seed(self) -> int:
         """For a generator of a layer's own."""

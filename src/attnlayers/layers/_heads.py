@@ -5,7 +5,7 @@ from attnbackends import Array, backend_of
 
 def check_heads(Wq: Array, Wk: Array, Wv: Array, Wo: Array, heads: int, key_heads: int) -> None:
     """Hold the widths of four projections against the numbers of heads."""
-    if heads < 1 or key_heads < 1 or heads % key_heads:
+    if heads % key_heads:
         raise ValueError(f"`heads` must be a multiple of `key_heads`, both 1 or more, got {heads} and {key_heads}")
     for name, W, count in (("Wq", Wq, heads), ("Wk", Wk, key_heads), ("Wv", Wv, key_heads)):
         if W.shape[1] % count:
@@ -40,7 +40,10 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
 
 
 def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tuple[Array | None, Array, Array]:
-    """A mask (N, T_k) and a bias as one mask of `attention`, and keys and values (N, heads, T_k, ·) to go with it."""
+    """A mask (N, T_k) and a bias as one mask of `attention`, and keys and values (N, heads, T_k, ·) to go with it.
+
+    The bias broadcasts to (N, heads, T, T_k).
+    """
     if mask is None:
         return bias, k, v
     backend = backend_of(mask)
@@ -52,4 +55,6 @@ def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tupl
         return keys & bias, k, v
     # Only a boolean mask keeps what it leaves out from being read.
     k, v = (xp.where(mask[:, None, :, None], x, backend.zero(like=x)) for x in (k, v))
-    return xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf)), k, v
+    hidden = backend.empty((1, 1, 1, 1), like=bias)
+    hidden[...] = -xp.inf
+    return xp.where(keys, bias, hidden), k, v

@@ -6,6 +6,7 @@ import numpy as np
 
 from attnbackends import Array
 
+from ..functional._integers import integer, sizes
 from ._base import Network
 
 
@@ -88,9 +89,8 @@ class Translator(Network):
         weights : array (N, L, T_enc) or (N, L, layers, heads, T_enc)
             Attention weights of each step, arbitrary after the end.
         """
-        for name, value in (("max_length", max_length), ("beam", beam)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be 1 or more, got {value}")
+        max_length, beam = sizes(max_length=max_length, beam=beam)
+        start_id, end_id = integer("start_id", start_id), integer("end_id", end_id)
         if beam > 1:
             return self._search(sources, start_id, end_id, max_length, source_mask, beam, length_penalty)
         xp = self.backend.xp

@@ -4,6 +4,7 @@ from math import sqrt
 
 from attnbackends import Array, Backend
 
+from ..functional._integers import sizes
 from ..layers import (
     TimeAdditiveAttention,
     TimeAffine,
@@ -106,6 +107,9 @@ class AttentionSeq2seq(Translator):
         backend: Backend | None = None,
     ) -> None:
         draw = _Initial(seed, dtype, backend)
+        vocab_size, wordvec_size, hidden_size = sizes(
+            vocab_size=vocab_size, wordvec_size=wordvec_size, hidden_size=hidden_size
+        )
         self.encoder = AttentionEncoder(vocab_size, wordvec_size, hidden_size, draw)
         self.decoder = AttentionDecoder(vocab_size, wordvec_size, hidden_size, draw, attention)
         self.loss = TimeSoftmaxWithLoss()

@@ -4,6 +4,7 @@ from typing import Any
 
 from attnbackends import Array, Backend
 
+from ..functional._integers import sizes
 from ..layers import (
     SinusoidalPositions,
     TimeAffine,
@@ -69,7 +70,8 @@ class Transformer(Translator):
         **options: Any,
     ) -> None:
         draw = Initial(seed, dtype, backend)
-        options = {"activation": "relu", "dropout": dropout} | options
+        vocab_size, d_model = sizes(vocab_size=vocab_size, d_model=d_model)
+        options = dict[str, Any](activation="relu", dropout=dropout) | options
         self.source_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
         self.target_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
         self.source_positions, self.target_positions = SinusoidalPositions(), SinusoidalPositions()

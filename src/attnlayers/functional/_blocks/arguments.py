@@ -10,7 +10,9 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from .._check import check
+from .._check import broadcasts, check
+from .._integers import integers, sides
+from .masks import Mask
 from .plan import Visibility
 
 if TYPE_CHECKING:
@@ -90,37 +92,18 @@ class Frame(NamedTuple):
             q = xp.reshape(q, (*q.shape[:-3], self.lead[-1], self.rows, q.shape[-1]))
         return self.flatten(xp, q)
 
-    def flatten_mask(self, xp: Any, mask: Array) -> Array:
-        """Anything that broadcasts to (..., T_q, T_k) -> (B or 1, R or T_q or 1, T_k or 1), no larger than it must."""
-        given = tuple(mask.shape)
-        full = (*self._out_lead(), self.T_q, self.T_k)
-        if not _broadcasts(given, full):
+    def flatten_mask(self, backend: Backend, mask: Array, *, boolean: bool) -> Mask:
+        """A mask that broadcasts to (..., T_q, T_k), for flat entries and rows."""
+        given, full = tuple(mask.shape), (*self._out_lead(), self.T_q, self.T_k)
+        if not broadcasts(given, full):
             raise ValueError(f"`mask` must broadcast to (..., T_q, T_k) = {full}, got {given}")
         self.shapes["mask"] = given
-        padded = (1,) * max(0, 2 - len(given)) + given
-        own, (rows, keys) = padded[:-2], padded[-2:]
-        if prod(own) == 1:
-            return xp.reshape(mask, (1, rows, keys))
-        if self.groups > 1 and own[-1] > 1:  # a mask for each query head: its heads become rows, as those of q did
-            mask = xp.broadcast_to(mask, (*self._out_lead(), self.T_q, keys))
-            return xp.reshape(mask, (prod(self.lead), self.rows, keys))
-        full = (*self.lead, rows, keys)
-        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), full), (prod(self.lead), rows, keys))
-
-    def unflatten_mask_gradient(self, xp: Any, gradient: Array) -> Array:
-        """The gradient of a mask, in its own shape."""
-        given = self.shapes["mask"]
-        if prod(gradient.shape) == prod(given):
-            return xp.reshape(gradient, given)
-        rows, keys = gradient.shape[1:]
-        lead = self._out_lead() if rows == self.rows and self.groups > 1 else self.lead
-        rows = self.T_q if lead is not self.lead else rows
-        return _sum_to(xp, xp.reshape(gradient, (*lead, rows, keys)), given)
+        return Mask.from_shape(backend, mask, self.lead, self.groups, self.T_q, boolean=boolean)
 
     def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
         """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""
         lead = self._out_lead()
-        if not _broadcasts(tuple(sinks.shape), lead):
+        if not broadcasts(tuple(sinks.shape), lead):
             raise ValueError(f"`sinks` must broadcast to the leading axes {lead}, got {tuple(sinks.shape)}")
         self.shapes["sinks"] = tuple(sinks.shape)
         every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
@@ -160,27 +143,23 @@ class Frame(NamedTuple):
 
 
 def visibility(
-    backend: Backend,
     frame: Frame,
     causal: bool = False,
-    query_start: int | str | Array | None = None,
+    query_start: int | str | Sequence[int] | Array | None = None,
     window: tuple[int | None, int | None] | None = None,
     key_lengths: Array | Sequence[int] | None = None,
     offsets: Any = None,
 ) -> Visibility:
     """What positions hide, from the options of `attention`; nothing by default."""
     T_q, T_k, N = frame.T_q, frame.T_k, frame.batch
-    left, right = (None, None) if window is None else window
-    for side in (left, right):
-        if side is not None and side < 0:
-            raise ValueError(f"`window` must hold numbers of keys, 0 or more, or None, got {window}")
+    left, right = sides(window)
     if causal:
         right = 0
     lengths = None
     if key_lengths is not None:
         if offsets is not None:
             raise ValueError("`key_lengths` and `offsets` exclude each other: offsets say where sequences end")
-        lengths = _integers(backend, "key_lengths", key_lengths)
+        lengths = integers("key_lengths", key_lengths)
         if N is None:
             raise ValueError(f"`key_lengths` needs a batch axis before the others, got q {frame.shapes['q']}")
         if lengths.shape != (N,):
@@ -190,27 +169,38 @@ def visibility(
     both = None
     if offsets is not None:
         pair = offsets if isinstance(offsets, tuple) and len(offsets) == 2 and np.ndim(offsets[0]) else (offsets,) * 2
-        both = _offsets(backend, "queries", pair[0], T_q), _offsets(backend, "keys", pair[1], T_k)
+        both = _offsets("queries", pair[0], T_q), _offsets("keys", pair[1], T_k)
         if len(both[0]) != len(both[1]):
             raise ValueError(f"`offsets` of queries and keys must be as many, got {len(both[0])} and {len(both[1])}")
+    given = _start(query_start, T_q, T_k, N, lengths, both)
     if left is None and right is None:
         start = np.zeros(1, np.int64)
+    elif given is None:
+        raise ValueError(
+            "`query_start` must be given where queries and keys differ in number: 'start', 'end', or a position"
+        )
     else:
-        start = _start(backend, query_start, T_q, T_k, N, lengths, both)
+        start = given
+    if 0 in frame.lead:  # positions of no entry at all
+        start, lengths = np.zeros(1, np.int64), None
+    # A side that reaches past all keys from every position is no limit, however large a number says so.
+    if left is not None and left >= int(start.max()) + T_q - 1:
+        left = None
+    if right is not None and right >= T_k - 1 - int(start.min()):
+        right = None
     entries_each = prod(frame.lead[1:]) if N is not None else prod(frame.lead)
     return Visibility(T_q, T_k, entries_each, frame.groups, start, left, right, lengths, both, {})
 
 
 def _start(
-    backend: Backend,
-    query_start: int | str | Array | None,
+    query_start: int | str | Sequence[int] | Array | None,
     T_q: int,
     T_k: int,
     N: int | None,
     lengths: np.ndarray | None,
     offsets: tuple[np.ndarray, ...] | None,
-) -> np.ndarray:
-    """Position of the first query: for all, for each entry, or for each packed sequence."""
+) -> np.ndarray | None:
+    """Position of the first query: for all, for each entry, or for each packed sequence; None if it must be given."""
     if offsets is not None:
         queries, keys = (np.diff(ends) for ends in offsets)
         same = bool(np.all(queries == keys))
@@ -218,43 +208,23 @@ def _start(
         queries, keys = np.array([T_q]), np.array([T_k]) if lengths is None else lengths
         same = T_q == T_k and lengths is None
     if query_start is None:
-        if not same:
-            raise ValueError(
-                "`query_start` must be given where queries and keys differ in number: 'start', 'end', or a position"
-            )
-        return np.zeros(1, np.int64)
+        return np.zeros(1, np.int64) if same else None
     if isinstance(query_start, str):
         if query_start not in ("start", "end"):
             raise ValueError(f"`query_start` must be 'start', 'end' or integers, got {query_start!r}")
         return np.zeros(1, np.int64) if query_start == "start" else np.asarray(keys - queries)
-    start = np.atleast_1d(_integers(backend, "query_start", query_start))
+    start = np.atleast_1d(integers("query_start", query_start))
     many = N if offsets is None else len(queries)
     if start.shape not in ((1,), (many,)):
         raise ValueError(f"`query_start` must be an integer or have shape ({many or 'N'},), got shape {start.shape}")
     return start
 
 
-def _integers(backend: Backend, name: str, values: Any) -> np.ndarray:
-    """Few integers, on the host."""
-    host = values if isinstance(values, (int, list, tuple, np.ndarray)) else backend.to_numpy(values)
-    array = np.asarray(host)
-    if array.size and not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"`{name}` must be integers, got {array.dtype}")
-    return array.astype(np.int64)
-
-
-def _offsets(backend: Backend, name: str, values: Any, total: int) -> np.ndarray:
-    ends = _integers(backend, "offsets", values)
+def _offsets(name: str, values: Any, total: int) -> np.ndarray:
+    ends = integers("offsets", values)
     if ends.ndim != 1 or ends.size < 2 or ends[0] != 0 or ends[-1] != total or np.any(np.diff(ends) < 0):
         raise ValueError(f"`offsets` of the {name} must rise from 0 to {total}, got {ends.tolist()}")
     return ends
-
-
-def _broadcasts(given: Shape, full: Shape) -> bool:
-    try:
-        return np.broadcast_shapes(given, full) == full
-    except ValueError:
-        return False
 
 
 def _sum_to(xp: Any, x: Array, shape: Shape) -> Array:

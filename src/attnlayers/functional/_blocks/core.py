@@ -14,6 +14,7 @@ from typing import NamedTuple
 from attnbackends import EMPTY_ROW, Array, Backend
 
 from .._dtypes import wide, widen
+from .masks import Mask
 from .plan import Block, Chain, Visibility
 
 SAFE = 36.0
@@ -38,7 +39,7 @@ class Outgoing(NamedTuple):
     dq: Array  # (B, R, D)
     dk: list[Array]  # (B, T_k, D) each
     dv: list[Array]  # (B, T_k, D_v) each; the very list of dk where keys are the values
-    dmask: Array | None  # the flat shape of the mask
+    dmask: Array | None  # of the shape of the additive mask's array
     dsinks: Array | None  # (B, R, 1)
 
 
@@ -52,7 +53,8 @@ class Core(NamedTuple):
     scale: float
     visibility: Visibility
     chains: Sequence[Chain]
-    mask: Array | None  # boolean or additive, (B or 1, R or T_q or 1, T_k or 1)
+    hiding: Mask | None  # boolean, True = attend
+    adding: Mask | None  # added to the scores
     softcap: float | None
     sinks: Array | None  # (B, R, 1)
     dropout: float
@@ -87,11 +89,6 @@ class Core(NamedTuple):
             numbers = _numbers(self.backend, scores)
             low, high = float(xp.min(numbers)), float(xp.max(numbers))
         return -most <= low and high <= most
-
-    @property
-    def hiding(self) -> Array | None:
-        """The mask, if it is boolean."""
-        return self.mask if self.mask is not None and self.backend.is_dtype(self.mask.dtype, "bool") else None
 
     def keys(self, chain: Chain) -> tuple[Array, Array]:
         """Keys and values of a chain's entries, in the dtype to compute in.
@@ -131,27 +128,16 @@ class Core(NamedTuple):
         backend, xp = self.backend, self.backend.xp
         shape = tuple(part.stop - part.start for part in (block.entries, block.rows, block.keys))
         attended = backend.empty(shape, like=self.q, dtype=xp.bool)
-        attended[...] = True if self.hiding is None else self.part_of(block, self.hiding)
+        attended[...] = True if self.hiding is None else self.hiding.part(block)
         for columns, hidden in self.visibility.hidden(block):
             attended[:, :, columns] &= backend.asarray(~hidden, like=attended)
         return attended
 
-    def part_of(self, block: Block, array: Array) -> Array:
-        """The part of the mask, or of an array of its shape, that a block needs."""
-        entries = block.entries if array.shape[0] > 1 else slice(None)
-        rows, count = block.rows, array.shape[1]
-        if count == 1:
-            rows = slice(None)
-        elif count != self.q.shape[1]:  # one mask for all heads that share keys
-            rows = slice(rows.start % count, rows.start % count + rows.stop - rows.start)
-        keys = block.keys if array.shape[2] > 1 else slice(None)
-        return array[entries, rows, keys]
-
     def bias(self, block: Block, scores: Array, unit: float) -> Array | None:
         """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
         tanh = None if self.softcap is None else self.cap(scores, unit)
-        if self.mask is not None and self.hiding is None:
-            scores += widen(self.backend, self.part_of(block, self.mask))
+        if self.adding is not None:
+            scores += widen(self.backend, self.adding.part(block))
         return tanh
 
     def exp(self, block: Block, scores: Array, bounded: bool) -> None:
@@ -168,7 +154,7 @@ class Core(NamedTuple):
         """Write a value to what a boolean mask or a position hides."""
         backend = self.backend
         if self.hiding is not None:
-            backend.fill(array, ~self.part_of(block, self.hiding), value)
+            backend.fill(array, ~self.hiding.part(block), value)
         for columns, hidden in self.visibility.hidden(block):
             backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
 
@@ -205,9 +191,7 @@ class Core(NamedTuple):
     def add_mask_gradient(self, block: Block, dscores: Array, dmask: Array | None) -> None:
         """Sum the gradient of a block's scores over the axes along which the mask was broadcast."""
         if dmask is not None:
-            place = self.part_of(block, dmask)
-            axes = tuple(axis for axis in range(3) if place.shape[axis] == 1 and dscores.shape[axis] != 1)
-            place += self.backend.xp.sum(dscores, axis=axes, keepdims=True) if axes else dscores
+            self.adding.add_gradient(block, dscores, dmask)  # type: ignore[union-attr]
 
     def write_sinks_gradient(self, block: Block, delta: Array, dsinks: Array | None) -> None:
         """`delta` (b, r, 1) is the sum of weights times their gradients."""

@@ -38,11 +38,15 @@ def _call(core: Core) -> AttentionCall | None:
     """What a library's own attention is told; None where no library has what is asked for."""
     if not core.backend.has_whole_attention:
         return None
-    visibility, mask = core.visibility, core.mask
-    plain = core.softcap is None and core.sinks is None and not core.dropout and visibility.offsets is None
+    visibility = core.visibility
+    plain = (
+        core.adding is None
+        and core.softcap is None
+        and core.sinks is None
+        and not core.dropout
+        and visibility.offsets is None
+    )
     if not plain or core.v is None or 0 in (*core.q.shape, *core.v.shape):
-        return None
-    if mask is not None and not core.backend.is_dtype(mask.dtype, "bool"):
         return None
 
     def of_each(values: np.ndarray) -> np.ndarray:
@@ -59,5 +63,5 @@ def _call(core: Core) -> AttentionCall | None:
         right=visibility.right,
         start=int(start[0]) if len(start) == 1 else of_each(start),
         lengths=None if lengths is None else of_each(lengths),
-        mask=mask,
+        mask=None if core.hiding is None else core.hiding.flat(),
     )

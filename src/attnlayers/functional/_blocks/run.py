@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import e, log2, sqrt
+from math import e, inf, log2, sqrt
 from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
@@ -25,15 +25,16 @@ class SavedAttention(NamedTuple):
     def weights(self) -> Array:
         """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
 
-        Made anew at each call where they were not kept.
+        An array of its own at each call: backward needs the ones that were kept.
         """
-        core = self.core
+        core, xp = self.core, self.core.backend.xp
         if core.weights is None:
             B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
             room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
             core = core._replace(weights=room, out=None, lse=None)
             run(core)
-        return self.frame.unflatten(core.backend.xp, core.weights)
+            return self.frame.unflatten(xp, core.weights)
+        return self.frame.unflatten(xp, xp.astype(core.weights, core.weights.dtype, copy=True))
 
 
 def prepare(
@@ -60,6 +61,7 @@ def prepare(
     xp = backend.xp
     if softcap is not None and not softcap > 0:
         raise ValueError(f"`softcap` must be positive, got {softcap}")
+    softcap = None if softcap == inf else softcap
     flat_q, flat_k = frame.flatten_queries(xp, q), frame.flatten(xp, k)
     flat_v = None if v is None else flat_k if v is k else frame.flatten(xp, v)
     B, R, D = flat_q.shape
@@ -70,8 +72,9 @@ def prepare(
     chains = plan(backend, visibility, B, itemsize * T_k, entry_bytes, 2 * R * T_k * width)
     keep = keep or (softcap is None and itemsize * B * R * T_k <= keep_bytes)
     scale = 1 / sqrt(max(1, D)) if scale is None else float(scale)
-    flat_mask = None if mask is None else frame.flatten_mask(xp, mask)
-    additive = mask is not None and not backend.is_dtype(mask.dtype, "bool")
+    boolean = mask is not None and backend.is_dtype(mask.dtype, "bool")
+    flat_mask = None if mask is None else frame.flatten_mask(backend, mask, boolean=boolean)
+    additive = mask is not None and not boolean
     ask = backend.reading_is_free and not additive and sinks is None and 0 not in (B, R, T_k)
 
     def room(*shape: int, of: Any = dtype) -> Array:
@@ -85,7 +88,8 @@ def prepare(
         scale=scale,
         visibility=visibility,
         chains=chains,
-        mask=flat_mask,
+        hiding=flat_mask if boolean else None,
+        adding=flat_mask if additive else None,
         softcap=softcap,
         sinks=None if sinks is None else widen(backend, frame.flatten_sinks(xp, sinks)),
         dropout=dropout,
@@ -111,7 +115,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
     unknown = set(also) - {"mask", "sinks"}
     if unknown or ("sinks" in also and core.sinks is None):
         raise ValueError(f"`also` may name 'mask' and 'sinks' where they were given, got {sorted(also)}")
-    if "mask" in also and (core.mask is None or backend.is_dtype(core.mask.dtype, "bool")):
+    if "mask" in also and core.adding is None:
         raise ValueError("`also` names 'mask', but there was no floating point mask that could have a gradient")
     own = fused.backward(core, incoming, shared=shared)
     if own is not None:
@@ -124,7 +128,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
 
     dk = [room(core.k) for _ in range(shares)]
     dv = [] if core.v is None else dk if shared else [room(core.v) for _ in range(shares)]
-    dmask = xp.zeros_like(widen(backend, core.mask)) if "mask" in also else None
+    dmask = xp.zeros_like(widen(backend, core.adding.array)) if "mask" in also and core.adding else None
     dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
     outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
@@ -148,6 +152,6 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
         gradients.append(frame.unflatten_gradient(xp, total(dv), "v"))
     for name in also:
         gradients.append(
-            frame.unflatten_mask_gradient(xp, dmask) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
+            xp.reshape(dmask, frame.shapes["mask"]) if name == "mask" else frame.unflatten_sinks_gradient(xp, dsinks)
         )
     return tuple([narrow(backend, gradient, saved.dtype) for gradient in gradients])
