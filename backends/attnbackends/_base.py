@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._attention import WholeAttention
-from ._recurrent import RecurrentSteps
+from ._lstm import WholeLSTM
 
 Array = Any
 DType = Any
@@ -31,7 +31,7 @@ class HostUniform:
         return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
-class Backend(RecurrentSteps, WholeAttention):
+class Backend(WholeAttention, WholeLSTM):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -57,10 +57,6 @@ class Backend(RecurrentSteps, WholeAttention):
     def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
-
-    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
-        """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
-        return self.empty(shape, like)
 
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
