@@ -8,6 +8,7 @@
 from ._attention import EMPTY_ROW, AttentionCall, visible_keys
 from ._base import Array, Backend, DType
 from ._errors import BackendError
+from ._lstm import LSTMCall
 from ._memory import keep_freed_memory
 from ._quiet import quiet
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
@@ -22,6 +23,7 @@ __all__ = [
     "Backend",
     "BackendError",
     "DType",
+    "LSTMCall",
     "available_backends",
     "backend",
     "backend_of",

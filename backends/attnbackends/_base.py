@@ -17,14 +17,14 @@ import numpy as np
 
 from ._attention import WholeAttention
 from ._ids import Check, outside
+from ._lstm import WholeLSTM
 from ._random import Place, Uniform, uniform
-from ._recurrent import RecurrentSteps
 
 Array = Any
 DType = Any
 
 
-class Backend(RecurrentSteps, WholeAttention):
+class Backend(WholeAttention, WholeLSTM):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -50,10 +50,6 @@ class Backend(RecurrentSteps, WholeAttention):
     def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
-
-    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
-        """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
-        return self.empty(shape, like)
 
     def zero(self, like: Array) -> Array:
         """0 as an array without axes, on the device and in the dtype of `like`, for `where`."""

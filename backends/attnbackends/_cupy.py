@@ -11,22 +11,17 @@ from ._base import Array, DType
 from ._cublas import Products
 from ._cuda_attention import CudaAttention
 from ._cuda_kernels import Kernels
+from ._cuda_lstm import CudaLSTM
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
 from ._ids import Check, DeviceIds
+from ._lstm import LSTMCall
 from ._random import COUNT, Place, panel
 from ._ufunc import UfuncBackend
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
-
-
-FEW_ROWS = 16
-"""Sequences that one kernel takes through all their steps; more of them are better off with a product a step."""
-
-MANY_UNITS = 1024
-"""Of a state: what a block's shared memory holds, in either dtype."""
 
 
 TRIED = 64
@@ -209,48 +204,17 @@ class CupyBackend(UfuncBackend):
         )
         return scores
 
-    def lstm_steps(
-        self,
-        gates: Array,
-        Wh: Array,
-        b: Array | None,
-        first: tuple[Array | None, Array | None],
-        h: Array,
-        c: Array,
-        tanh_c: Array,
-        mask: Array | None = None,
-    ) -> None:
-        T, N, H = tanh_c.shape
-        arrays = [gates, Wh, b, h, c, tanh_c, *(state for state in first if state is not None)]
-        if mask is not None or N > FEW_ROWS or H > MANY_UNITS or not self._has_kernels(*arrays):
-            super().lstm_steps(gates, Wh, b, first, h, c, tanh_c, mask)
-            return
-        begin = [np.uintp(0) if state is None else state for state in first]
-        shape = (np.int32(T), np.int32(N), np.int32(H))
-        arguments = (gates, Wh, b, *begin, h, c, tanh_c, *shape)
-        self._kernels.launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H * gates.itemsize)
+    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+        return self._lstm_kernels.forward(call)
 
-    def lstm_cell(
-        self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
-    ) -> None:
-        arrays = (gates, from_h, b, c, new_c, tanh_c, new_h)
-        if not self._has_kernels(*arrays):
-            super().lstm_cell(*arrays)
-            return
-        N, H = c.shape
-        self._kernels.launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
+    def lstm_backward(
+        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        return self._lstm_kernels.backward(call, kept, dhs, dh, dc)
 
-    def lstm_cell_backward(
-        self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
-    ) -> None:
-        arrays = (gates, c, tanh_c, dhs, dh, dc, da)
-        N, H = c.shape
-        rows = dhs.strides[1] == dhs.itemsize and dhs.strides[0] % dhs.itemsize == 0
-        if not rows or dhs.dtype != gates.dtype or not self._has_kernels(gates, c, tanh_c, dh, dc, da):
-            super().lstm_cell_backward(*arrays)
-            return
-        stride = np.int64(dhs.strides[0] // dhs.itemsize)
-        self._kernels.launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
+    @cached_property
+    def _lstm_kernels(self) -> CudaLSTM:
+        return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
 
     def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
         if not self._has_kernels(param, grad, m, v):

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _lstm, _products
+from . import _cpu_lstm, _products
 from ._base import Array, DType
+from ._lstm import LSTMCall
 from ._products import split
 from ._quiet import quiet
 from ._select import select_threads
@@ -32,9 +33,6 @@ SMALL_BYTES = 128 * 1024
 
 SQUARES = 4096
 """That one product adds up."""
-
-ROW_GAP = 16
-"""Numbers between rows that would share a few places of a cache where they lie a power of two apart."""
 
 FEW = 4
 """Pieces to make of work that fits one."""
@@ -63,16 +61,12 @@ class NumpyBackend(UfuncBackend):
 
     name = "numpy"
     xp = np
-    joins_inputs = True
 
     def __init__(self) -> None:
         self.workers = Workers(select_threads(os.environ))
 
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
-
-    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
-        return np.empty((*shape[:-1], shape[-1] + ROW_GAP), dtype=like.dtype)[..., : shape[-1]]
 
     def device(self, array: Array) -> Any:
         return "cpu"
@@ -108,39 +102,13 @@ class NumpyBackend(UfuncBackend):
             self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
         return np.sum(sums)
 
-    def lstm_steps(
-        self,
-        gates: Array,
-        Wh: Array,
-        b: Array | None,
-        first: tuple[Array | None, Array | None],
-        h: Array,
-        c: Array,
-        tanh_c: Array,
-        mask: Array | None = None,
-    ) -> None:
-        _lstm.steps(self._matmul_of_steps(gates), self._in_blocks, gates, Wh, b, first, h, c, tanh_c, mask)
+    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+        return _cpu_lstm.forward(self, self._in_blocks, call)
 
-    def lstm_steps_backward(
-        self,
-        gates: Array,
-        c: Array,
-        tanh_c: Array,
-        dhs: Array,
-        dh: Array,
-        dc: Array,
-        da: Array,
-        Wh_T: Array,
-        mask: Array | None = None,
-        dx: Array | None = None,
-    ) -> None:
-        _lstm.steps_backward(
-            self._matmul_of_steps(gates), self._in_blocks, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask, dx
-        )
-
-    def _matmul_of_steps(self, gates: Array) -> Callable[..., Array]:
-        """NumPy's own where a step's product takes less than to think about it."""
-        return np.matmul if gates.shape[1] < _lstm.FEW_ROWS and self.workers.busy else self.matmul
+    def lstm_backward(
+        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        return _cpu_lstm.backward(self, self._in_blocks, call, kept, dhs, dh, dc)
 
     @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
@@ -184,9 +152,9 @@ class NumpyBackend(UfuncBackend):
         """Whether products are made in parts, and second operands of many in blocks for them."""
         return self._multiply is _products.multiply_in_parts
 
-    @property
-    def _in_blocks(self) -> Callable[[Array], Array]:
-        return _products.in_blocks if self._in_parts else lambda b: b[..., None, :, :]
+    def _in_blocks(self, b: Array) -> Array:
+        """A second operand (..., K, N) of many products as blocks of its columns (..., J, K, n)."""
+        return _products.in_blocks(b) if self._in_parts else b[..., None, :, :]
 
     @cached_property
     def _multiply(self) -> Callable[[Array, Array, Array], object]:

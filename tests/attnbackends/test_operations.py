@@ -242,12 +242,3 @@ def test_numpy_operations_give_no_warnings_from_threads() -> None:
         backend.map(backend.softmax, rows)
     assert caught == []
     assert rows[2].tolist() == [0, 0]
-
-
-def test_rows_with_gaps_are_an_array_like_any_other(library: Library) -> None:
-    like = library.array(np.zeros(3, dtype=np.float32))
-    rows = library.backend.empty_rows((2, 3, 8), like)
-    assert tuple(rows.shape) == (2, 3, 8)
-    assert rows.dtype == like.dtype
-    rows[...] = library.array(np.arange(48, dtype=np.float32).reshape(2, 3, 8))
-    assert np.array_equal(library.numpy(library.xp.reshape(rows, (6, 8))), np.arange(48).reshape(6, 8))

@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "DType",
         "EMPTY_ROW",
         "GPU",
+        "LSTMCall",
         "REASON",
         "available_backends",
         "backend",

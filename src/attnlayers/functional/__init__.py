@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ._dropout import dropout, dropout_backward
     from ._embedding import embedding, embedding_backward
     from ._gru import gru, gru_backward
+    from ._lstm import lstm, lstm_backward
     from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-    from ._recurrent import lstm, lstm_backward
     from ._rnn import rnn, rnn_backward
     from ._rotary import rotary, rotary_backward
     from ._scored_attention import (
@@ -85,7 +85,6 @@ _HOMES = {
     "gelu": "_activation",
     "layer_norm": "_normalization",
     "local_attention": "_scored_attention",
-    "lstm": "_recurrent",
     "relu": "_activation",
     "rms_norm": "_normalization",
     "swiglu": "_activation",
