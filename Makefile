@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUN := runs/dates
+KIT := 'nvidia-cudnn-frontend>=1.18,<1.29' 'array-api-compat>=1.11' 'array-api-strict>=2.3'
 
-.PHONY: train test lint book bench clean
+.PHONY: train test lint book bench gpu-kit clean
 
 train: $(INSTALLED)  ## train the date translator; a second call goes on with the run
 	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
@@ -30,5 +31,13 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# For gpu_check.sh on a machine without a network: CUDA 13, Python 3.12, CuPy, PyTorch and the usual tools are there.
+gpu-kit: $(INSTALLED)  ## fetch what such a machine lacks into .gpu-kit, to be carried along
+	rm -rf .gpu-kit
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_17_x86_64 \
+		--platform manylinux2014_x86_64 --dest .gpu-kit $(KIT)
+	ls -l .gpu-kit
+
 clean:  ## remove the environment and what tools leave, never a run
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .gpu-kit dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,57 +1,58 @@
 #!/usr/bin/env bash
-# On a machine with CUDA and CuPy, within ten minutes: tests on CUDA, attention against its peers on CUDA and on the
-# CPU, every layer by itself, a short training. Needs the environment of `make test` (or its packages in $PYTHON) and
-# nothing from a network. A part that fails does not keep the others from running; the last lines say which failed.
+# The one run on a CUDA device, in less than 560 seconds and without a network: what is installed, every kernel against
+# float64, the tests, sanitizers, attention and training against PyTorch, what tuning needs, and a table of it.
 #
-#   benchmarks/gpu_check.sh [folder for the results, default benchmarks/results]
+#   benchmarks/gpu_check.sh [folder for the results, default $OUT or benchmarks/results/cuda]
+#
+# A step (benchmarks/device) is a process of its own with a hard limit; one that fails, hangs or is killed does not keep
+# the next from running. $PYTHON chooses the interpreter; `make gpu-kit` fetches wheels that it lacks into .gpu-kit.
+# GPU_CHECK_REHEARSAL=1: small shapes and longer limits, for a device that is not there; results say "device: fake".
+# GPU_CHECK_STEPS="attention table": these steps alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-$(test -x .venv/bin/python && echo .venv/bin/python || echo python3)}
-out=${1:-benchmarks/results}
-stamp=$(date +%Y-%m-%d)
-log=$out/cuda-$stamp.txt
-export PYTHONPATH="src:backends:tests:tests/plugins${PYTHONPATH:+:$PYTHONPATH}"
-failed=()
+read -ra python <<<"$PYTHON"
+out=${1:-${OUT:-benchmarks/results/cuda}}
+stretched=${GPU_CHECK_STRETCH:-$(test -n "${GPU_CHECK_REHEARSAL:-}" && echo 10 || echo 1)}
+steps=${GPU_CHECK_STEPS:-versions exactness tests sanitizer attention training tuning table}
 mkdir -p "$out"
+log=$out/log.txt
 : >"$log"
+room=$(mktemp -d)
+trap 'rm -rf "$room"' EXIT
+roots=".:src:backends:tests:tests/plugins"
+export PYTHONPATH="$roots${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+failed=()
 
-# part TITLE SECONDS COMMAND...: run it for so long at most, on the screen and into the log
-part() {
-    local title=$1 seconds=$2
+# step NAME SECONDS COMMAND...: run it for so long at most, on the screen and into the log
+step() {
+    local name=$1 seconds=$(($2 * stretched))
     shift 2
-    echo "--- $title" | tee -a "$log"
-    # Interrupted first, so that a measurement still writes what it has.
-    timeout --signal=INT --kill-after=15 "$seconds" "$@" 2>&1 | tee -a "$log"
+    echo "--- $name" | tee -a "$log"
+    # The signal goes to all processes of the step: `timeout` leads a group of its own.
+    timeout --signal=TERM --kill-after=1 "$seconds" "$@" 2>&1 | tee -a "$log"
     local code=${PIPESTATUS[0]}
     if test "$code" -ne 0; then
-        failed+=("$title (exit code $code)")
+        failed+=("$name (exit code $code)")
     fi
 }
 
-if ! ATTN_GPU=1 "$PYTHON" -c 'from attnbackends import backend; print(backend)'; then
-    echo "gpu_check: CUDA cannot be used here; the line above says why" >&2
-    exit 1
+if compgen -G '.gpu-kit/*.whl' >/dev/null; then
+    step kit 20 "${python[@]}" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
+        --disable-pip-version-check --root-user-action ignore --target "$room" .gpu-kit/*.whl
+    export PYTHONPATH="$PYTHONPATH:$room"
 fi
-date | tee -a "$log"
-run=$(mktemp -d)/run
-trap 'rm -rf "$(dirname "$run")"' EXIT
-part "the device" 20 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-part "what is installed" 30 env ATTN_GPU=1 "$PYTHON" -m attnlayers.cli info
-part "attention on CUDA against its peers" 200 \
-    "$PYTHON" -m attnlayers.cli bench --backends cupy --seconds 1 --minutes 2.8 --out "$out/cuda-$stamp"
-# The fixture of the tests runs every body on CuPy wherever a device answers; ATTN_GPU=1 makes it the default too.
-part "tests on CUDA" 100 "$PYTHON" -m pytest -q -k cupy
-part "models and training on CUDA" 60 env ATTN_GPU=1 "$PYTHON" -m pytest -q tests/attnlayers/models tests/attnlayers/training
-part "every layer on CUDA" 50 env ATTN_GPU=1 "$PYTHON" -m pytest benchmarks/test_layers.py benchmarks/test_training_step.py \
-    -q --benchmark-max-time 0.3 --benchmark-json "$out/layers-cuda-$stamp.json"
-part "every layer on the CPU" 50 "$PYTHON" -m pytest benchmarks/test_layers.py -q --benchmark-max-time 0.3 \
-    --benchmark-json "$out/layers-cpu-$stamp.json"
-part "training on CUDA" 40 env ATTN_GPU=1 "$PYTHON" -m attnlayers.cli train dates --epochs 1 --out "$run"
-part "attention on both" 70 "$PYTHON" -m attnlayers.cli bench --backends numpy,cupy --cases book,mid,sweep \
-    --peers torch --seconds 1 --minutes 0.8 --out "$out/both-$stamp"
+# Seconds of each step: with the kit's 20 they add up to 540, and to 549 with the second after which what is left is
+# killed. A step ends by itself two seconds before.
+declare -A limits=(
+    [versions]=50 [exactness]=60 [tests]=110 [sanitizer]=50 [attention]=120 [training]=60 [tuning]=60 [table]=10
+)
+for name in $steps; do
+    step "$name" "${limits[$name]}" "${python[@]}" -m benchmarks.device "$name" "$out" "$((limits[$name] * stretched - 2))"
+done
 
 if test ${#failed[@]} -ne 0; then
     printf 'gpu_check: failed: %s\n' "${failed[@]}" | tee -a "$log"
     exit 1
 fi
-echo "gpu_check: all parts passed; keep $out/*-$stamp*" | tee -a "$log"
+echo "gpu_check: all steps passed; keep $out" | tee -a "$log"

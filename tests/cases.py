@@ -69,6 +69,10 @@ CASES: dict[str, Callable[[Draw], tuple[Layer, Inputs]]] = {
     "TimeLSTM, masked": lambda d: (TimeLSTM(*lstm_weights(d)), (d(N, T, D), d.mask(N, T))),
     "TimeLSTM, stateful": lambda d: (stateful_lstm(d), (d(N, T, D),)),
     "TimeBiLSTM": lambda d: (TimeBiLSTM(*lstm_weights(d), *lstm_weights(d)), (d(N, T, D),)),
+    "TimeBiLSTM, masked": lambda d: (
+        TimeBiLSTM(*lstm_weights(d), *lstm_weights(d)),
+        (d(N, T, D), d.mask(N, T)),
+    ),
     "RNN": lambda d: (RNN(*weights(d, 1)), (d(N, D), d(N, H))),
     "TimeRNN": lambda d: (TimeRNN(*weights(d, 1)), (d(N, T, D),)),
     "TimeRNN, masked": lambda d: (TimeRNN(*weights(d, 1)), (d(N, T, D), d.mask(N, T))),

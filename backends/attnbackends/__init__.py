@@ -8,8 +8,10 @@
 from ._attention import AttentionCall, OwnAttention
 from ._base import Array, Backend, DType
 from ._errors import BackendError
+from ._lstm import LSTMCall
 from ._memory import keep_freed_memory
 from ._packed_keys import PackedKeys
+from ._quiet import quiet
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -23,11 +25,13 @@ __all__ = [
     "DType",
     "OwnAttention",
     "PackedKeys",
+    "LSTMCall",
     "available_backends",
     "backend",
     "backend_of",
     "get_backend",
     "keep_freed_memory",
+    "quiet",
     "xp",
 ]
 

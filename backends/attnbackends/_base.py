@@ -10,29 +10,22 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
+from ._ids import Check, outside
+from ._lstm import WholeLSTM
 from ._packed_keys import PackedKeys
-from ._recurrent import RecurrentSteps
+from ._random import Place, Uniform, uniform
 
 Array = Any
 DType = Any
 
 
-class HostUniform:
-    """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
-
-    def __init__(self, backend: "Backend", draw: "np.random.Generator") -> None:  # loaded when drawn from
-        self.backend, self.draw = backend, draw
-
-    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
-        return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
-
-
-class Backend(RecurrentSteps):
+class Backend(WholeLSTM):
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -59,9 +52,11 @@ class Backend(RecurrentSteps):
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
 
-    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
-        """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
-        return self.empty(shape, like)
+    def zero(self, like: Array) -> Array:
+        """0 as an array without axes, on the device and in the dtype of `like`, for `where`."""
+        zero = self.empty((), like)
+        zero[...] = 0
+        return zero
 
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
@@ -83,18 +78,54 @@ class Backend(RecurrentSteps):
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        """A seeded source of float32 numbers, uniform over [0, 1).
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        """Float32 numbers (b, r, K), uniform over [0, 1), for some keys of some rows of some entries.
+
+        The same bits on every device, however work is cut: `_random.py` has the rule. No two libraries draw alike.
+
+        Parameters
+        ----------
+        key : int
+            Of the stream, 0 to 2**128 - 1.
+        place : (slice, slice, slice)
+            Entries, rows and keys.
+        R, T : int
+            Rows of an entry and keys of a row, of all.
+        like : array, optional
+            An array of the device on which they are wanted.
+        """
+        return self.asarray(uniform(key, place, R, T), like=like)
+
+    def generator(self, seed: int) -> Uniform:
+        """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.
 
         Called with a shape and, where it is not the default device that they are wanted on, an array of that device.
         """
-        return HostUniform(self, np.random.default_rng(seed))
+        return Uniform(self, seed)
 
     # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
 
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         """Whether a dtype is of a kind, or of one of several, in the standard's words."""
         return bool(self.xp.isdtype(dtype, kind))
+
+    def float_dtype(self, name: str) -> DType:
+        """The floating point dtype of that name.
+
+        Raises
+        ------
+        ValueError
+            If the library has none.
+        """
+        with suppress(AttributeError, TypeError):
+            dtype = self.named_dtype(name)
+            if self.is_dtype(dtype, "real floating"):
+                return dtype
+        raise ValueError(f"`dtype` must be the name of a floating point dtype of {self.name}, got {name!r}")
+
+    def named_dtype(self, name: str) -> DType:
+        """What the library has under the name of a dtype."""
+        return getattr(self.xp, name)
 
     def bits(self, dtype: DType) -> int:
         """Of a floating point dtype."""
@@ -116,6 +147,35 @@ class Backend(RecurrentSteps):
         """
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        """Int64 ids that name one of `size` things, after a check; `ignore`, where it stands, becomes 0.
+
+        The rule for every index that a caller gives: one outside 0 .. size - 1 is an `IndexError`. Where reading is
+        free it comes at once. A device is not waited for: there the id counts as 0 until the error comes, which is
+        with the next value that is read through the backend (`to_numpy`), at `synchronize`, or at a later check.
+        NumPy takes negative indices, PyTorch's error ends the device's work, and CuPy takes any index as one within.
+
+        Parameters
+        ----------
+        ids : integer array (M,)
+        size : int
+        name, advice : str
+            For the error: what the caller calls them, and what to do.
+        ignore : int, optional
+        """
+        xp = self.xp
+        if ignore is not None:
+            ids = xp.where(ids == ignore, xp.zeros_like(ids), ids)
+        if self.on_host and 0 not in ids.shape:
+            lowest, highest = int(xp.min(ids)), int(xp.max(ids))
+            if lowest < 0 or highest >= size:
+                raise outside(Check(name, size, advice, ignore), lowest if lowest < 0 else highest)
+        return ids
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        """Rows of a table (V, D) by ids (M,), checked as in `ids_within`: CUDA does both at once."""
+        return self.xp.take(table, self.ids_within(ids, table.shape[0], name, advice), axis=0)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         """Softmax over the last axis, in place.
@@ -284,6 +344,14 @@ class Backend(RecurrentSteps):
             function(piece)
 
     # -- for `attnlayers info` and the benchmarks
+
+    def refusals(self) -> dict[str, str]:
+        """What ways of the library's own have refused in this process so that another one took it, and why, by way."""
+        return {}
+
+    def trial(self) -> dict[str, str]:
+        """What only a call tells, under headings as in `describe`: whether an optional way works here."""
+        return {}
 
     def describe(self) -> dict[str, str]:
         """What is in use, one short text for each heading; `library` and `device` are always there."""

@@ -1,11 +1,12 @@
 """Attention in half precision by cuDNN's fused kernels, through its frontend for Python (`import cudnn`).
 
 cuDNN holds no scores in memory. It sees heads (B, H, T, D) with strides, so that nothing is copied but what has rows
-that are not dense or not aligned. What it refuses is remembered, and goes to the next way.
+that are not dense or not aligned. What it refuses is remembered with the reason, and goes to the next way.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 from ._attention import AttentionCall
@@ -72,6 +73,11 @@ class Description(NamedTuple):
     def backward(self) -> bool:
         return any(name == DQ for name, _ in self.layouts)
 
+    def __str__(self) -> str:
+        dims = {name: dims for name, (dims, _) in self.layouts}
+        direction = "backward" if self.backward else "forward"
+        return f"{direction} in {self.dtype}, queries {dims[Q]}, keys {dims[K]}, {self.band}"
+
 
 class CudnnAttention:
     """Forward and backward through cuDNN's frontend.
@@ -94,6 +100,8 @@ class CudnnAttention:
         self._refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, NotImplementedError)
         self._handles: dict[tuple[int, int], Any] = {}
         self._graphs: dict[Description, Any] = {}
+        self.refused: dict[str, str] = {}
+        """Calls that were refused, in words, and why."""
 
     def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
         """See `Backend.attention`."""
@@ -159,8 +167,12 @@ class CudnnAttention:
             workspace = self._cupy.empty(max(1, graph.get_workspace_size()), dtype="uint8")
             pointers = {name: x.data.ptr for name, (x, _) in heads.items()}
             graph.execute(pointers, workspace.data.ptr, handle=handle)
-        except self._refusals:
+        except self._cupy.cuda.runtime.CUDARuntimeError:
+            raise  # a RuntimeError, but the device's and not cuDNN's: nothing that follows would be right
+        except self._refusals as error:
             self._graphs[description] = None
+            self.refused[str(description)] = reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            logging.getLogger("attnbackends").info("cuDNN refuses attention %s: %s", description, reason)
             return False
         return True
 

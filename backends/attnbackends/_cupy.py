@@ -1,6 +1,6 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -11,20 +11,21 @@ from ._base import Array, DType
 from ._cublas import Products
 from ._cuda_attention import CudaAttention
 from ._cuda_kernels import Kernels
+from ._cuda_lstm import CudaLSTM
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
+from ._ids import Check, DeviceIds
+from ._lstm import LSTMCall
+from ._random import COUNT, Place, panel
 from ._ufunc import UfuncBackend
 
-NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
+NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
 
-FEW_ROWS = 16
-"""Sequences that one kernel takes through all their steps; more of them are better off with a product a step."""
-
-MANY_UNITS = 1024
-"""Of a state: what a block's shared memory holds, in either dtype."""
+TRIED = 64
+"""Length and head size of the attention that tells whether cuDNN works at all."""
 
 
 def _blocks(count: int) -> tuple[int, int]:
@@ -72,18 +73,40 @@ class CupyBackend(UfuncBackend):
         return self.xp.asarray(data, dtype=dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        return np.asarray(self.xp.asnumpy(array))
+        values = np.asarray(self.xp.asnumpy(array))
+        self._ids.raise_found()
+        return values
 
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
+        self._ids.raise_found()
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        return self._ids.within(ids, Check(name, size, advice, ignore))
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        return self._ids.take_rows(table, ids, Check(name, table.shape[0], advice, None))
+
+    @cached_property
+    def _ids(self) -> DeviceIds:
+        return DeviceIds(self.xp)
 
     @property
     def on_host(self) -> bool:
         return False
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        draw = self.xp.random.default_rng(seed)
-        return lambda shape, like=None: draw.random(shape, dtype=self.xp.float32)
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        entries, rows, keys = place
+        b, r, K = (part.stop - part.start for part in place)
+        out = self.xp.empty((b, r, K), dtype=np.float32)
+        if out.size:
+            words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
+            threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
+            sizes = [*out.shape, entries.start, rows.start]
+            width = panel(T)
+            arguments = (out, *words, *map(np.int32, sizes), np.int64(keys.start), np.int32(R))
+            self._kernels.launch("uniform", _blocks(threads), (*arguments, np.int64(-(-T // width)), np.int32(width)))
+        return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         self.xp.add.at(target, ids, values)
@@ -155,12 +178,18 @@ class CupyBackend(UfuncBackend):
     def _attention_kernels(self) -> CudaAttention:
         return CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
 
-    @cached_property
+    @property
     def _cudnn(self) -> CudnnAttention | None:
+        return None if isinstance(self._cudnn_or_reason, str) else self._cudnn_or_reason
+
+    @cached_property
+    def _cudnn_or_reason(self) -> CudnnAttention | str:
+        """cuDNN, or why it cannot be used."""
         try:
             return CudnnAttention(self.xp)
-        except (ImportError, OSError, RuntimeError, AttributeError):
-            return None
+        except (ImportError, OSError, RuntimeError, AttributeError) as error:
+            reason = f"not used ({type(error).__name__}: {' '.join(str(error).split())})"
+            return f"{reason}: {NO_CUDNN}" if isinstance(error, ModuleNotFoundError) else reason
 
     def sum_of_squares(self, array: Array) -> Array:
         return self.xp.vdot(array, array)
@@ -175,54 +204,23 @@ class CupyBackend(UfuncBackend):
         )
         return scores
 
-    def lstm_steps(
-        self,
-        gates: Array,
-        Wh: Array,
-        b: Array | None,
-        first: tuple[Array | None, Array | None],
-        h: Array,
-        c: Array,
-        tanh_c: Array,
-        mask: Array | None = None,
-    ) -> None:
-        T, N, H = tanh_c.shape
-        arrays = [gates, Wh, b, h, c, tanh_c, *(state for state in first if state is not None)]
-        if mask is not None or N > FEW_ROWS or H > MANY_UNITS or not self._has_kernels(*arrays):
-            super().lstm_steps(gates, Wh, b, first, h, c, tanh_c, mask)
-            return
-        begin = [np.uintp(0) if state is None else state for state in first]
-        shape = (np.int32(T), np.int32(N), np.int32(H))
-        arguments = (gates, Wh, b, *begin, h, c, tanh_c, *shape)
-        self._kernels.launch("lstm_all_steps", (N, min(1024, 4 * H)), arguments, shared=5 * H * gates.itemsize)
+    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+        return self._lstm_kernels.forward(call)
 
-    def lstm_cell(
-        self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
-    ) -> None:
-        arrays = (gates, from_h, b, c, new_c, tanh_c, new_h)
-        if not self._has_kernels(*arrays):
-            super().lstm_cell(*arrays)
-            return
-        N, H = c.shape
-        self._kernels.launch("lstm_cell", _blocks(N * H), (*arrays, np.int32(N), np.int32(H)))
+    def lstm_backward(
+        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        return self._lstm_kernels.backward(call, kept, dhs, dh, dc)
 
-    def lstm_cell_backward(
-        self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
-    ) -> None:
-        arrays = (gates, c, tanh_c, dhs, dh, dc, da)
-        N, H = c.shape
-        rows = dhs.strides[1] == dhs.itemsize and dhs.strides[0] % dhs.itemsize == 0
-        if not rows or dhs.dtype != gates.dtype or not self._has_kernels(gates, c, tanh_c, dh, dc, da):
-            super().lstm_cell_backward(*arrays)
-            return
-        stride = np.int64(dhs.strides[0] // dhs.itemsize)
-        self._kernels.launch("lstm_cell_backward", _blocks(N * H), (*arrays, np.int32(N), np.int32(H), stride))
+    @cached_property
+    def _lstm_kernels(self) -> CudaLSTM:
+        return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
 
     def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
         if not self._has_kernels(param, grad, m, v):
             super().adam_step(param, grad, m, v, lr, beta1, beta2)
             return
-        numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
+        numbers = (param.dtype.type(number) for number in (lr, 1 - beta1, 1 - beta2))
         self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
 
     def _has_kernels(self, *arrays: Array) -> bool:
@@ -244,5 +242,29 @@ class CupyBackend(UfuncBackend):
             f"compute capability {capability})",
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
-            "cuDNN": NO_CUDNN if self._cudnn is None else f"frontend {self._cudnn.version}",
+            "cuDNN": self._describe_cudnn(),
         }
+
+    def _describe_cudnn(self) -> str:
+        cudnn = self._cudnn_or_reason
+        return cudnn if isinstance(cudnn, str) else f"frontend {cudnn.version}"
+
+    def refusals(self) -> dict[str, str]:
+        cudnn = self.__dict__.get("_cudnn_or_reason")  # not loaded, it was not asked
+        if cudnn is None:
+            return {}
+        if isinstance(cudnn, str):
+            return {"cuDNN": cudnn}
+        return {f"cuDNN, {call}": reason for call, reason in cudnn.refused.items()}
+
+    def trial(self) -> dict[str, str]:
+        """Attention in half precision, forward and backward, by cuDNN."""
+        cudnn, xp = self._cudnn, self.xp
+        if cudnn is None:
+            return {}
+        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIED, TRIED), dtype=xp.float16) for _ in range(8))
+        lse = xp.zeros((2, TRIED, 1), dtype=xp.float32)
+        call = AttentionCall(q, k, v, 1.0, 1, None, None, 0, None, None)
+        taken = cudnn.forward(call, out, lse) and cudnn.backward(call, out, lse, dout, None, dq, dk, dv)
+        what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
+        return {"cuDNN": f"{self._describe_cudnn()}, {what}"}

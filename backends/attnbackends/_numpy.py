@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from . import _lstm, _products
+from . import _cpu_lstm, _products
 from ._base import Array, DType
 from ._cpu_packed_keys import PACKED_KEYS, CpuPackedKeys
 from ._packed_keys import PackedKeys
+from ._lstm import LSTMCall
 from ._products import split
+from ._quiet import quiet
 from ._select import select_threads
 from ._threads import Workers
 from ._ufunc import UfuncBackend
@@ -34,9 +36,6 @@ SMALL_BYTES = 128 * 1024
 SQUARES = 4096
 """That one product adds up."""
 
-ROW_GAP = 16
-"""Numbers between rows that would share a few places of a cache where they lie a power of two apart."""
-
 FEW = 4
 """Pieces to make of work that fits one."""
 
@@ -46,7 +45,6 @@ class NumpyBackend(UfuncBackend):
 
     name = "numpy"
     xp = np
-    joins_inputs = True
 
     def __init__(self) -> None:
         self.workers = Workers(select_threads(os.environ))
@@ -54,15 +52,12 @@ class NumpyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
 
-    def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
-        return np.empty((*shape[:-1], shape[-1] + ROW_GAP), dtype=like.dtype)[..., : shape[-1]]
-
     def device(self, array: Array) -> Any:
         return "cpu"
 
+    @quiet
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
-        with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
-            return super().softmax(scores, mask)
+        return super().softmax(scores, mask)
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         # NumPy has a fast path for one axis alone: up to six times faster than add.at of whole rows.
@@ -73,6 +68,7 @@ class NumpyBackend(UfuncBackend):
         flat = (ids.astype(np.intp)[:, None] * width + np.arange(width)).reshape(-1)
         np.add.at(target.reshape(-1), flat, values.reshape(-1))
 
+    @quiet
     def sum_of_squares(self, array: Array) -> Array:
         # Short products, added in pairs: in a long one the sum outgrows what comes, 4e-5 off for 6.5 million numbers.
         flat = array.reshape(-1, order="A") if array.flags.forc else array.reshape(-1)
@@ -80,54 +76,27 @@ class NumpyBackend(UfuncBackend):
         rows, rest = flat[: count * SQUARES].reshape(count, SQUARES), flat[count * SQUARES :]
         sums = np.empty(count + 1, dtype=array.dtype)
         pieces = self.chunks(count, row_bytes, at_least=BLOCK_BYTES // row_bytes)
-        with np.errstate(all="ignore"):
-            sums[count] = np.vecdot(rest, rest)
-            if len(pieces) == 1:
-                np.vecdot(rows, rows, out=sums[:count])
-            else:
-                self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
-            return np.sum(sums)
+        sums[count] = np.vecdot(rest, rest)
+        if len(pieces) == 1:
+            np.vecdot(rows, rows, out=sums[:count])
+        else:
+            self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
+        return np.sum(sums)
 
-    def lstm_steps(
-        self,
-        gates: Array,
-        Wh: Array,
-        b: Array | None,
-        first: tuple[Array | None, Array | None],
-        h: Array,
-        c: Array,
-        tanh_c: Array,
-        mask: Array | None = None,
-    ) -> None:
-        _lstm.steps(self._matmul_of_steps(gates), self._in_blocks, gates, Wh, b, first, h, c, tanh_c, mask)
+    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+        return _cpu_lstm.forward(self, self._in_blocks, call)
 
-    def lstm_steps_backward(
-        self,
-        gates: Array,
-        c: Array,
-        tanh_c: Array,
-        dhs: Array,
-        dh: Array,
-        dc: Array,
-        da: Array,
-        Wh_T: Array,
-        mask: Array | None = None,
-        dx: Array | None = None,
-    ) -> None:
-        _lstm.steps_backward(
-            self._matmul_of_steps(gates), self._in_blocks, gates, c, tanh_c, dhs, dh, dc, da, Wh_T, mask, dx
-        )
+    def lstm_backward(
+        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
+    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        return _cpu_lstm.backward(self, self._in_blocks, call, kept, dhs, dh, dc)
 
-    def _matmul_of_steps(self, gates: Array) -> Callable[..., Array]:
-        """NumPy's own where a step's product takes less than to think about it."""
-        return np.matmul if gates.shape[1] < _lstm.FEW_ROWS and self.workers.busy else self.matmul
-
+    @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         if dtype is not None:
             return self.matmul(a, b, out).astype(dtype, copy=False)
         if a.shape[-1] == 1:  # four times faster than BLAS is at it
-            with np.errstate(all="ignore"):
-                return np.multiply(a, b, out=out)
+            return np.multiply(a, b, out=out)
         if out is None:
             stack, other = a.shape[:-2], b.shape[:-2]
             if stack != other:
@@ -137,14 +106,12 @@ class NumpyBackend(UfuncBackend):
         if self.workers.busy:
             self._multiply(a, b, out)
         elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:
-            with np.errstate(all="ignore"):
-                np.matmul(a, b, out=out)
+            np.matmul(a, b, out=out)
         else:
             pieces, sums = _products.pieces(a, b, out)
             self.map(lambda piece: self._multiply(*piece), pieces)
             for some in sums:
-                with np.errstate(all="ignore"):
-                    out += some
+                out += some
         return out
 
     def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
@@ -155,9 +122,9 @@ class NumpyBackend(UfuncBackend):
         """Whether products are made in parts, and second operands of many in blocks for them."""
         return self._multiply is _products.multiply_in_parts
 
-    @property
-    def _in_blocks(self) -> Callable[[Array], Array]:
-        return _products.in_blocks if self._in_parts else lambda b: b[..., None, :, :]
+    def _in_blocks(self, b: Array) -> Array:
+        """A second operand (..., K, N) of many products as blocks of its columns (..., J, K, n)."""
+        return _products.in_blocks(b) if self._in_parts else b[..., None, :, :]
 
     @cached_property
     def _multiply(self) -> Callable[[Array, Array, Array], object]:
@@ -175,12 +142,9 @@ class NumpyBackend(UfuncBackend):
             max(1, BLOCK_BYTES // max(1, rows * itemsize * PACKED_KEYS)) * PACKED_KEYS,
         )
 
+    @quiet  # and so are the threads that help
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
-        if self.workers.busy:
-            self.workers.map(function, pieces)
-            return
-        with np.errstate(all="ignore"):  # NaN and infinity go through, and no thread warns of them
-            self.workers.map(function, pieces)
+        self.workers.map(function, pieces)
 
     def describe(self) -> dict[str, str]:
         blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]

@@ -15,6 +15,13 @@ GROUP = "attnlayers.backends"
 # packages takes a third of the time of `import numpy`, and these two need it not.
 _BUILT_IN = {"numpy": "attnbackends._numpy:NumpyBackend", "cupy": "attnbackends._cupy:CupyBackend"}
 
+# Kinds of array that give operators another meaning, by the name of their class, with what to pass instead.
+_OTHER_ARRAYS = {
+    "MaskedArray": "`.filled(...)` of it, and what it leaves out as a boolean mask where there is such an argument",
+    "MaskedTensor": "`.to_tensor(...)` of it, and what it leaves out as a boolean mask where there is such an argument",
+    "matrix": "`numpy.asarray(...)` of it",
+}
+
 _loaded: dict[str, Backend] = {}
 _of_type: dict[type, Backend] = {}
 
@@ -103,7 +110,8 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
     Raises
     ------
     TypeError
-        If an argument is no array of a known library.
+        If an argument is no array of a known library, or of a kind that would be computed with in another way than
+        it says: masked arrays, matrices.
     BackendError
         If the arguments belong to more than one library or live on more than one device.
     """
@@ -142,6 +150,11 @@ def _backend_of_type(argument: str, kind: type) -> Backend:
                 f"`{argument}` must be an array of {' or '.join(sorted(_known()))}, got {kind.__name__}: "
                 "make one with attnbackends.backend.asarray"
             )
+        for base in kind.__mro__:
+            if base.__name__ in _OTHER_ARRAYS and base.__module__.partition(".")[0] == name:
+                raise TypeError(
+                    f"`{argument}` must be a plain array, got {kind.__name__}: pass {_OTHER_ARRAYS[base.__name__]}"
+                )
         backend = _of_type[kind] = get_backend(name)
     return backend
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from ._base import Array, Backend, DType
-from ._recurrent import lstm_parts
 
 
 @cache  # a layer for one step asks a dozen times, and NumPy takes longer to answer than the step
@@ -27,6 +26,14 @@ class UfuncBackend(Backend):
 
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         return _is_dtype(dtype, kind)
+
+    def named_dtype(self, name: str) -> DType:
+        if name == "bfloat16":
+            try:
+                import ml_dtypes  # noqa: F401  makes the name known to NumPy
+            except ImportError as error:
+                raise ImportError("bfloat16 in NumPy and CuPy needs ml_dtypes: pip install ml_dtypes") from error
+        return np.dtype(name)
 
     def bits(self, dtype: DType) -> int:
         return _bits(dtype)
@@ -57,45 +64,3 @@ class UfuncBackend(Backend):
         self.fill(total, total == 0, 1)
         scores /= total
         return scores
-
-    def lstm_cell(
-        self, gates: Array, from_h: Array, b: Array, c: Array, new_c: Array, tanh_c: Array, new_h: Array
-    ) -> None:
-        xp: Any = self.xp
-        gates += from_h
-        gates += b
-        f, g, i, o, sigmoids = lstm_parts(gates)
-        for part in sigmoids:
-            part *= 0.5
-        self.apply(xp.tanh, gates)
-        for part in sigmoids:
-            part *= 0.5
-            part += 0.5
-        xp.multiply(f, c, out=new_c)
-        xp.multiply(g, i, out=tanh_c)
-        new_c += tanh_c
-        xp.tanh(new_c, out=tanh_c)
-        xp.multiply(o, tanh_c, out=new_h)
-
-    def lstm_cell_backward(
-        self, gates: Array, c: Array, tanh_c: Array, dhs: Array, dh: Array, dc: Array, da: Array
-    ) -> None:
-        xp: Any = self.xp
-        f, g, i, o, sigmoids = lstm_parts(gates)
-        d_f, d_g, d_i, d_o, d_sigmoids = lstm_parts(da)
-        dh += dhs
-        xp.multiply(dh, tanh_c, out=d_o)
-        xp.multiply(d_o, tanh_c, out=d_f)  # d_f, d_i and d_g hold what is not theirs until the cell is known
-        xp.subtract(dh, d_f, out=d_f)
-        d_f *= o
-        dc += d_f
-        xp.multiply(dc, g, out=d_i)
-        xp.multiply(d_i, g, out=d_g)
-        xp.subtract(dc, d_g, out=d_g)
-        d_g *= i
-        xp.multiply(dc, c, out=d_f)
-        for part, d_part in zip(sigmoids, d_sigmoids, strict=True):
-            slope = 1 - part
-            slope *= part
-            d_part *= slope
-        dc *= f

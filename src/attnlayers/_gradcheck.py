@@ -9,6 +9,8 @@ import numpy as np
 
 from attnbackends import Array, backend_of
 
+from .functional._integers import integer
+
 
 class GradientError(AssertionError):
     """The backward of a layer is not the gradient of its forward."""
@@ -61,7 +63,7 @@ def gradcheck(layer: Any, *inputs: Any, seed: int = 0, rtol: float = 1e-6, **opt
     for name, array in (arrays | dict(zip(names, layer.params, strict=True))).items():
         if str(array.dtype).rpartition(".")[2] != "float64":
             raise TypeError(f"gradcheck needs float64, got {array.dtype} in {name}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(integer("seed", seed, least=0))
 
     def run(inputs: tuple[Any, ...], nudge: tuple[int, Array] | None = None) -> tuple[Any, tuple[Array, ...]]:
         own = copy.deepcopy(layer)

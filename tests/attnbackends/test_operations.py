@@ -169,6 +169,27 @@ def test_scatter_add_keeps_nan_and_infinity_in_their_rows(library: Library) -> N
     np.testing.assert_array_equal(library.numpy(target), [[1, 1], [0, 0], [np.nan, INF]])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(["float32", "float64"]),
+    betas=st.tuples(st.floats(0, 0.9999), st.floats(0, 0.99999)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_adam_step_to_the_last_places(library: Library, dtype: str, betas: tuple[float, float], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    param, grad = (rng.standard_normal(5).astype(dtype) for _ in range(2))
+    arrays = [writable(library, x) for x in (param, grad, np.zeros_like(grad), np.zeros_like(grad))]
+    library.backend.adam_step(*arrays, 0.01, *betas)
+    wide = grad.astype(np.longdouble)
+    m, v = (1 - np.longdouble(betas[0])) * wide, (1 - np.longdouble(betas[1])) * wide**2
+    exact = param - np.longdouble(0.01) * m / (np.sqrt(v) + np.longdouble(1e-7))
+    places = 8 * float(np.finfo(dtype).eps)
+    moved, _, own_m, own_v = (library.numpy(x) for x in arrays)
+    for found, expected in ((own_m, m), (own_v, v)):
+        assert np.all(np.abs(found - expected) <= places * np.abs(expected))
+    assert np.all(np.abs(moved - exact) <= places * (np.abs(param) + np.abs(exact - param)))
+
+
 def test_apply_in_place(library: Library) -> None:
     array = writable(library, SCORES)
     assert library.backend.apply(library.xp.exp, array[0, ...]) is not None
@@ -221,12 +242,3 @@ def test_numpy_operations_give_no_warnings_from_threads() -> None:
         backend.map(backend.softmax, rows)
     assert caught == []
     assert rows[2].tolist() == [0, 0]
-
-
-def test_rows_with_gaps_are_an_array_like_any_other(library: Library) -> None:
-    like = library.array(np.zeros(3, dtype=np.float32))
-    rows = library.backend.empty_rows((2, 3, 8), like)
-    assert tuple(rows.shape) == (2, 3, 8)
-    assert rows.dtype == like.dtype
-    rows[...] = library.array(np.arange(48, dtype=np.float32).reshape(2, 3, 8))
-    assert np.array_equal(library.numpy(library.xp.reshape(rows, (6, 8))), np.arange(48).reshape(6, 8))

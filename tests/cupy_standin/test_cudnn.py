@@ -26,6 +26,8 @@ q, k, v, dout = new(2, 5, 8), new(2, 7, 8), new(2, 7, 16), new(2, 5, 16)
 """
 
 OTHERWISE = """
+from attnbackends._cudnn import Band
+backend = get_backend("cupy")
 def forward(q=q, k=k, v=v, **options):
     ways()
     F.attention(q, k, v, **options)
@@ -44,9 +46,13 @@ assert forward(q=new(2, 11, 8), causal=True, query_start="end") == given_up
 assert forward(q=new(2, 11, 8), causal=True, query_start="start") == taken
 assert forward(q=new(2, 5, 11), k=new(2, 7, 11)) == given_up
 assert forward(q=q.astype("f4"), k=k.astype("f4"), v=v.astype("f4"))[0] == []
+assert backend.refusals() == {}
 cudnn.refuse.add("sdpa")
 assert forward(scale=0.25) == (["build sdpa"], True)
 assert forward(scale=0.25) == given_up
+((call, reason),) = backend.refusals().items()
+assert call == f"cuDNN, forward in float16, queries (2, 1, 5, 8), keys (2, 1, 7, 8), {Band(None, None, False)}", call
+assert reason == "cudnnGraphNotSupportedError: sdpa", reason
 print("done")
 """
 
@@ -101,10 +107,19 @@ print("done")
 
 DESCRIBED = """
 backend = get_backend("cupy")
+assert backend.trial() == {"cuDNN": "frontend 1.32.0, takes float16"}
+cudnn.refuse.add("sdpa_backward")
+backend._cudnn._graphs.clear()
+assert backend.trial()["cuDNN"].startswith("frontend 1.32.0, refuses float16: cudnnGraphNotSupportedError: ")
+cudnn.calls.clear()
 assert backend.describe()["cuDNN"] == "frontend 1.32.0"
-del backend._cudnn
+del backend._cudnn_or_reason
 sys.modules["cudnn"] = None
-assert "install attnlayers[cudnn12] or attnlayers[cudnn13]" in backend.describe()["cuDNN"]
+assert backend.refusals() == {}, "not asked so far"
+for told in (backend.describe(), backend.refusals()):
+    assert told["cuDNN"].startswith("not used (ModuleNotFoundError: import of cudnn halted"), told
+    assert "install attnlayers[cudnn12] or attnlayers[cudnn13]" in told["cuDNN"]
+assert backend.trial() == {}
 F.attention(q, k, v)
 assert counts.by_name["gemm"] == 2 and not cudnn.calls
 print("done")

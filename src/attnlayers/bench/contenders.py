@@ -27,7 +27,14 @@ class Contender:
     case : Case
     sets : sequence of inputs
         In the library's own arrays.
+
+    Attributes
+    ----------
+    precision : str or None
+        What it multiplies in, where that is not the dtype of its arrays.
     """
+
+    precision: str | None = None
 
     def __init__(self, case: Case, sets: Sequence[tuple[Any, ...]]) -> None:
         self.case = case

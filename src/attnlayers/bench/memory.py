@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +15,43 @@ from attnbackends import Backend, get_backend
 from .cases import Case
 from .contenders import LeftOutError, Ours
 from .duel import OURS
+from .outcome import Outcome
 from .peers import PEERS, Found
+from .processes import Failure
 
 
-def added_memory(case: Case, backend_name: str, peer: str) -> dict[str, float | str]:
-    """Megabytes (10**6 bytes) by contender, or the reason why there is no number.
+def added_memory(case: Case, backend_name: str, peer: str) -> dict[str, float | str | Failure]:
+    """Megabytes (10**6 bytes) by contender, the reason why there is no number, or the exception in its place.
 
     Call it in a fresh process: what an earlier call left to an allocator would not be counted.
     """
     backend = get_backend(backend_name)
     small = replace(case, T_q=64, T_k=64)  # loads libraries, starts threads
-    found: Found = {}
-    try:
-        for some in (small, case):
-            sets = some.draw()[:1]
-            ours = peer == OURS
-            found = {OURS: Ours(some, sets, backend)} if ours else PEERS[peer](some, sets, backend, "float32")
-            if some is small:
-                for contender in found.values():
-                    if not isinstance(contender, str):
-                        contender.both(0)
-    except LeftOutError as reason:
-        return {peer: str(reason)}
-    return {
-        name: contender if isinstance(contender, str) else _measure(contender.both, backend, peer, case)
-        for name, contender in found.items()
-    }
+
+    def ways(case: Case) -> Found:
+        sets = case.draw()[:1]
+        if peer == OURS:
+            return {OURS: partial(Ours, case, sets, backend)}
+        return PEERS[peer](case, sets, backend, "float32")
+
+    outcome = Outcome()
+    added: dict[str, float] = {}
+    for some in (small, case):
+        found: Found = {}
+        with outcome.watching(peer, "making"):
+            found = ways(some)
+        for name, make in found.items():
+            if isinstance(make, str):
+                if some is case:
+                    outcome.left_out[name] = make
+            elif name not in outcome.failed:
+                with outcome.watching(name, "first call" if some is small else "measuring"):
+                    both = make().both
+                    if some is small:
+                        both(0)
+                    else:
+                        added[name] = _measure(both, backend, peer, case)
+    return {**outcome.left_out, **outcome.failed, **added}
 
 
 def added_arrays(case: Case, backend_name: str) -> float:
@@ -61,18 +73,15 @@ def _outputs(case: Case) -> int:
     return 4 * case.batch * case.D * (2 * case.T_q + (1 if case.shared else 2) * case.T_k)
 
 
-def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case) -> float | str:
-    try:
-        if backend.on_host:
-            added = _of_process(call)
-        elif peer == "torch":
-            added = _of_torch(call)
-        elif peer == "jax":
-            return "JAX keeps no peak that could be set back"
-        else:
-            added = _of_pool(call, backend)
-    except Exception as error:  # out of memory has a name of its own in every library
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def _measure(call: Callable[[int], Any], backend: Backend, peer: str, case: Case) -> float:
+    if backend.on_host:
+        added = _of_process(call)
+    elif peer == "torch":
+        added = _of_torch(call)
+    elif peer == "jax":
+        raise LeftOutError("JAX keeps no peak that could be set back")
+    else:
+        added = _of_pool(call, backend)
     return max(0.0, (added - _outputs(case)) / 1e6)
 
 

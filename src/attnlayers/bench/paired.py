@@ -39,6 +39,7 @@ def paired(
     *,
     least: int = 5,
     warm: float = 0.04,
+    failed: Callable[[str, Exception], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     rest: Callable[[float], object] = time.sleep,
 ) -> dict[str, Timing]:
@@ -56,41 +57,60 @@ def paired(
         Seconds of calls before those that are timed. They wake the contender's own threads and outlast those of
         the contender before, which spin for a while after a call (OpenBLAS' for 2**26 cycles, 26 ms here). Before a
         call longer than `LONG` a pause does: the first millisecond of such a call counts for nothing.
+    failed : callable, optional
+        Told of a contender that raises, which then is out: the others go on. Without it, the exception ends all.
     clock, rest : callable
         Time in seconds, and a pause of so many.
 
     Returns
     -------
     dict of str to Timing
-        Of a short call several are timed in a round, and their median counts.
+        Without the contenders that failed. Of a short call several are timed in a round, and their median counts.
     """
-    lengths = {}
-    number = 0
-    for name, call in contenders.items():  # the first call compiles, makes threads and touches memory
-        call(0)
-        start = clock()
-        call(1)
-        lengths[name] = clock() - start
+    lengths: dict[str, float] = {}
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    number = 0
+
+    def leave(name: str, error: Exception) -> None:
+        if failed is None:
+            raise error
+        del times[name]
+        failed(name, error)
+
+    def once(name: str, call: Callable[[int], object]) -> float:
+        nonlocal number
+        if lengths[name] > LONG:
+            rest(warm)
+        else:
+            start = clock()
+            while clock() - start < warm:
+                number += 1
+                call(number)
+        some = []
+        for _ in range(max(1, min(5, int(0.01 / max(lengths[name], 1e-6))))):
+            number += 1
+            start = clock()
+            call(number)
+            some.append(clock() - start)
+        return float(np.median(some))
+
+    for name, call in contenders.items():  # the first call compiles, makes threads and touches memory
+        try:
+            call(0)
+            start = clock()
+            call(1)
+            lengths[name] = clock() - start
+        except Exception as error:
+            leave(name, error)
     order = list(contenders)
     begin = clock()
     rounds = 0
-    while rounds < least or clock() - begin < seconds:
+    while times and (rounds < least or clock() - begin < seconds):
         for name in order if rounds % 2 == 0 else reversed(order):
-            call = contenders[name]
-            if lengths[name] > LONG:
-                rest(warm)
-            else:
-                start = clock()
-                while clock() - start < warm:
-                    number += 1
-                    call(number)
-            some = []
-            for _ in range(max(1, min(5, int(0.01 / max(lengths[name], 1e-6))))):
-                number += 1
-                start = clock()
-                call(number)
-                some.append(clock() - start)
-            times[name].append(float(np.median(some)))
+            if name in times:
+                try:
+                    times[name].append(once(name, contenders[name]))
+                except Exception as error:
+                    leave(name, error)
         rounds += 1
     return {name: Timing(np.array(values)) for name, values in times.items()}

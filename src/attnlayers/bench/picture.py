@@ -6,7 +6,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from ..training.plots import _figure
-from .duel import OURS, Row
+from .duel import OURS
+from .outcome import Row
 from .products import PRODUCTS
 from .report import contenders, groups
 from .run import Report

@@ -19,7 +19,7 @@ BLOCK = 2**18
 
 KEYS = 256
 """Of a block that is full; half as many where a mask is causal, for fewer scores that no row sees. From so many on, and
-more than one query, `Backend.arrange_keys` lays them out better than a transposed copy does."""
+more than one query, `Backend.pack_keys` lays them out better than a transposed copy does."""
 
 FEW_KEYS = 32
 """Up to so many are read faster as they lie than from a transposed copy."""
@@ -52,13 +52,13 @@ class Products(OnBackend):
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         """None, and the inputs."""
-        matmul, scores = self.backend.matmul, self.backend.scores
+        matmul = self.backend.matmul
 
         def piece(place: Piece) -> None:
             b, keys, _ = place
             k_arranged = inputs[4][b]
             for q, _, v, _ in self._blocks(inputs, place):
-                weights = scores(q, k_arranged, keys)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                weights = k_packed[b.start].scores(q, keys, 1.0)  # (b, r, D) x (b, D, K) -> (b, r, K)
                 matmul(weights, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
         self.backend.map(piece, self.pieces)
@@ -66,7 +66,7 @@ class Products(OnBackend):
 
     def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
         """Nothing."""
-        matmul, scores = self.backend.matmul, self.backend.scores
+        matmul = self.backend.matmul
 
         def piece(place: Piece) -> None:
             b, keys, _ = place

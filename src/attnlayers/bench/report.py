@@ -9,7 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from .cases import NAMES
-from .duel import OURS, Row
+from .duel import OURS
+from .outcome import Row
 from .products import PRODUCTS
 from .run import Report
 from .targets import MEMORY_MB, verdicts
@@ -36,6 +37,9 @@ def tables(report: Report) -> list[Table]:
     if report.memory:
         found.append(_memory(report))
     return found
+
+
+PRECISION = "A contender that rounds float32 for its products says to what: TF32 (10 bits), or 3xTF32 (three products)"
 
 
 def groups(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
@@ -129,8 +133,13 @@ def _table(title: str, rows: list[Row]) -> Table:
         table.caption, table.caption_justify = CAPTION, "left"
     elif any(row.work for row in rows):
         table.caption, table.caption_justify = CAPTION_OF_WORK, "left"
+    precisions = {row.contender: row.precision for row in rows if row.precision}
     for name in names:
-        table.add_column(name, justify="right")
+        precision = precisions.get(name, "")
+        table.add_column(name if precision in name else f"{name}, {precision}", justify="right")
+    if precisions:
+        table.caption = f"{table.caption}\n{PRECISION}" if table.caption else PRECISION
+        table.caption_justify = "left"
     table.add_column("target")
     last = ""
     for (case, direction), some in groups(rows).items():

@@ -10,10 +10,12 @@ from typing import Any
 from attnbackends import get_backend
 
 from .cases import TRAINING, Case
-from .duel import OURS, Outcome, Row, duel, in_process
-from .machine import describe, describe_peers
+from .duel import OURS, duel
+from .machine import describe, describe_peer
 from .memory import added_arrays, added_memory
+from .outcome import Outcome, Row
 from .peers import PEERS, takes_part
+from .processes import Failure, ProcessError, in_process
 from .targets import LONG, MEMORY_MB
 from .training import duel_of_steps
 
@@ -55,6 +57,10 @@ class Report:
         ``arrays``, megabytes of arrays alone, where ours misses its target on a CPU.
     left_out, wrong : list of dict
         ``part``, ``contender``, ``reason``.
+    failed : list of dict
+        ``part``, ``contender``, ``stage``, ``reason``, ``traceback``: whoever raised, or whose process was killed.
+    refused : list of dict
+        ``part``, ``way``, ``reason``: what a way of ours refused, so that another one took the call.
     cuda : str
         ``measured``, or that it is not yet and why.
     """
@@ -65,7 +71,13 @@ class Report:
     memory: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
     cuda: str = f"{OPEN}: no duel on it has ended"
+
+    def add_failure(self, part: str, contender: str, failure: Failure) -> None:
+        """Note an exception."""
+        self.failed.append({"part": part, "contender": contender} | asdict(failure))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -96,10 +108,21 @@ def begin(backends: Sequence[str], peers: Sequence[str], seconds: float) -> tupl
     """An empty report, and those of the peers that can be loaded."""
     cuda = not all(get_backend(name).on_host for name in backends)
     libraries = [peer for peer in peers if peer in ("torch", "jax")]
-    there, missing = in_process(describe_peers, libraries, cuda) if libraries else ({}, {})
-    report = Report(describe(list(backends)) | there, seconds)
-    report.left_out += [{"part": "all", "contender": name, "reason": reason} for name, reason in missing.items()]
-    return report, [peer for peer in peers if peer not in missing]
+    report = Report(describe(list(backends)), seconds)
+    there = list(peers)
+    for name in libraries:
+        try:
+            found = in_process(describe_peer, name, cuda)
+        except ProcessError as error:
+            report.add_failure("all", name, Failure.of("import", error))
+            there.remove(name)
+            continue
+        if isinstance(found, str):
+            report.machine[name] = found
+        else:
+            report.left_out.append({"part": "all", "contender": name, "reason": found.reason})
+            there.remove(name)
+    return report, there
 
 
 def measure(report: Report, parts: Sequence[Part], minutes: float | None = None) -> Iterator[Part]:
@@ -121,8 +144,8 @@ def measure(report: Report, parts: Sequence[Part], minutes: float | None = None)
         yield part
         try:
             _measure(report, part)
-        except RuntimeError as error:
-            report.wrong.append({"part": part.title, "contender": part.peer, "reason": str(error)})
+        except Exception as error:  # ours as well as theirs: what follows is measured all the same
+            report.add_failure(part.title, part.peer, Failure.of("its process", error))
 
 
 def _measure(report: Report, part: Part) -> None:
@@ -130,9 +153,13 @@ def _measure(report: Report, part: Part) -> None:
         place = {"case": part.case.name, "backend": part.backend}
         plain = in_process(added_memory, part.case, part.backend, part.peer, initializer=None)
         for contender, found in plain.items():
-            known = {"reason": found} if isinstance(found, str) else {"megabytes": found}
-            entry: dict[str, Any] = place | {"contender": contender} | known
+            entry: dict[str, Any] = place | {"contender": contender}
             report.memory.append(entry)
+            if isinstance(found, Failure):
+                entry["reason"] = found.reason
+                report.add_failure(part.title, contender, found)
+                continue
+            entry["reason" if isinstance(found, str) else "megabytes"] = found
             on_host = get_backend(part.backend).on_host
             if contender == OURS and on_host and not isinstance(found, str) and found > MEMORY_MB:
                 entry["arrays"] = in_process(added_arrays, part.case, part.backend, initializer=None)
@@ -147,3 +174,6 @@ def _measure(report: Report, part: Part) -> None:
         report.cuda = "measured"
     for known, into in ((outcome.left_out, report.left_out), (outcome.wrong, report.wrong)):
         into += [{"part": part.title, "contender": name, "reason": reason} for name, reason in known.items()]
+    for name, failure in outcome.failed.items():
+        report.add_failure(part.title, name, failure)
+    report.refused += [{"part": part.title, "way": way, "reason": reason} for way, reason in outcome.refused.items()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .cases import TRAINING
 
 if TYPE_CHECKING:
-    from .duel import Row
+    from .outcome import Row
 
 MEMORY_MB = 200.0
 """What forward and backward may add to the peak of memory in a case that measures it."""

@@ -14,9 +14,10 @@ from ..models import AttentionSeq2seq
 from ..training.optimizers import Adam, clip_grads
 from .cases import TRAINING, Case
 from .contenders import LeftOutError
-from .duel import OURS, ROOM_FOR_PRODUCTS, Outcome, row
+from .duel import OURS, ROOM_FOR_PRODUCTS
+from .outcome import Outcome, row
 from .paired import paired
-from .peers import load
+from .peers import MATRIX_UNITS, TF32, allow_tf32, load
 from .products import PRODUCTS, Products
 
 N, T_ENC, T_DEC, V, D, H = 128, 29, 10, 59, 16, 256
@@ -25,8 +26,8 @@ BATCHES = 8
 FIRST_STEPS = 5
 """Their losses must agree."""
 
-TOLERANCE = 1e-3
-"""Of those losses, relative: both go the same way, rounded differently."""
+TOLERANCE = {False: 1e-3, True: 1e-2}
+"""Of those losses, relative: both go the same way, rounded differently; more so where theirs are made in TF32."""
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -58,8 +59,13 @@ def our_step(backend: Backend, batches: list[Batch], seed: int = 0) -> tuple[Cal
     return step, model
 
 
-def torch_step(device: str, batches: list[Batch], weights: dict[str, np.ndarray]) -> Callable[[int], Any]:
-    """The same step with ``nn.LSTM``, fused attention and PyTorch's Adam, from the same weights."""
+def torch_step(
+    device: str, batches: list[Batch], weights: dict[str, np.ndarray], tf32: bool = False
+) -> Callable[[int], Any]:
+    """The same step with ``nn.LSTM``, fused attention and PyTorch's Adam, from the same weights.
+
+    With `tf32`, products of float32 may be rounded to TF32, those of ``nn.LSTM`` as well.
+    """
     torch = load("torch")
     modules = torch.nn.ModuleDict(
         {
@@ -76,6 +82,7 @@ def torch_step(device: str, batches: list[Batch], weights: dict[str, np.ndarray]
     there = [tuple(torch.from_numpy(x).to(device) for x in batch) for batch in batches]
 
     def step(i: int) -> Any:
+        allow_tf32(torch, tf32)
         sources, inputs, labels = there[i % BATCHES]
         optimizer.zero_grad()
         hs, _ = modules["encoder_lstm"](modules["encoder_embed"](sources))
@@ -157,29 +164,68 @@ def torch_weights(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
+def settings(device: str) -> dict[str, bool]:
+    """PyTorch's settings that are measured, by name: whether TF32 is allowed, where the device has it."""
+    torch = load("torch")
+    if device == "cpu":
+        return {"PyTorch": False}
+    if not torch.cuda.is_available():
+        raise LeftOutError("this PyTorch has no CUDA device")
+    on_matrix_units = torch.cuda.get_device_capability() >= MATRIX_UNITS
+    return {f"PyTorch, {TF32}": True, "PyTorch, float32": False} if on_matrix_units else {"PyTorch": False}
+
+
 def duel_of_steps(backend_name: str, seconds: float) -> Outcome:
     """Ours against PyTorch's, after a check that the losses of the first steps agree; on a CPU the products, too."""
     outcome = Outcome()
     backend = get_backend(backend_name)
     batches = draw_batches()
-    ours, model = our_step(backend, batches)
     device = "cpu" if backend.on_host else "cuda"
-    try:
-        theirs = torch_step(device, batches, model.state())
-    except (LeftOutError, RuntimeError, AssertionError) as reason:  # PyTorch without CUDA raises either of these
-        outcome.left_out["PyTorch"] = " ".join(str(reason).split())
+    steps: dict[str, Callable[[int], Any]] = {}
+    losses: dict[str, list[float]] = {}
+    chosen: dict[str, bool] = {}
+    with outcome.watching("PyTorch", "import"):
+        chosen = settings(device)
+    if not chosen:
         return outcome
-    losses = [(float(ours(i)), float(theirs(i))) for i in range(FIRST_STEPS)]
-    difference = max(abs(a - b) / abs(b) for a, b in losses)
-    if not difference <= TOLERANCE:
-        outcome.wrong["PyTorch"] = f"losses of the first {FIRST_STEPS} steps differ: {losses}"
+    with outcome.watching(OURS, "making"):
+        ours, model = our_step(backend, batches)
+        weights = model.state()
+        steps[OURS] = ours
+    if OURS not in steps:
         return outcome
-    steps = {OURS: ours, "PyTorch": theirs}
+    for name, tf32 in chosen.items():
+        with outcome.watching(name, "making"):
+            steps[name] = torch_step(device, batches, weights, tf32)
+    for name, step in list(steps.items()):
+        with outcome.watching(name, "first steps"):
+            losses[name] = [float(step(i)) for i in range(FIRST_STEPS)]
+    if OURS not in losses:
+        return outcome
+    differences = {}
+    for name in losses.keys() & chosen.keys():
+        difference = max(abs(a - b) / abs(b) for a, b in zip(losses[OURS], losses[name], strict=True))
+        if difference <= TOLERANCE[chosen[name]]:
+            differences[name] = difference
+        else:
+            outcome.wrong[name] = f"losses of the first {FIRST_STEPS} steps differ: {losses[OURS]}, {losses[name]}"
+    if not differences:
+        return outcome
+    steps = {name: steps[name] for name in (OURS, *chosen) if name == OURS or name in differences}
     if backend.on_host:
         steps[PRODUCTS] = products_step(backend)
         seconds *= ROOM_FOR_PRODUCTS
-    timings = paired(steps, seconds)
-    place = (TRAINING, backend_name, "float32", "torch", "PyTorch", "step")
-    found = row(*place, timings[OURS], timings["PyTorch"], difference, products=timings.get(PRODUCTS))
-    outcome.rows.append(found if backend.on_host else replace(found, work=work(model)))
+
+    def failed(name: str, error: Exception) -> None:
+        with outcome.watching(name, "timing"):
+            raise error
+
+    timings = paired(steps, seconds, failed=failed)
+    for name in differences:
+        if OURS in timings and name in timings:
+            place = (TRAINING, backend_name, "float32", "torch", name, "step")
+            precision = TF32 if chosen[name] else None
+            both = timings[OURS], timings[name], differences[name]
+            found = row(*place, *both, products=timings.get(PRODUCTS), precision=precision)
+            outcome.rows.append(found if backend.on_host else replace(found, work=work(model)))
     return outcome

@@ -105,4 +105,6 @@ def as_loss(loss: Array) -> Any:
 
 
 def _on_host_unless(backend: Backend, x: Any) -> Any:
+    if isinstance(x, numpy.ndarray) and type(x) is not numpy.ndarray:
+        backend_of(x)  # refuses what would lose its meaning here: the mask of a masked array
     return x if not backend.on_host else to_host(x)

@@ -97,7 +97,8 @@ class Sigmoid(WithoutWeights):
 
     def forward(self, x: Any) -> Array:
         """x (...) -> (...)."""
-        self._saved = self.out = sigmoid(x)
+        self._saved = sigmoid(x)
+        self.out = 1 * self._saved
         return self.out
 
     def backward(self, dout: Any) -> Array:

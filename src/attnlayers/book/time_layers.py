@@ -107,9 +107,9 @@ class TimeGRU(_AllSteps, layers.TimeGRU):
 class TimeBiLSTM(layers.TimeBiLSTM):
     """Two LSTMs over T steps, one of them from the end."""
 
-    def forward(self, xs: Any) -> Any:
-        """xs (N, T, D) -> hs (N, T, 2H)."""
-        return super().forward(floats(self.params[0], xs))
+    def forward(self, xs: Any, mask: Any = None) -> Any:
+        """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, 2H)."""
+        return super().forward(floats(self.params[0], xs), mask)
 
     def backward(self, dhs: Any) -> Any:
         """dhs (N, T, 2H) -> dxs (N, T, D)."""

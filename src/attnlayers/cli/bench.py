@@ -73,7 +73,7 @@ def bench(
                     _write_json(report, out)
     finally:  # interrupted, it shows what there is
         _show(report, console, out)
-    if report.wrong:
+    if report.wrong or report.failed:
         raise typer.Exit(1)
 
 
@@ -91,24 +91,31 @@ def _names(option: str, given: str | None, known: tuple[str, ...]) -> tuple[str,
 
 
 def _write_json(report: Report, out: Path) -> None:
-    (out / "bench.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    from ..training.files import write_whole
+
+    text = json.dumps(report.to_json(), indent=1) + "\n"
+    write_whole(out / "bench.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _show(report: Report, console: Console, out: Path | None) -> None:
     from ..bench.report import last_line, tables
 
+    if out is not None:
+        _write_json(report, out)
     for table in tables(report):
         console.print(table)
     console.print(f"CUDA: {report.cuda}", markup=False, soft_wrap=True)
     for heading, text in report.machine.items():
         console.print(f"{heading}: {text}", markup=False, soft_wrap=True)
-    for entry in report.wrong:
-        console.print(f"wrong: {entry['part']}: {entry['contender']}: {entry['reason']}", markup=False, soft_wrap=True)
+    for heading, entries in (("wrong", report.wrong), ("failed", report.failed), ("refused", report.refused)):
+        for entry in entries:
+            words = [entry[key] for key in ("part", "contender", "way", "stage", "reason") if key in entry]
+            console.print(f"{heading}: {': '.join(words)}", markup=False, soft_wrap=True)
     if out is not None:
         from ..bench.picture import bench_figure
+        from ..training.files import write_whole
         from ..training.plots import save_figure
 
-        _write_json(report, out)
-        save_figure(bench_figure(report), out / "bench.png")
+        write_whole(out / "bench.png", lambda path: save_figure(bench_figure(report), path))
         console.print(f"{out}: bench.json, bench.png", markup=False, soft_wrap=True)
     console.print(last_line(report), markup=False, soft_wrap=True)

@@ -24,7 +24,7 @@ def info() -> None:
     rows = [("attnlayers", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")]
     if failure is None:
         rows.append(("backend", f"{attnbackends.backend.name}, because {attnbackends.REASON}"))
-        rows += attnbackends.backend.describe().items()
+        rows += (attnbackends.backend.describe() | attnbackends.backend.trial()).items()
     else:
         rows.append(("backend", f"none: {failure}"))
     for name, found in attnbackends.available_backends().items():

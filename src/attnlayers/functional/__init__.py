@@ -1,7 +1,14 @@
-"""The maths: pure pairs, ``x(...) -> (out, saved)`` and ``x_backward(saved, dout) -> gradients``."""
+"""The maths: pure pairs, ``x(...) -> (out, saved)`` and ``x_backward(saved, dout) -> gradients``.
+
+Gradients are those of the call as it was made. What a function returned may be written to before its backward, and so
+may masks, biases, lengths and positions that it was given. Other floating point arguments and ids are large and not
+copied: those must stay as they are until backward is done.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from attnbackends import quiet
 
 if TYPE_CHECKING:
     from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
@@ -12,8 +19,8 @@ if TYPE_CHECKING:
     from ._dropout import dropout, dropout_backward
     from ._embedding import embedding, embedding_backward
     from ._gru import gru, gru_backward
+    from ._lstm import lstm, lstm_backward
     from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-    from ._recurrent import lstm, lstm_backward
     from ._rnn import rnn, rnn_backward
     from ._rotary import rotary, rotary_backward
     from ._scored_attention import (
@@ -78,7 +85,6 @@ _HOMES = {
     "gelu": "_activation",
     "layer_norm": "_normalization",
     "local_attention": "_scored_attention",
-    "lstm": "_recurrent",
     "relu": "_activation",
     "rms_norm": "_normalization",
     "swiglu": "_activation",
@@ -86,11 +92,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a function's module at the first use: a layer needs few of them."""
+    """Load a function's module at the first use: a layer needs few of them. Here all of them become `quiet`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     pair = name.removesuffix("_backward")
-    value = getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name)
+    value = quiet(getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name))
+    value.__module__ = __name__  # where pickle finds it
     globals()[name] = value
     return value
 

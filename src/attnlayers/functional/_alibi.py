@@ -6,6 +6,7 @@ from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
 from ._dtypes import narrow, wide, widen
+from ._integers import integer
 
 
 class SavedAlibi(NamedTuple):
@@ -26,6 +27,7 @@ def alibi(slopes: Array, query_positions: Array, key_positions: Array) -> tuple[
         As `alibi_slopes` gives them, or learned.
     query_positions : integer array (T_q,)
     key_positions : integer array (T_k,)
+        Of any integer dtype; they are subtracted in float64, exact up to 2**53.
 
     Returns
     -------
@@ -49,8 +51,9 @@ def alibi(slopes: Array, query_positions: Array, key_positions: Array) -> tuple[
         key_positions=(key_positions, "T_k: int"),
     )
     xp = backend.xp
-    apart = xp.abs(query_positions[:, None] - key_positions[None, :])
-    distances = -xp.astype(apart, wide(backend, slopes.dtype))
+    # Integers would wrap: unsigned ones below 0, narrow ones beyond their range.
+    queries, keys = (xp.astype(positions, xp.float64) for positions in (query_positions, key_positions))
+    distances = -xp.astype(xp.abs(queries[:, None] - keys[None, :]), wide(backend, slopes.dtype))
     bias = narrow(backend, widen(backend, slopes)[:, None, None] * distances, slopes.dtype)
     return bias, SavedAlibi(backend, slopes, distances, bias)
 
@@ -79,8 +82,7 @@ def alibi_slopes(heads: int) -> list[float]:
     >>> alibi_slopes(4)
     [0.25, 0.0625, 0.015625, 0.00390625]
     """
-    if heads < 1:
-        raise ValueError(f"`heads` must be 1 or more, got {heads}")
+    heads = integer("heads", heads, least=1)
     whole = 2 ** (heads.bit_length() - 1)
     slopes = [2 ** (-8 * (i + 1) / whole) for i in range(whole)]
     between: list[float] = alibi_slopes(2 * whole)[::2] if heads > whole else []

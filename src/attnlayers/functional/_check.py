@@ -100,6 +100,11 @@ def check_gradient(name: str, gradient: Array, *, like: Array) -> None:
         )
 
 
+def broadcasts(given: tuple[int, ...], full: tuple[int, ...]) -> bool:
+    """Whether an array of a shape broadcasts to another shape and to no larger one."""
+    return len(given) <= len(full) and all(n in (1, m) for n, m in zip(given[::-1], full[::-1], strict=False))
+
+
 @cache
 def _parse(spec: str) -> tuple[tuple[str, ...], str]:
     """``"... T H: int"`` -> (("...", "T", "H"), "int")."""

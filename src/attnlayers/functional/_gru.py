@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
-from ._steps import Steps, begin
+from ._recurrence import Steps, begin
 
 
 class SavedGRU(NamedTuple):
@@ -44,15 +44,14 @@ def gru(
     Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014.
     Deep Learning from Scratch 2, appendix C.
     """
-    steps = begin(3, x, Wx, Wh, b, mask, h=h)
+    steps = begin(3, x, Wx, Wh, b, mask, h)
     backend, xp, hs = steps.backend, steps.backend.xp, steps.h
     T, N, width = steps.gates.shape
     H = width // 3
-    reset = steps.room(T, N, H)
-    hs[0, ...] = 0 if h is None else steps.first(h)
+    reset = steps.buffer(T, N, H)
     W_zr, W_new = steps.Wh[:, : 2 * H], steps.Wh[:, 2 * H :]
 
-    def piece(n: slice) -> None:
+    def chunk(n: slice) -> None:
         for t in range(T):
             a, old = steps.gates[t, n, ...], hs[t, n, ...]
             a += steps.b
@@ -67,21 +66,21 @@ def gru(
             backend.apply(xp.tanh, new)
             hs[t + 1, n, ...] = steps.keep(t, n, old + z * (new - old), old)
 
-    steps.forward(piece)
-    return steps.outputs(), steps.last(hs), SavedGRU(steps, reset)
+    steps.forward(chunk)
+    return steps.outputs(), steps.last(), SavedGRU(steps, reset)
 
 
 def gru_backward(saved: SavedGRU, dhs: Array, *, dh: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
     """Gradients of `gru`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state."""
     steps = saved.steps
     backend, xp = steps.backend, steps.backend.xp
-    steps.check_gradients(dhs, dh=dh)
+    steps.check_gradients(dhs, dh)
     T, N, width = steps.gates.shape
     H = width // 3
-    da, carried = steps.room(T, N, width), steps.carried(dh)
+    da, carried = steps.buffer(T, N, width), steps.carried(dh)
     W_zr_T, W_new_T = (steps.transposed(W) for W in (steps.Wh[:, : 2 * H], steps.Wh[:, 2 * H :]))
 
-    def piece(n: slice) -> None:
+    def chunk(n: slice) -> None:
         d_h = carried[n, ...]
         for t in reversed(range(T)):
             old, d_a = steps.h[t, n, ...], da[t, n, ...]
@@ -101,7 +100,7 @@ def gru_backward(saved: SavedGRU, dhs: Array, *, dh: Array | None = None) -> tup
             d_h = steps.keep(t, n, d_old, d_h)
         carried[n, ...] = d_h
 
-    steps.run(piece)
+    steps.run(chunk)
     dx = steps.through_inputs(da)
     from_h = steps.through_weights(da[..., : 2 * H], steps.h[:T, ...])
     from_reset = steps.through_weights(da[..., 2 * H :], saved.reset)

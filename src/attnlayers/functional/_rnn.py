@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
-from ._steps import Steps, begin
+from ._recurrence import Steps, begin
 
 
 class SavedRNN(NamedTuple):
@@ -41,31 +41,30 @@ def rnn(
     ----------
     Deep Learning from Scratch 2, section 5.3.
     """
-    steps = begin(1, x, Wx, Wh, b, mask, h=h)
+    steps = begin(1, x, Wx, Wh, b, mask, h)
     backend, hs = steps.backend, steps.h
-    hs[0, ...] = 0 if h is None else steps.first(h)
 
-    def piece(n: slice) -> None:
+    def chunk(n: slice) -> None:
         for t in range(steps.gates.shape[0]):
             a = steps.gates[t, n, ...]
             a += backend.matmul(hs[t, n, ...], steps.Wh)  # (n, H) x (H, H) -> (n, H)
             a += steps.b
             hs[t + 1, n, ...] = steps.keep(t, n, backend.xp.tanh(a), hs[t, n, ...])
 
-    steps.forward(piece)
-    return steps.outputs(), steps.last(hs), SavedRNN(steps)
+    steps.forward(chunk)
+    return steps.outputs(), steps.last(), SavedRNN(steps)
 
 
 def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
     """Gradients of `rnn`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state."""
     steps = saved.steps
     backend, xp = steps.backend, steps.backend.xp
-    steps.check_gradients(dhs, dh=dh)
+    steps.check_gradients(dhs, dh)
     T, N, H = steps.gates.shape
-    da, carried = steps.room(T, N, H), steps.carried(dh)
+    da, carried = steps.buffer(T, N, H), steps.carried(dh)
     Wh_T = steps.transposed(steps.Wh)
 
-    def piece(n: slice) -> None:
+    def chunk(n: slice) -> None:
         d_h = carried[n, ...]
         for t in reversed(range(T)):
             h, d_a = steps.h[t + 1, n, ...], da[t, n, ...]
@@ -76,7 +75,7 @@ def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tup
             d_h = steps.keep(t, n, backend.matmul(d_a, Wh_T), d_h)  # (n, H) x (H, H) -> (n, H)
         carried[n, ...] = d_h
 
-    steps.run(piece)
+    steps.run(chunk)
     dx = steps.through_inputs(da)
     dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
     dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)

@@ -8,6 +8,7 @@ from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
 from ._dtypes import narrow, wide, widen
+from ._integers import integer
 
 
 class SavedRotary(NamedTuple):
@@ -57,8 +58,8 @@ def rotary(
     backend = check(x=(x, "* T D"), positions=(positions, "* T: int"))
     xp = backend.xp
     D = x.shape[-1]
-    size = D if size is None else size
-    if not 0 <= size <= D or size % 2:
+    size = D if size is None else integer("size", size, least=0)
+    if size > D or size % 2:
         raise ValueError(f"`size` must be even and at most D = {D}, got {size}: pass the features to turn as size=")
     if positions.ndim == 2 and (x.ndim < 3 or positions.shape[0] != x.shape[0]):
         raise ValueError(

@@ -12,6 +12,7 @@ from attnbackends import Array, Backend
 
 from ._check import check, check_gradient
 from ._dtypes import narrow, widen
+from ._integers import FAR, integer
 from ._pieces import wide_empty
 
 
@@ -156,8 +157,7 @@ def local_attention(
         q=(q, "N T_q D"), k=(k, "N T_k D"), v=(v, "N T_k H"), centres=(centres, "N T_q"), mask=(mask, "N T_k: bool")
     )
     xp = backend.xp
-    if width < 1:
-        raise ValueError(f"`width` must be 1 or more keys, got {width}")
+    width = min(integer("width", width, least=1), FAR)
     wide_q, wide_k, wide_v = widen(backend, q), _seen(backend, k, mask), _seen(backend, v, mask)
     positions = xp.astype(backend.arange(k.shape[1], like=k), wide_q.dtype)
     apart = positions - widen(backend, centres)[..., None]  # (N, T_q, T_k)
@@ -191,7 +191,7 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
 def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
     """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
     x = widen(backend, x)
-    return x if mask is None else backend.xp.where(mask[..., None], x, backend.xp.zeros_like(x[:1, :1, :1]))
+    return x if mask is None else backend.xp.where(mask[..., None], x, backend.zero(like=x))
 
 
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:

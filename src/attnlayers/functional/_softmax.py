@@ -13,7 +13,7 @@ class SavedSoftmax(NamedTuple):
     """What `softmax_backward` needs."""
 
     backend: Backend
-    out: Array
+    out: Array  # not the caller's, who may write to it
 
 
 def softmax(x: Array) -> tuple[Array, SavedSoftmax]:
@@ -40,7 +40,7 @@ def softmax(x: Array) -> tuple[Array, SavedSoftmax]:
     out, rows = _own_rows(backend, x)
     backend.map(lambda piece: backend.softmax(rows[piece, ...]), _pieces(backend, rows))
     out = narrow(backend, out, x.dtype)
-    return out, SavedSoftmax(backend, out)
+    return backend.xp.astype(out, out.dtype, copy=True), SavedSoftmax(backend, out)
 
 
 def softmax_backward(saved: SavedSoftmax, dout: Array) -> Array:

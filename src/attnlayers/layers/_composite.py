@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 import attnbackends
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, quiet
 
+from ..functional._integers import integer
 from ._base import Layer
 
 
@@ -46,28 +47,34 @@ class Initial:
     ----------
     seed : int
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, …
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        NumPy's bfloat16 is that of the package ml_dtypes.
     backend : Backend, optional
         Where they live. Default: the one that the environment chose.
     """
 
     def __init__(self, seed: int = 0, dtype: str = "float32", backend: Backend | None = None) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.dtype = dtype
+        self.rng = np.random.default_rng(integer("seed", seed, least=0))
         self.backend = backend or attnbackends.backend
+        self.dtype = self.backend.float_dtype(dtype)
 
     @classmethod
-    def of(cls, initial: "Initial | int") -> "Initial":
-        """A source, or the one of a seed."""
-        return initial if isinstance(initial, Initial) else cls(initial)
+    def of(cls, initial: "Initial | int | None", seed: int | None = None) -> "Initial":
+        """What `create` draws from: a source, or the one of a seed, which may come as either argument."""
+        if initial is not None and seed is not None:
+            raise ValueError("`seed` and `initial` both say what weights are drawn from: pass one of them")
+        if isinstance(initial, Initial):
+            return initial
+        return cls(0 if seed is None else seed) if initial is None else cls(integer("initial", initial, least=0))
 
     def seed(self) -> int:
         """For a generator of a layer's own."""
         return int(self.rng.integers(2**31))
 
+    @quiet
     def array(self, values: np.ndarray) -> Array:
         """These values, as a weight."""
-        return self.backend.asarray(values, dtype=getattr(self.backend.xp, self.dtype))
+        return self.backend.asarray(values, dtype=self.dtype)
 
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """Normal numbers of that standard deviation."""

@@ -5,7 +5,7 @@ from attnbackends import Array, backend_of
 
 def check_heads(Wq: Array, Wk: Array, Wv: Array, Wo: Array, heads: int, key_heads: int) -> None:
     """Hold the widths of four projections against the numbers of heads."""
-    if heads < 1 or key_heads < 1 or heads % key_heads:
+    if heads % key_heads:
         raise ValueError(f"`heads` must be a multiple of `key_heads`, both 1 or more, got {heads} and {key_heads}")
     for name, W, count in (("Wq", Wq, heads), ("Wk", Wk, key_heads), ("Wv", Wv, key_heads)):
         if W.shape[1] % count:
@@ -29,11 +29,3 @@ def merge(x: Array) -> Array:
     N, heads, T, D = x.shape
     xp = backend_of(x).xp
     return xp.reshape(xp.permute_dims(x, (0, 2, 1, 3)), (N, T, heads * D))
-
-
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum over the axes that `shape` was broadcast along."""
-    xp = backend_of(x).xp
-    padded = (1,) * (x.ndim - len(shape)) + shape
-    axes = tuple(i for i, (n, own) in enumerate(zip(x.shape, padded, strict=True)) if own == 1 and n > 1)
-    return xp.reshape(xp.sum(x, axis=axes, keepdims=True) if axes else x, shape)

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from attnbackends import Array
 
+from ..functional._integers import integer, sizes
 from ._base import Layer
 from ._composite import Composite, Initial
 from .dropout import Dropout
@@ -62,6 +63,7 @@ class ResidualLayer(Composite):
     def __init__(
         self, layers: Mapping[str, Layer], norms: Sequence[Norm], *, pre_norm: bool, dropout: float, seed: int
     ) -> None:
+        seed = integer("seed", seed, least=0)
         self.pre_norm = pre_norm
         self.residuals: list[Residual] = []
         parts: dict[str, Layer] = {}
@@ -83,7 +85,8 @@ class ResidualLayer(Composite):
         pre_norm: bool = True,
         dropout: float = 0.0,
         bias: bool = True,
-        initial: Initial | int = 0,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> Self:
         """A layer with initial weights.
@@ -100,12 +103,14 @@ class ResidualLayer(Composite):
             As in the class; the same share of attention weights is dropped.
         bias : bool
             Of attention and feed-forward network.
-        initial : Initial or int
-            A source of weights, or a seed.
+        initial : Initial or int, optional
+            A source of weights, or its seed.
+        seed : int, optional
+            Of the weights and of what is dropped, where there is no `initial`. Default: 0.
         **options
             Those of `MultiHeadAttention`, of self-attention alone.
         """
-        draw = Initial.of(initial)
+        draw = Initial.of(initial, seed)
         kinds = [options] + [{}] * (cls.attentions - 1)
         attentions = [
             MultiHeadAttention.create(d_model, heads, bias=bias, dropout=dropout, initial=draw, **own) for own in kinds
@@ -130,10 +135,18 @@ class Stack(Composite):
 
     @classmethod
     def create(
-        cls, depth: int, d_model: int, heads: int, hidden: int, *, initial: Initial | int = 0, **options: Any
+        cls,
+        depth: int,
+        d_model: int,
+        heads: int,
+        hidden: int,
+        *,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
+        **options: Any,
     ) -> Self:
         """`depth` layers with initial weights, and a last norm with `pre_norm`; `options` are those of the layers."""
-        draw = Initial.of(initial)
+        draw, (depth,) = Initial.of(initial, seed), sizes(depth=depth)
         stack = [cls.layer.create(d_model, heads, hidden, initial=draw, **options) for _ in range(depth)]
         norm: type[Norm] = options.get("norm", LayerNorm)
         return cls(stack, norm.create(d_model, initial=draw) if options.get("pre_norm", True) else None)

@@ -6,6 +6,7 @@ from attnbackends import Array, backend_of
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import integer
 from ._base import Layer
 
 
@@ -35,7 +36,7 @@ class Dropout(Layer):
 
     def reseed(self, seed: int) -> None:
         """Start the generator anew: what follows is what followed the last time."""
-        self._seed = seed
+        self._seed = integer("seed", seed, least=0)
         self._draw: Callable[..., Array] | None = None
 
     def forward(self, x: Array, train_flg: bool | None = None) -> Array:

@@ -5,6 +5,7 @@ from typing import Any
 from attnbackends import Array
 
 from .. import functional as F
+from ..functional._integers import sizes
 from ._composite import Composite, Initial
 from .affine import Affine
 
@@ -64,10 +65,18 @@ class FeedForward(Composite):
 
     @classmethod
     def create(
-        cls, d_model: int, hidden: int, *, activation: str = "gelu", bias: bool = True, initial: Initial | int = 0
+        cls,
+        d_model: int,
+        hidden: int,
+        *,
+        activation: str = "gelu",
+        bias: bool = True,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
     ) -> "FeedForward":
-        """A layer with initial weights, D to F to D; `initial` is a source of weights, or a seed."""
-        draw = Initial.of(initial)
+        """A layer with initial weights, D to F to D; from `seed`, or from a source of weights as `initial`."""
+        draw = Initial.of(initial, seed)
+        d_model, hidden = sizes(d_model=d_model, hidden=hidden)
         further: dict[str, Array] = {}
         if activation == "swiglu":
             further["W_gate"] = draw.xavier(d_model, hidden)

@@ -3,6 +3,7 @@
 from attnbackends import Array, backend_of
 
 from ..functional._check import check
+from ..functional._integers import integer, sizes
 
 
 class KVCache:
@@ -35,11 +36,11 @@ class KVCache:
     def __init__(
         self, batch: int, heads: int, capacity: int, head_size: int, *, like: Array, value_size: int | None = None
     ) -> None:
-        if min(batch, heads, capacity, head_size) < 1:
-            raise ValueError(f"the sizes of a cache must be 1 or more, got {(batch, heads, capacity, head_size)}")
+        value_size = head_size if value_size is None else value_size
+        heads, capacity, *widths = sizes(heads=heads, capacity=capacity, head_size=head_size, value_size=value_size)
+        batch = integer("batch", batch, least=0)
         self._backend = backend_of(like=like)
-        sizes = head_size, head_size if value_size is None else value_size
-        self._all = tuple(self._backend.empty((batch, heads, capacity, size), like=like) for size in sizes)
+        self._all = tuple(self._backend.empty((batch, heads, capacity, size), like=like) for size in widths)
         self.length = 0
 
     @property
@@ -86,12 +87,16 @@ class KVCache:
         check(rows=(rows, "N: int"))
         if rows.shape[0] != self._all[0].shape[0]:
             raise ValueError(f"`rows` must have shape (N,) = ({self._all[0].shape[0]},), got {tuple(rows.shape)}")
+        xp = self._backend.xp
+        rows = xp.astype(rows, xp.int64, copy=False)
+        rows = self._backend.ids_within(rows, rows.shape[0], "rows", "name an entry of the batch for each")
         for room in self._all:
             held = room[:, :, : self.length, :]
-            held[...] = self._backend.xp.take(held, rows, axis=0)
+            held[...] = xp.take(held, rows, axis=0)
 
     def truncate(self, length: int = 0) -> None:
         """Forget all steps after the first `length`."""
+        length = integer("length", length)
         if not 0 <= length <= self.length:
             raise ValueError(f"`length` must lie in 0 .. {self.length}, the steps that are held, got {length}")
         self.length = length

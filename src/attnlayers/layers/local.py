@@ -7,6 +7,7 @@ from attnbackends import Array
 from .. import functional as F
 from ..functional._check import check
 from ..functional._dtypes import widen
+from ..functional._integers import integer, sizes
 from ._composite import Initial
 from .scores import _OneStep, _TimeScores
 
@@ -48,18 +49,27 @@ class TimeLocalAttention(_TimeScores):
     def __init__(self, W: Array, W_p: Array, v_p: Array, width: int = 10) -> None:
         check(W=(W, "H_dec H_enc"), W_p=(W_p, "H_dec P"), v_p=(v_p, "P 1"))
         super().__init__(W, W_p, v_p)
-        self.width = width
+        self.width = integer("width", width, least=1)
         self.centres: Array | None = None
 
     @classmethod
-    def create(cls, enc_size: int, dec_size: int, *, width: int = 10, initial: Initial | int = 0) -> Self:
-        """A layer with initial weights; `initial` is a source of weights, or a seed."""
-        draw = Initial.of(initial)
+    def create(
+        cls,
+        enc_size: int,
+        dec_size: int,
+        *,
+        width: int = 10,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
+    ) -> Self:
+        """A layer with initial weights; from `seed`, or from a source of weights as `initial`."""
+        draw = Initial.of(initial, seed)
+        enc_size, dec_size = sizes(enc_size=enc_size, dec_size=dec_size)
         return cls(draw.xavier(dec_size, enc_size), draw.xavier(dec_size, dec_size), draw.xavier(dec_size, 1), width)
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
-        self._check(hs_enc, hs_dec, mask)
+        self._check_steps(hs_enc, hs_dec, mask)
         W, W_p, v_p = self.params
         backend, xp, dtype = self.backend, self.backend.xp, hs_dec.dtype
         hidden, saved_p = F.affine(hs_dec, W_p)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional._check import broadcasts, check
+from ..functional._integers import integer, sides, sizes
 from ._composite import Composite, Initial
 from ._heads import check_heads, merge, split
 from .affine import Affine
@@ -18,6 +19,7 @@ class _Saved(NamedTuple):
     attention: Any
     rotary: tuple[Any, Any] | None
     cross: bool
+    biased: bool
 
 
 class MultiHeadAttention(Composite):
@@ -90,7 +92,7 @@ class MultiHeadAttention(Composite):
         dropout: float = 0.0,
         seed: int = 0,
     ) -> None:
-        key_heads = heads if key_heads is None else key_heads
+        heads, key_heads = sizes(heads=heads, key_heads=heads if key_heads is None else key_heads)
         check(Wq=(Wq, "D heads*D_head"), Wk=(Wk, "D_context key_heads*D_head"), Wv=(Wv, "D_context key_heads*D_value"))
         check_heads(Wq, Wk, Wv, Wo, heads, key_heads)
         if rotary not in (None, "half", "interleaved"):
@@ -101,8 +103,8 @@ class MultiHeadAttention(Composite):
         super().__init__(query=self.query, key=self.key, value=self.value, output=self.output)
         self.heads, self.key_heads = heads, key_heads
         self.rotary, self.rotary_base = rotary, rotary_base
-        self.window, self.softcap = window, softcap
-        self.dropout, self.seed, self.train_flg = dropout, seed, True
+        self.window, self.softcap = None if window is None else sides(window), softcap
+        self.dropout, self.seed, self.train_flg = dropout, integer("seed", seed, least=0), True
         self.dbias: Array | None = None
         self._attention: Any = None
         self._passes = 0
@@ -116,7 +118,8 @@ class MultiHeadAttention(Composite):
         key_heads: int | None = None,
         d_context: int | None = None,
         bias: bool = True,
-        initial: Initial | int = 0,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> MultiHeadAttention:
         """A layer with initial weights.
@@ -129,19 +132,26 @@ class MultiHeadAttention(Composite):
         d_context : int, optional
             Size of what keys and values are made of. Default: `d_model`.
         bias : bool
-        initial : Initial or int
-            A source of weights, or a seed.
+        initial : Initial or int, optional
+            A source of weights, or its seed.
+        seed : int, optional
+            Of the weights and of what is dropped, where there is no `initial`. Default: 0.
         **options
             Further parameters of the class.
         """
-        if heads < 1 or d_model % heads:
+        d_model, heads, keys, context = sizes(
+            d_model=d_model,
+            heads=heads,
+            key_heads=heads if key_heads is None else key_heads,
+            d_context=d_model if d_context is None else d_context,
+        )
+        if d_model % heads:
             raise ValueError(f"`d_model` must be a multiple of `heads`, got {d_model} and {heads}")
-        draw = Initial.of(initial)
-        size, keys, context = d_model // heads, key_heads or heads, d_context or d_model
+        draw, size = Initial.of(initial, seed), d_model // heads
         shapes = (d_model, d_model), (context, keys * size), (context, keys * size), (d_model, d_model)
         weights = [draw.xavier(*shape) for shape in shapes]
         biases = [draw.full(0, shape[1]) for shape in shapes] if bias else []
-        return cls(*weights, *biases, heads=heads, key_heads=key_heads, **({"seed": draw.seed()} | options))
+        return cls(*weights, *biases, heads=heads, key_heads=keys, seed=draw.seed(), **options)
 
     @property
     def attention_weights(self) -> Array | None:
@@ -164,12 +174,12 @@ class MultiHeadAttention(Composite):
         x : array (N, T, D)
         context : array (N, T_k, D_context), optional
             What keys and values are made of. Default: x.
-        mask : boolean array (N, T_k), optional
-            True = attend; what is left out of a context may hold anything.
+        mask : boolean array (N, T_k), or of four axes that broadcast to (N, heads, T, T_k), optional
+            True = attend; what (N, T_k) leaves out of a context may hold anything.
         causal : bool
             A step sees itself and what comes before.
         bias : array, optional
-            Broadcasts to (N, heads, T, T_k): added to the scores, or boolean with True = attend.
+            Broadcasts to (N, heads, T, T_k): added to the scores.
 
         Returns
         -------
@@ -179,10 +189,16 @@ class MultiHeadAttention(Composite):
         if cross and (causal or self.rotary or self.window):
             raise ValueError("`context` excludes causal, rotary and window: steps of two sequences have no distance")
         source = x if context is None else context
-        check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
-        if cross and mask is not None:  # the gradients of Wk and Wv are products with all of it
-            xp = self.backend.xp
-            source = xp.where(mask[..., None], source, xp.zeros_like(source[:1, :1, :1]))
+        backend = check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "*: bool"), bias=(bias, "*"))
+        full = (x.shape[0], self.heads, x.shape[1], source.shape[1])
+        if mask is not None and mask.ndim == 2:
+            check(context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
+        elif mask is not None and (mask.ndim != 4 or not broadcasts(tuple(mask.shape), full)):
+            raise ValueError(f"`mask` must have shape (N, T_k) or broadcast to {full}, got {tuple(mask.shape)}")
+        if bias is not None and not broadcasts(tuple(bias.shape), full):
+            raise ValueError(f"`bias` must broadcast to (N, heads, T, T_k) = {full}, got {tuple(bias.shape)}")
+        if cross and mask is not None and mask.ndim == 2:  # the gradients of Wk and Wv are products with all of it
+            source = backend.xp.where(mask[..., None], source, backend.zero(like=source))
         q = split(self.query.forward(x), self.heads)
         k, v = self._keys_and_values(source)
         rotary = None
@@ -194,7 +210,7 @@ class MultiHeadAttention(Composite):
         out, self._attention = self._attend(
             q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
         )
-        self._saved = _Saved(self._attention, rotary, cross)
+        self._saved = _Saved(self._attention, rotary, cross, bias is not None)
         return self.output.forward(merge(out))
 
     def backward(self, dout: Array, *, bias: bool = False) -> Any:  # type: ignore[override]
@@ -203,6 +219,8 @@ class MultiHeadAttention(Composite):
         With `bias`, `dbias` becomes the gradient of the floating point bias that forward was given.
         """
         saved = self.saved()
+        if bias and not saved.biased:
+            raise ValueError("`bias` asks for the gradient of a bias, but forward was given none")
         dheads = split(self.output.backward(dout), self.heads)
         dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, grads=("bias",) if bias else ())
         self.dbias = dbias[0] if bias else None
@@ -263,7 +281,8 @@ class MultiHeadAttention(Composite):
     def _attend(
         self, q: Array, k: Array, v: Array, mask: Array | None, bias: Array | None, **options: Any
     ) -> tuple[Array, Any]:
-        keys = None if mask is None else mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
+        if mask is not None and mask.ndim == 2:
+            mask = mask[:, None, None, :]  # (N, T_k) -> (N, 1, 1, T_k)
         return F.attention(
-            q, k, v, mask=keys, bias=bias, grouped=True, window=self.window, softcap=self.softcap, **options
+            q, k, v, mask=mask, bias=bias, grouped=True, window=self.window, softcap=self.softcap, **options
         )

@@ -4,6 +4,7 @@ from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
 from ._composite import Initial
 
@@ -35,9 +36,9 @@ class LayerNorm(Layer):
         self.epsilon = epsilon
 
     @classmethod
-    def create(cls, size: int, *, initial: Initial | int = 0) -> "LayerNorm":
-        """A layer with gain 1 and bias 0; `initial` says in which dtype and where."""
-        draw = Initial.of(initial)
+    def create(cls, size: int, *, initial: Initial | int | None = None, seed: int | None = None) -> "LayerNorm":
+        """A layer with gain 1 and bias 0; `initial` says in which dtype and where, and nothing is drawn."""
+        draw, (size,) = Initial.of(initial, seed), sizes(size=size)
         return cls(draw.full(1, size), draw.full(0, size))
 
     def forward(self, x: Array) -> Array:
@@ -79,9 +80,9 @@ class RMSNorm(Layer):
         self.epsilon = epsilon
 
     @classmethod
-    def create(cls, size: int, *, initial: Initial | int = 0) -> "RMSNorm":
-        """A layer with gain 1; `initial` says in which dtype and where."""
-        return cls(Initial.of(initial).full(1, size))
+    def create(cls, size: int, *, initial: Initial | int | None = None, seed: int | None = None) -> "RMSNorm":
+        """A layer with gain 1; `initial` says in which dtype and where, and nothing is drawn."""
+        return cls(Initial.of(initial, seed).full(1, *sizes(size=size)))
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., D)."""

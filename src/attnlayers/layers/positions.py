@@ -6,6 +6,7 @@ from attnbackends import Array, backend_of
 
 from ..functional._check import check
 from ..functional._dtypes import widen
+from ..functional._integers import integer, sizes
 from ._base import Layer
 from ._composite import Initial
 
@@ -35,14 +36,17 @@ class LearnedPositions(Layer):
         super().__init__(W)
 
     @classmethod
-    def create(cls, length: int, size: int, *, initial: Initial | int = 0) -> "LearnedPositions":
-        """A layer with small normal numbers; `initial` is a source of weights, or a seed."""
-        return cls(Initial.of(initial).normal(length, size, scale=0.02))
+    def create(
+        cls, length: int, size: int, *, initial: Initial | int | None = None, seed: int | None = None
+    ) -> "LearnedPositions":
+        """A layer with small normal numbers; from `seed`, or from a source of weights as `initial`."""
+        return cls(Initial.of(initial, seed).normal(*sizes(length=length, size=size), scale=0.02))
 
     def forward(self, x: Array, start: int = 0) -> Array:
         """x (N, T, D), `start` the position of its first step -> (N, T, D)."""
         (W,) = self.params
         check(W=(W, "T_max D"), x=(x, "N T D"))
+        start = integer("start", start)
         end = start + x.shape[1]
         if start < 0 or end > W.shape[0]:
             raise ValueError(f"positions must lie in 0 .. {W.shape[0] - 1}, got {start} .. {end - 1}: enlarge W")
@@ -91,7 +95,8 @@ class SinusoidalPositions(Layer):
         backend = check(x=(x, "N T D"))
         self._saved = tuple(x.shape)
         T, D = x.shape[1:]
-        angles = np.arange(start, start + T)[:, None] * self.base ** (-(np.arange(D) // 2 * 2) / D)
+        positions = float(integer("start", start)) + np.arange(T)
+        angles = positions[:, None] * self.base ** (-(np.arange(D) // 2 * 2) / D)
         table = np.where(np.arange(D) % 2 == 0, np.sin(angles), np.cos(angles))
         return x + backend.asarray(table, dtype=x.dtype, like=x)
 

@@ -19,6 +19,10 @@ class _Weights(Layer):
         check(Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width))
         super().__init__(Wx, Wh, b)
 
+    def _check(self, **given: tuple[Array | None, str]) -> None:
+        """Hold what `forward` was given against the weights, under the names that its caller knows."""
+        check(Wx=(self.params[0], "D KH"), **given)
+
 
 class _OneStep(_Weights):
     """A step of a network whose only state is h."""
@@ -27,14 +31,14 @@ class _OneStep(_Weights):
 
     def forward(self, x: Array, h_prev: Array) -> Array:
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
-        check(x=(x, "N D"), h_prev=(h_prev, "N H"))
+        self._check(x=(x, "N D"), h_prev=(h_prev, "N H"))
         _, h_next, self._saved = self._pair[0](x[:, None, :], *self.params, h=h_prev)
         return h_next
 
     def backward(self, dh_next: Array) -> tuple[Array, Array]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
         saved = self.saved()
-        check(dh_next=(dh_next, "N H"))
+        check(**{"the state": (saved.steps.h[0, ...], "N H"), "dh_next": (dh_next, "N H")})
         dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
         self.write_grads(*gradients)
         return dx[:, 0, :], dh_prev
@@ -53,6 +57,7 @@ class _AllSteps(_Weights):
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
+        self._check(xs=(xs, "N T D"), mask=(mask, "N T: bool"))
         h = self.h if self.stateful else None
         hs, self.h, self._saved = self._pair[0](xs, *self.params, h=h, mask=mask)
         return hs
@@ -183,7 +188,7 @@ class LSTM(_Weights):
 
     def forward(self, x: Array, h_prev: Array, c_prev: Array) -> tuple[Array, Array]:
         """x (N, D), h_prev (N, H), c_prev (N, H) -> h_next (N, H), c_next (N, H)."""
-        check(x=(x, "N D"), h_prev=(h_prev, "N H"), c_prev=(c_prev, "N H"))
+        self._check(x=(x, "N D"), h_prev=(h_prev, "N H"), c_prev=(c_prev, "N H"))
         _, h_next, c_next, self._saved = F.lstm(x[:, None, :], *self.params, h=h_prev, c=c_prev)
         return h_next, c_next
 
@@ -231,6 +236,7 @@ class TimeLSTM(_Weights):
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
+        self._check(xs=(xs, "N T D"), mask=(mask, "N T: bool"))
         h, c = (self.h, self.c) if self.stateful else (None, None)
         hs, self.h, self.c, self._saved = F.lstm(xs, *self.params, h=h, c=c, mask=mask)
         return hs
@@ -283,11 +289,15 @@ class TimeBiLSTM(Layer):
         self.params = self.forward_lstm.params + self.backward_lstm.params
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
 
-    def forward(self, xs: Array) -> Array:
-        """xs (N, T, D) -> hs (N, T, 2H), those of the reader from the end behind the others."""
-        xp = check(xs=(xs, "N T D")).xp
-        there = self.forward_lstm.forward(xs)
-        back = self.backward_lstm.forward(xp.flip(xs, axis=1))
+    def forward(self, xs: Array, mask: Array | None = None) -> Array:
+        """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, 2H).
+
+        The states of the reader from the end stand behind the others. It skips padding as the other does, so that it
+        begins at the last step that counts.
+        """
+        xp = check(xs=(xs, "N T D"), mask=(mask, "N T: bool")).xp
+        there = self.forward_lstm.forward(xs, mask)
+        back = self.backward_lstm.forward(xp.flip(xs, axis=1), None if mask is None else xp.flip(mask, axis=1))
         self._saved = (there.shape[2],)
         return xp.concat((there, xp.flip(back, axis=1)), axis=2)
 

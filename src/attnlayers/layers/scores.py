@@ -6,6 +6,7 @@ from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
 from ._composite import Initial
 
@@ -19,11 +20,19 @@ class _TimeScores(Layer):
         if self._saved is None:
             return None
         weights = self._saved[0].weights
+        weights = self.backend.xp.astype(weights, weights.dtype, copy=True)
         return [weights[:, t, :] for t in range(weights.shape[1])]
 
-    @staticmethod
-    def _check(hs_enc: Array, hs_dec: Array, mask: Array | None) -> None:
-        check(hs_enc=(hs_enc, "N T_enc H_enc"), hs_dec=(hs_dec, "N T_dec H_dec"), mask=(mask, "N T_enc: bool"))
+    _axes: tuple[str, ...] = ("H_dec H_enc",)
+    """Of the first parameters: those that encoder and decoder states are multiplied by."""
+
+    def _check(self, **given: tuple[Array | None, str]) -> None:
+        """Hold what `forward` was given against the weights, under the names that its caller knows."""
+        own = zip(self.names, zip(self.params, self._axes, strict=False), strict=False)
+        check(**dict(own), **given)
+
+    def _check_steps(self, hs_enc: Array, hs_dec: Array, mask: Array | None) -> None:
+        self._check(hs_enc=(hs_enc, "N T_enc H_enc"), hs_dec=(hs_dec, "N T_dec H_dec"), mask=(mask, "N T_enc: bool"))
 
 
 class _OneStep(Layer):
@@ -45,7 +54,7 @@ class _OneStep(Layer):
 
     def forward(self, hs: Array, h: Array, mask: Array | None = None, **options: Any) -> Array:
         """hs (N, T, H_enc), h (N, H_dec), mask (N, T) with True = attend -> c (N, H_enc)."""
-        check(hs=(hs, "N T H_enc"), h=(h, "N H_dec"), mask=(mask, "N T: bool"))
+        self._all_steps._check(hs=(hs, "N T H_enc"), h=(h, "N H_dec"), mask=(mask, "N T: bool"))
         self._saved = True
         return self._all_steps.forward(hs, h[:, None, :], mask, **options)[:, 0, :]
 
@@ -83,13 +92,16 @@ class TimeGeneralAttention(_TimeScores):
         super().__init__(W)
 
     @classmethod
-    def create(cls, enc_size: int, dec_size: int, *, initial: Initial | int = 0) -> Self:
-        """A layer with initial weights; `initial` is a source of weights, or a seed."""
-        return cls(Initial.of(initial).xavier(dec_size, enc_size))
+    def create(
+        cls, enc_size: int, dec_size: int, *, initial: Initial | int | None = None, seed: int | None = None
+    ) -> Self:
+        """A layer with initial weights; from `seed`, or from a source of weights as `initial`."""
+        enc_size, dec_size = sizes(enc_size=enc_size, dec_size=dec_size)
+        return cls(Initial.of(initial, seed).xavier(dec_size, enc_size))
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
-        self._check(hs_enc, hs_dec, mask)
+        self._check_steps(hs_enc, hs_dec, mask)
         q, saved_q = F.affine(hs_dec, self.params[0])
         out, saved = F.attention(q, hs_enc, scale=1.0, mask=None if mask is None else mask[:, None, :])
         self._saved = saved, saved_q
@@ -143,25 +155,35 @@ class TimeAdditiveAttention(_TimeScores):
     """
 
     names = ("W_enc", "W_dec", "b", "w")
+    _axes = ("H_enc A", "H_dec A")
 
     def __init__(self, W_enc: Array, W_dec: Array, b: Array, w: Array) -> None:
         check(W_enc=(W_enc, "H_enc A"), W_dec=(W_dec, "H_dec A"), b=(b, "A"), w=(w, "A"))
         super().__init__(W_enc, W_dec, b, w)
 
     @classmethod
-    def create(cls, enc_size: int, dec_size: int, size: int | None = None, *, initial: Initial | int = 0) -> Self:
+    def create(
+        cls,
+        enc_size: int,
+        dec_size: int,
+        size: int | None = None,
+        *,
+        initial: Initial | int | None = None,
+        seed: int | None = None,
+    ) -> Self:
         """A layer with initial weights; A is `size`, by default that of the decoder."""
-        draw, size = Initial.of(initial), size or dec_size
+        draw, size = Initial.of(initial, seed), dec_size if size is None else size
+        enc_size, dec_size, size = sizes(enc_size=enc_size, dec_size=dec_size, size=size)
         w = draw.normal(size, scale=size**-0.5)
         return cls(draw.xavier(enc_size, size), draw.xavier(dec_size, size), draw.full(0, size), w)
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
-        self._check(hs_enc, hs_dec, mask)
+        self._check_steps(hs_enc, hs_dec, mask)
         W_enc, W_dec, b, w = self.params
         if mask is not None:  # the gradient of W_enc is a product with all of hs_enc
             xp = self.backend.xp
-            hs_enc = xp.where(mask[..., None], hs_enc, xp.zeros_like(hs_enc[:1, :1, :1]))
+            hs_enc = xp.where(mask[..., None], hs_enc, self.backend.zero(like=hs_enc))
         k, saved_k = F.affine(hs_enc, W_enc)
         q, saved_q = F.affine(hs_dec, W_dec, b)
         out, saved = F.additive_attention(q, k, hs_enc, w, mask=mask)

@@ -33,6 +33,7 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, xs: Array, ts: Array) -> Array:
         """xs (..., V) scores, ts (...) integer labels -> loss (), on the device."""
+        check(xs=(xs, "... V"), ts=(ts, "...: int"))
         loss, self._saved = F.cross_entropy(xs, ts, ignore=self.ignore_label)
         return loss
 

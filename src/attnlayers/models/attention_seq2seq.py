@@ -4,6 +4,7 @@ from math import sqrt
 
 from attnbackends import Array, Backend
 
+from ..functional._integers import sizes
 from ..layers import (
     TimeAdditiveAttention,
     TimeAffine,
@@ -84,6 +85,8 @@ class AttentionSeq2seq(Translator):
         How encoder and decoder states are compared: as the book does, as Luong's "general", or as Bahdanau does.
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
+    dtype : str
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
 
@@ -100,9 +103,13 @@ class AttentionSeq2seq(Translator):
         *,
         attention: str = "dot",
         seed: int = 0,
+        dtype: str = "float32",
         backend: Backend | None = None,
     ) -> None:
-        draw = _Initial(seed, backend=backend)
+        draw = _Initial(seed, dtype, backend)
+        vocab_size, wordvec_size, hidden_size = sizes(
+            vocab_size=vocab_size, wordvec_size=wordvec_size, hidden_size=hidden_size
+        )
         self.encoder = AttentionEncoder(vocab_size, wordvec_size, hidden_size, draw)
         self.decoder = AttentionDecoder(vocab_size, wordvec_size, hidden_size, draw, attention)
         self.loss = TimeSoftmaxWithLoss()

@@ -4,6 +4,7 @@ from typing import Any
 
 from attnbackends import Array, Backend
 
+from ..functional._integers import sizes
 from ..layers import (
     SinusoidalPositions,
     TimeAffine,
@@ -30,7 +31,7 @@ class Transformer(Translator):
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
-        Of the weights.
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
     **options
@@ -69,7 +70,8 @@ class Transformer(Translator):
         **options: Any,
     ) -> None:
         draw = Initial(seed, dtype, backend)
-        options = {"activation": "relu", "dropout": dropout} | options
+        vocab_size, d_model = sizes(vocab_size=vocab_size, d_model=d_model)
+        options = dict[str, Any](activation="relu", dropout=dropout) | options
         self.source_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
         self.target_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
         self.source_positions, self.target_positions = SinusoidalPositions(), SinusoidalPositions()

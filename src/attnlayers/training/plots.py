@@ -52,12 +52,13 @@ def attention_figure(translations: Sequence[Translation]) -> Figure:
     rows = ceil(len(translations) / columns)
     width = max(3.0, *(0.24 * len(t.source_tokens) for t in translations))
     height = max(2.0, *(0.24 * len(t.target_tokens) for t in translations))
+    tokens = {"parse_math": False, "fontfamily": _fonts()}
     figure = _figure((columns * (width + 0.8) + 0.8, rows * (height + 0.9)))
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel, answer in zip(panels, translations, strict=False):
         image = panel.imshow(answer.weights, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens, parse_math=False)
-        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens, parse_math=False)
+        panel.set_xticks(range(len(answer.source_tokens)), answer.source_tokens, **tokens)
+        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens, **tokens)
         panel.tick_params(length=0, labelsize=9)
         if max(map(len, answer.source_tokens)) > 2:
             panel.tick_params(axis="x", rotation=60)
@@ -77,15 +78,15 @@ def heads_figure(answer: Translation) -> Figure:
     # Beside each other tokens have room only where there are few.
     width = min(4.0, max(1.6, 0.12 * len(answer.source_tokens)))
     height = min(4.0, max(1.2, 0.12 * len(answer.target_tokens)))
+    tokens = {"parse_math": False, "fontfamily": _fonts()}
     figure = _figure((heads * width + 1.2, layers * (height + 0.4) + 0.5))
     panels = figure.subplots(layers, heads, squeeze=False)
     for (layer, head), panel in np.ndenumerate(panels):
         image = panel.imshow(answer.heads[layer, head], cmap="viridis", vmin=0, vmax=1, aspect="auto")
         panel.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-        panel.set_xticks(
-            range(len(answer.source_tokens)), answer.source_tokens if layer == layers - 1 else [], parse_math=False
-        )
-        panel.set_yticks(range(len(answer.target_tokens)), answer.target_tokens if head == 0 else [], parse_math=False)
+        below, beside = answer.source_tokens, answer.target_tokens
+        panel.set_xticks(range(len(below)), below if layer == layers - 1 else [], **tokens)
+        panel.set_yticks(range(len(beside)), beside if head == 0 else [], **tokens)
         panel.tick_params(length=0, labelsize=6)
         if max(map(len, answer.source_tokens)) > 2:
             panel.tick_params(axis="x", rotation=60)
@@ -108,11 +109,15 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _figure(size: tuple[float, float]) -> Figure:
-    # No pyplot: nothing global is opened, and no display is asked for.
-    import matplotlib
-    from matplotlib import font_manager
+    # No pyplot: nothing global is opened or set, and no display is asked for.
     from matplotlib.figure import Figure
 
-    installed = set(font_manager.get_font_names())
-    matplotlib.rcParams["font.family"] = [name for name in _FONTS if name in installed]
     return Figure(figsize=size, layout="constrained")
+
+
+def _fonts() -> list[str]:
+    """The first fonts to look for a token's characters in; matplotlib warns of those that are not installed."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return [name for name in _FONTS if name in installed]

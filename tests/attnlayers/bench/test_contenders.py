@@ -9,9 +9,10 @@ from attnbackends import get_backend
 from attnlayers.bench import duel as duels
 from attnlayers.bench.cases import Case
 from attnlayers.bench.contenders import LeftOutError, Loops, Obvious, Ours, dtype_of
-from attnlayers.bench.duel import TOLERANCE, duel, exact_results, in_process, largest_difference
+from attnlayers.bench.duel import TOLERANCE, duel, exact_results, largest_difference
 from attnlayers.bench.memory import added_arrays, added_memory
 from attnlayers.bench.peers import PEERS, load, takes_part
+from attnlayers.bench.processes import in_process
 
 CASES = [
     Case("plain", 2, 3, 5, 7),
@@ -29,10 +30,11 @@ def test_results(case: Case, peer: str) -> None:
         pytest.skip("the book's loops are one layer")
     sets = case.draw()[:2]
     try:
-        (contender,) = PEERS[peer](case, sets, numpy, "float32").values()
+        (make,) = PEERS[peer](case, sets, numpy, "float32").values()
     except LeftOutError as reason:
         pytest.skip(str(reason))
-    assert not isinstance(contender, str)
+    assert not isinstance(make, str)
+    contender = make()
     results = contender.results()
     exact = exact_results(case, sets[0])
     assert exact is not None
@@ -51,7 +53,9 @@ def test_loops_are_the_books_alone() -> None:
     assert takes_part("loops", CASES[2], "numpy")
     assert not takes_part("loops", CASES[0], "numpy")
     assert not takes_part("loops", CASES[2], "cupy")
-    assert isinstance(PEERS["loops"](CASES[2], CASES[2].draw()[:1], numpy, "float32")["book's loops"], Loops)
+    make = PEERS["loops"](CASES[2], CASES[2].draw()[:1], numpy, "float32")["book's loops"]
+    assert not isinstance(make, str)
+    assert isinstance(make(), Loops)
 
 
 def test_weights_that_are_too_large_are_left_out() -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from attnlayers.bench import run
 from attnlayers.bench.cases import TABLE, chosen
-from attnlayers.bench.duel import Outcome, Row, row
+from attnlayers.bench.outcome import Outcome, Row, row
 from attnlayers.bench.paired import Timing
 from attnlayers.bench.picture import bench_figure
 from attnlayers.bench.report import last_line, tables
@@ -184,6 +184,21 @@ def test_cuda_is_open_until_a_duel_on_it_has_ended(monkeypatch: pytest.MonkeyPat
     assert report.to_json()["cuda"] == "measured"
 
 
+def test_a_precision_is_told() -> None:
+    rows = [
+        replace(made_up("mid", "both", "torch", name, 0.5, backend="cupy"), precision=precision)
+        for name, precision in (("PyTorch", "3xTF32"), ("PyTorch math, TF32", "TF32"), ("PyTorch flash", None))
+    ]
+    (table,) = tables(report_of(*rows))
+    assert [column.header for column in table.columns[3:-1]] == [
+        "PyTorch, 3xTF32",
+        "PyTorch math, TF32",
+        "PyTorch flash",
+    ]
+    assert "rounds float32" in str(table.caption)
+    assert [row["precision"] for row in report_of(*rows).to_json()["rows"]] == ["3xTF32", "TF32", None]
+
+
 def test_nothing_measured() -> None:
     assert last_line(report_of()) == "measured on nothing against nobody; left out: nothing"
     assert tables(report_of()) == []
@@ -240,7 +255,11 @@ def test_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(measure(report, parts)) == parts
     assert [row.contender for row in report.rows] == ["PyTorch"]
     assert report.left_out == [{"part": parts[0].title, "contender": "a kernel", "reason": "refuses"}]
-    assert report.wrong == [{"part": parts[1].title, "contender": "jax", "reason": "gone"}]
+    (failure,) = report.failed
+    assert failure.pop("traceback").endswith("raise outcome\nRuntimeError: gone\n")
+    assert failure == {
+        "part": parts[1].title, "contender": "jax", "stage": "its process", "reason": "RuntimeError: gone",
+    }  # fmt: skip
 
 
 def test_a_limit_of_time() -> None:

@@ -149,7 +149,7 @@ def test_where_the_library_declines(monkeypatch: pytest.MonkeyPatch, takes: bool
 NOT_OFFERED: dict[str, dict[str, Any]] = {
     "softcap": {"softcap": 1.0},
     "sinks": {"sinks": np.zeros(())},
-    "dropout": {"dropout": 0.5},
+    "dropout": {"dropout": 0.5, "seed": 0},
     "additive mask": {"mask": np.zeros((T_Q, T_K))},
     "packed": {"offsets": ([0, 2, T_Q], [0, 3, T_K])},
     "weights asked for": {"return_weights": True},

@@ -48,7 +48,7 @@ def test_every_layer_keeps_it(case: str) -> None:
         {"causal": True},
         {"key_lengths": [3, 5]},
         {"grouped": True},
-        {"dropout": 0.3},
+        {"dropout": 0.3, "seed": 0},
         {"keep_bytes": 0},
     ],
 )

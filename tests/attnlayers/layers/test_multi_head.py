@@ -77,7 +77,7 @@ def test_cross_attention_and_padding(library: Library) -> None:
     assert (library.numpy(dcontext)[~real] == 0).all()
 
 
-@pytest.mark.parametrize("shape", [(T, T), (3, T, T), (N, 1, 1, T), (N, 3, T, T)])
+@pytest.mark.parametrize("shape", [(), (1,), (T,), (T, T), (3, T, T), (N, 1, 1, T), (N, 3, T, T)])
 @pytest.mark.parametrize("masked", [True, False])
 def test_bias_and_its_gradient(library: Library, shape: tuple[int, ...], masked: bool) -> None:
     draw = Draw(library)
@@ -121,7 +121,7 @@ def test_rotary_turns_queries_and_keys(rotary: str) -> None:
 
 
 def test_dropout_is_for_training_and_anew_in_each_pass() -> None:
-    layer, plain, x = make(NUMPY, dropout=0.5, seed=1), make(NUMPY), Draw(NUMPY)(N, T, D)
+    layer, plain, x = make(NUMPY, dropout=0.5), make(NUMPY), Draw(NUMPY)(N, T, D)
     first, second = layer.forward(x), layer.forward(x)
     assert not np.allclose(first, second)
     layer.train(False)
@@ -268,7 +268,7 @@ def test_bad_rows_and_lengths() -> None:
         cache.keep(np.zeros(3, int))
     with pytest.raises(ValueError, match=r"`length` must lie in 0 .. 0, the steps that are held, got 1"):
         cache.truncate(1)
-    with pytest.raises(ValueError, match=r"the sizes of a cache must be 1 or more, got \(2, 0, 3, 4\)"):
+    with pytest.raises(ValueError, match="`heads` must be 1 or more, got 0"):
         KVCache(N, 0, 3, 4, like=np.ones(1))
 
 

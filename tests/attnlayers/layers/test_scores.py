@@ -131,8 +131,7 @@ def test_created_layers_run(kind: str) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"`W_dec` must have shape \(H_dec, A\) = \(12, 11\) .* got \(12, 3\)"):
         TimeAdditiveAttention(np.ones((H, A)), np.ones((D, 3)), np.ones(A), np.ones(A))
-    layer = TimeLocalAttention(np.ones((D, H)), np.ones((D, A)), np.ones((A, 1)), width=0)
-    with pytest.raises(ValueError, match="`width` must be 1 or more keys, got 0"):
-        layer.forward(np.ones((N, T, H)), np.ones((N, T_DEC, D)))
+    with pytest.raises(ValueError, match="`width` must be 1 or more, got 0"):
+        TimeLocalAttention(np.ones((D, H)), np.ones((D, A)), np.ones((A, 1)), width=0)
     with pytest.raises(ValueError, match=r"`mask` must have shape \(N, T_enc\) = \(2, 5\)"):
         TimeGeneralAttention(np.ones((D, H))).forward(np.ones((N, T, H)), np.ones((N, T_DEC, D)), np.ones((N, 3)) > 0)

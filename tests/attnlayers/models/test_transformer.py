@@ -104,7 +104,7 @@ def test_state_goes_round() -> None:
 def test_bad_sizes() -> None:
     with pytest.raises(ValueError, match="`d_model` must be a multiple of `heads`, got 6 and 4"):
         Transformer(V, 6, 4, HIDDEN)
-    with pytest.raises(ValueError, match="`stack` must hold one layer or more, got none"):
+    with pytest.raises(ValueError, match="`depth` must be 1 or more, got 0"):
         Transformer(V, 6, 2, HIDDEN, depth=0)
     with pytest.raises(TypeError, match="`ids` must be integers"):
         make(NUMPY).forward(*(Draw(NUMPY)(2, 3) for _ in range(3)))

@@ -1,5 +1,6 @@
 """A stand-in for CuPy, on top of NumPy: see the README beside this package. It is not CuPy."""
 
+import ctypes
 import operator
 from importlib import import_module
 from types import SimpleNamespace
@@ -369,6 +370,11 @@ class _Cuda:
     def get_current_stream(self) -> Any:
         return SimpleNamespace(ptr=0)
 
+    def alloc_pinned_memory(self, count: int) -> Any:
+        memory = (ctypes.c_char * count)()
+        memory.ptr = ctypes.addressof(memory)
+        return memory
+
 
 cuda = _Cuda()
 
@@ -391,6 +397,22 @@ class RawModule:
                 function(*(arg._a if isinstance(arg, ndarray) else arg for arg in args))
 
         return launch
+
+
+class ElementwiseKernel:
+    """The checks of ids, the only ones of their kind that are launched."""
+
+    def __init__(self, inputs: str, outputs: str, code: str, name: str, preamble: str) -> None:
+        self._name = name
+
+    def __call__(self, ids: ndarray, size: int, skips: bool, ignore: int, check: int, report: int, *more: Any) -> Any:
+        counts.launch(self._name)
+        skipped = skips & (ids._a == ignore)
+        wrong = ~skipped & ((ids._a < 0) | (ids._a >= size))
+        for found in ids._a[wrong][-1:]:
+            ctypes.c_int64.from_address(report).value = check * 2**40 + int(found)
+        places = numpy.where(skipped | wrong, 0, ids._a)
+        return ndarray._of(more[0]._a[places[:, 0]] if more else places)
 
 
 class ReductionKernel:

@@ -67,7 +67,9 @@ def plan(backend: Backend, visibility: Visibility, count: int, itemsize: int, wi
 
 
 @lru_cache(maxsize=64)
-def _chains_that_see_all(T_q: int, T_k: int, groups: int, ends: tuple[int, ...], rows_at_once: int) -> tuple[Chain, ...]:
+def _chains_that_see_all(
+    T_q: int, T_k: int, groups: int, ends: tuple[int, ...], rows_at_once: int
+) -> tuple[Chain, ...]:
     """Chains of queries that see every key: one call after the other wants the same."""
     visibility = Visibility(T_q, T_k, groups, 1, np.zeros(1, np.int64), None, None, None, None)
     return _chains(visibility, [slice(a, b) for a, b in pairwise((0, *ends))], rows_at_once)

@@ -10,7 +10,7 @@ from .._dtypes import widen
 from .._pieces import row_sums
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads, add_product
-from .problem import Problem, finite, nonzero
+from .problem import Problem, finite, inverse_of
 from .visibility import Block
 
 
@@ -21,13 +21,13 @@ class Dense(NamedTuple):
     ----------
     weights : array (B, R, T_k)
         Before dropout, in the dtype to compute in.
-    shift, total : arrays (B, R, 1)
-        Weights are ``exp(score - shift) / total``; a row that sees nothing has a total of 0.
+    shift, inverse : arrays (B, R, 1)
+        Weights are ``exp(score - shift) * inverse``; a row that sees nothing has 0 for both.
     """
 
     weights: Array
     shift: Array
-    total: Array
+    inverse: Array
 
 
 def room(problem: Problem) -> Dense:
@@ -48,7 +48,7 @@ def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) ->
 
 
 def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
-    """Write the weights (b, r, K) of a block, with shift and total of its rows."""
+    """Write the weights (b, r, K) of a block, with shift and inverse of its rows."""
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
     for outside in (slice(0, keys.start), slice(keys.stop, problem.k.shape[1])):
@@ -70,11 +70,14 @@ def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
         shift = finite(xp, top if sinks is None else xp.maximum(top, sinks))
         weights -= shift
         backend.apply(xp.exp, weights)
+    elif sinks is not None:
+        shift = finite(xp, sinks)
     total = row_sums(backend, weights)
     if sinks is not None:
         total += xp.exp(sinks - shift)
-    result.shift[entries, rows, :], result.total[entries, rows, :] = shift, total
-    weights /= nonzero(xp, total)
+    inverse = inverse_of(xp, total)
+    result.shift[entries, rows, :], result.inverse[entries, rows, :] = shift, inverse
+    weights *= inverse
     return weights
 
 
@@ -116,8 +119,8 @@ def _backward(
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[entries, rows, :]
     if problem.sinks is not None:
-        sinks, shift, total = (x[entries, rows, :] for x in (problem.sinks, result.shift, result.total))
-        grads.write_sinks(block, xp.exp(sinks - shift) / nonzero(xp, total), delta)
+        sinks, shift, inverse = (x[entries, rows, :] for x in (problem.sinks, result.shift, result.inverse))
+        grads.write_sinks(block, xp.exp(sinks - shift) * inverse, delta)
     dscores = dweights
     dscores -= delta
     dscores *= weights
@@ -126,7 +129,7 @@ def _backward(
     if problem.softcap is not None:
         scores = backend.matmul(problem.queries(block), k.mT, dtype=problem.dtype)
         scores *= problem.scale
-        tanh = problem.cap(scores)
+        tanh = problem.cap(scores, problem.softcap)
         dscores *= 1 - tanh * tanh
     if of_scores != 1:
         dscores *= of_scores

@@ -18,6 +18,11 @@ class OutputGrads(NamedTuple):
     dweights: Array | None  # (B, R, T_k)
     dlse: Array | None  # (B, R, 1)
 
+    @property
+    def of_output(self) -> Array:
+        """The gradient of the output, where there is one."""
+        return self.dout
+
 
 class InputGrads(NamedTuple):
     """Where backward puts gradients, in the dtype to compute in; one dk and dv for each share of chains."""
@@ -25,7 +30,7 @@ class InputGrads(NamedTuple):
     dq: Array  # (B, R, D)
     dk: list[Array]  # (B, T_k, D) each
     dv: list[Array]  # (B, T_k, D_v) each; empty where keys are the values, and dk is the sum of both
-    dbias: Array | None  # the flat shape of the bias
+    dbias: Array | None  # of the shape of the bias's array
     dsinks: Array | None  # (B, R, 1)
 
     def of_keys(self, chain: Chain) -> tuple[Array, Array]:
@@ -34,10 +39,9 @@ class InputGrads(NamedTuple):
         return dk, self.dv[chain.share][chain.entries, ...] if self.dv else dk
 
     def add_to_bias(self, problem: Problem, block: Block, dscores: Array) -> None:
-        """Sum the gradient of a block's scores over the axes along which the bias was broadcast."""
-        place = problem.part_of(block, self.dbias)
-        axes = tuple(axis for axis in range(3) if place.shape[axis] == 1 and dscores.shape[axis] != 1)
-        place += problem.backend.xp.sum(dscores, axis=axes, keepdims=True) if axes else dscores
+        """Add the gradient of a block's scores, summed over the axes along which the bias was broadcast."""
+        if problem.bias is not None:
+            problem.bias.add_gradient(block, dscores, self.dbias)
 
     def write_sinks(self, block: Block, sink_weights: Array, delta: Array) -> None:
         """Write the gradient of the sinks; `delta` (b, r, 1) is the sum of a row's weights times their gradients."""

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from attnbackends import Array
+from attnbackends import Array, Backend
 
-from .._check import check
+from .._check import broadcasts, check
+from .masks import Mask
 
 Shape = tuple[int, ...]
 
@@ -47,11 +48,13 @@ class Layout(NamedTuple):
                 raise ValueError(f"the query heads must be a multiple of the key heads {key_heads}, got {heads}")
             groups = heads // key_heads
             leads["q"] = (*leads["q"][:-1], key_heads)
-        lead = broadcast(*leads.values())
-        if lead is None:
+        try:
+            distinct = set(leads.values())  # NumPy takes as long as a small product
+            lead = distinct.pop() if len(distinct) == 1 else np.broadcast_shapes(*leads.values())
+        except ValueError:
             raise ValueError(
                 f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {_listed(shapes)}"
-            )
+            ) from None
         return cls(lead, groups, shapes["q"], shapes["k"], shapes.get("v", shapes["k"]))
 
     @property
@@ -92,26 +95,17 @@ class Layout(NamedTuple):
             q = xp.reshape(q, (*q.shape[:-3], self.lead[-1], self.rows, q.shape[-1]))
         return self.flatten(xp, q)
 
-    def flatten_mask(self, xp: Any, name: str, mask: Array) -> Array:
-        """Anything that broadcasts to (..., T_q, T_k) -> (B or 1, R or T_q or 1, T_k or 1), no larger than it must."""
-        given = tuple(mask.shape)
-        full = (*self.out_lead, self.T_q, self.T_k)
-        if broadcast(given, full) != full:
+    def flatten_mask(self, backend: Backend, name: str, mask: Array) -> Mask:
+        """A mask or a bias that broadcasts to (..., T_q, T_k), for flat entries and rows."""
+        given, full = tuple(mask.shape), (*self.out_lead, self.T_q, self.T_k)
+        if not broadcasts(given, full):
             raise ValueError(f"`{name}` must broadcast to (..., T_q, T_k) = {full}, got {given}")
-        padded = (1,) * max(0, 2 - len(given)) + given
-        own, (rows, keys) = padded[:-2], padded[-2:]
-        if prod(own) == 1:
-            return xp.reshape(mask, (1, rows, keys))
-        if self.groups > 1 and own[-1] > 1:  # a mask for each query head: its heads become rows, as those of q did
-            mask = xp.broadcast_to(mask, (*self.out_lead, self.T_q, keys))
-            return xp.reshape(mask, (prod(self.lead), self.rows, keys))
-        full = (*self.lead, rows, keys)
-        return xp.reshape(xp.broadcast_to(xp.reshape(mask, padded), full), (prod(self.lead), rows, keys))
+        return Mask.from_shape(backend, mask, self.lead, self.groups, self.T_q, boolean=name == "mask")
 
     def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
         """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""
         lead = self.out_lead
-        if broadcast(tuple(sinks.shape), lead) != lead:
+        if not broadcasts(tuple(sinks.shape), lead):
             raise ValueError(f"`sinks` must broadcast to the leading axes {lead}, got {tuple(sinks.shape)}")
         every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
         return xp.reshape(every, (prod(self.lead), self.rows, 1))
@@ -148,29 +142,10 @@ class Layout(NamedTuple):
             return gradient
         return sum_to(xp, xp.reshape(gradient, (*self.lead, *gradient.shape[1:])), shape)
 
-    def unflatten_bias_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
-        """The gradient of a bias, in the shape that it came in."""
-        if prod(gradient.shape) == prod(shape):
-            return xp.reshape(gradient, shape)
-        rows, keys = gradient.shape[1:]
-        if rows == self.rows and self.groups > 1:
-            return sum_to(xp, xp.reshape(gradient, (*self.out_lead, self.T_q, keys)), shape)
-        return sum_to(xp, xp.reshape(gradient, (*self.lead, rows, keys)), shape)
-
     def unflatten_sinks_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
         """The gradient of the sinks, in the shape that they came in."""
         per_row = xp.reshape(gradient, (*self.out_lead, self.T_q))
         return sum_to(xp, xp.sum(per_row, axis=-1), shape)
-
-
-def broadcast(*shapes: Shape) -> Shape | None:
-    """The shape that these broadcast to; None where they do not."""
-    if len(set(shapes)) == 1:  # NumPy takes as long as a small product
-        return shapes[0]
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        return None
 
 
 def sum_to(xp: Any, x: Array, shape: Shape) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any
 
-from attnbackends import Array, Backend, backend_of
+from attnbackends import Array, Backend, OwnAttention, backend_of
 
 from .._check import check
 from .._dtypes import narrow, widen
@@ -16,8 +16,8 @@ from .dense import Dense
 from .gradients import OutputGrads
 from .layout import Layout
 from .positions import visibility
-from .problem import Problem, log_sum_exp
-from .run import SavedAttention, backward, run_dense, run_tiled
+from .problem import Problem
+from .run import Result, SavedAttention, backward, log_sum_exp, run_dense, run_tiled
 
 KEEP_BYTES = 32 * 1024**2
 """Bytes of weights that are kept for backward by default; making more of them again is as fast beyond a core's caches
@@ -177,15 +177,20 @@ def attention(
     ):
         return plain.forward(backend, q, k, v, _scale(scale, q))
     backend = check(
-        q=(q, "* T_q D"), k=(k, "* T_k D"), v=(v, "* T_k D_v"), mask=(mask, "*: bool"), bias=(bias, "*"), sinks=(sinks, "*")
+        q=(q, "* T_q D"),
+        k=(k, "* T_k D"),
+        v=(v, "* T_k D_v"),
+        mask=(mask, "*: bool"),
+        bias=(bias, "*"),
+        sinks=(sinks, "*"),
     )
     layout = Layout.of(q, k, v, grouped)
     visible = visibility(layout, causal, query_start, window, key_lengths, query_offsets, key_offsets)
     problem = Problem.of(backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
     xp = backend.xp
-    own = None if return_weights else backend.attention(problem)
-    if own is not None:
-        result, out = own, own.out
+    result: Result | None = None if return_weights else backend.attention(problem)
+    if isinstance(result, OwnAttention):
+        out = result.out
     elif return_weights or (softcap is None and problem.weights_bytes <= integer("keep_bytes", keep_bytes, least=0)):
         out = backend.empty((*problem.q.shape[:2], problem.values.shape[-1]), like=q)
         result = run_dense(problem, out)
@@ -196,9 +201,9 @@ def attention(
     saved = SavedAttention(problem, layout, result, shapes)
     further: list[Array] = []
     if return_weights:
-        further.append(xp.astype(saved.weights, q.dtype, copy=True))
+        further.append(narrow(backend, saved.weights, q.dtype))
     if return_lse:
-        lse = own.lse if own is not None else log_sum_exp(xp, result.shift, result.total)
+        lse = log_sum_exp(xp, result)
         further.append(layout.unflatten(xp, narrow(backend, lse, q.dtype))[..., 0])
     return layout.unflatten(xp, out), *further, saved
 

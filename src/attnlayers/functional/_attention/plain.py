@@ -21,8 +21,13 @@ class SavedPlain(NamedTuple):
     k: Array  # (..., T_k, D)
     v: Array | None  # (..., T_k, D_v); None where keys are the values
     scale: float
-    weights: Array  # (..., T_q, T_k)
+    kept: Array  # weights (..., T_q, T_k)
     like: Array  # an argument of forward, for its dtype
+
+    @property
+    def weights(self) -> Array:
+        """Attention weights (..., T_q, T_k), an array of its own at each call."""
+        return self.backend.xp.astype(self.kept, self.kept.dtype, copy=True)
 
 
 def forward(backend: Backend, q: Array, k: Array, v: Array | None, scale: float) -> tuple[Array, SavedPlain]:

@@ -11,6 +11,7 @@ from .._dtypes import wide, widen
 from .._integers import integer
 from .blocks import Chain, plan
 from .layout import Layout
+from .masks import Mask
 from .visibility import Block, Visibility
 
 SAFE_SCORE = 36.0
@@ -31,9 +32,9 @@ class Problem(NamedTuple):
     scale : float
     visibility : Visibility
         What positions hide.
-    mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
-        True = attend.
-    bias : array of such a shape, or None
+    mask : Mask or None
+        Boolean, True = attend.
+    bias : Mask or None
         Added to the scores.
     softcap : float or None
     sinks : array (B, R, 1) or None
@@ -53,8 +54,8 @@ class Problem(NamedTuple):
     v: Array | None
     scale: float
     visibility: Visibility
-    mask: Array | None
-    bias: Array | None
+    mask: Mask | None
+    bias: Mask | None
     softcap: float | None
     sinks: Array | None
     dropout: float
@@ -86,7 +87,9 @@ class Problem(NamedTuple):
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
         if dropout and seed is None:
-            raise ValueError("`dropout` needs a `seed`, another one for each call: the same seed drops the same weights")
+            raise ValueError(
+                "`dropout` needs a `seed`, another one for each call: the same seed drops the same weights"
+            )
         xp, dtype = backend.xp, wide(backend, q.dtype)
         flat_q, flat_k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
         flat_v = None if v is None else layout.flatten(xp, v)
@@ -98,8 +101,8 @@ class Problem(NamedTuple):
             v=flat_v,
             scale=scale,
             visibility=visibility,
-            mask=None if mask is None else layout.flatten_mask(xp, "mask", mask),
-            bias=None if bias is None else layout.flatten_mask(xp, "bias", bias),
+            mask=None if mask is None else layout.flatten_mask(backend, "mask", mask),
+            bias=None if bias is None else layout.flatten_mask(backend, "bias", bias),
             softcap=None if softcap == inf else softcap,
             sinks=None if sinks is None else widen(backend, layout.flatten_sinks(xp, sinks)),
             dropout=dropout,
@@ -149,15 +152,16 @@ class Problem(NamedTuple):
             seen[...] = False
             for block in chain.blocks:
                 seen[:, block.keys, :] |= xp.any(self._attended(block), axis=-2, keepdims=True).mT
-            k = or_zero(backend, seen, k)
-            v = k if self.v is None else or_zero(backend, seen, v)
+            k = xp.where(seen, k, backend.zero(like=k))
+            v = k if self.v is None else xp.where(seen, v, backend.zero(like=v))
         return k, v
 
     def queries(self, block: Block) -> Array:
         """The queries of a block, as operands; one that attends to nothing as `keys` does it."""
         q = self.operand(self.q[block.entries, block.rows, :])
         if self._may_spread(q):
-            q = or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
+            xp, attends = self.backend.xp, self._attended(block)
+            q = xp.where(xp.any(attends, axis=-1, keepdims=True), q, self.backend.zero(like=q))
         return q
 
     def operand(self, x: Array) -> Array:
@@ -173,21 +177,11 @@ class Problem(NamedTuple):
 
     # -- what is seen
 
-    def part_of(self, block: Block, array: Array) -> Array:
-        """The part of the mask, or of an array of its shape, that a block needs."""
-        entries = block.entries if array.shape[0] > 1 else slice(None)
-        rows, count = block.rows, array.shape[1]
-        if count == 1:
-            rows = slice(None)
-        elif count != self.q.shape[1]:  # one mask for all heads that share keys
-            rows = slice(rows.start % count, rows.start % count + rows.stop - rows.start)
-        return array[entries, rows, block.keys if array.shape[2] > 1 else slice(None)]
-
     def hide(self, block: Block, array: Array, value: float) -> None:
         """Write a value to what the mask or a position hides."""
         backend = self.backend
         if self.mask is not None:
-            backend.fill(array, ~self.part_of(block, self.mask), value)
+            backend.fill(array, ~self.mask.part(block), value)
         for columns, hidden in block.hidden():
             backend.fill(array[:, :, columns], backend.asarray(hidden, like=array), value)
 
@@ -222,18 +216,18 @@ class Problem(NamedTuple):
         if not isfinite(high - low):
             numbers = _numbers(self.backend, scores)
             low, high = float(xp.min(numbers)), float(xp.max(numbers))
-        return -SAFE_SCORE <= low and high <= SAFE_SCORE
+        return low >= -SAFE_SCORE and high <= SAFE_SCORE
 
     def add_bias(self, block: Block, scores: Array) -> Array | None:
         """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
-        tanh = None if self.softcap is None else self.cap(scores)
+        tanh = None if self.softcap is None else self.cap(scores, self.softcap)
         if self.bias is not None:
-            scores += widen(self.backend, self.part_of(block, self.bias))
+            scores += widen(self.backend, self.bias.part(block))
         return tanh
 
-    def cap(self, scores: Array) -> Array:
+    def cap(self, scores: Array, softcap: float) -> Array:
         """Cap scores in place; returns ``tanh(scores / softcap)``."""
-        xp, softcap = self.backend.xp, self.softcap
+        xp = self.backend.xp
         scores *= 1 / softcap
         self.backend.apply(xp.tanh, scores)
         tanh = xp.astype(scores, scores.dtype, copy=True)
@@ -241,10 +235,10 @@ class Problem(NamedTuple):
         return tanh
 
     def dropped(self, block: Block, weights: Array) -> Array:
-        """What dropout multiplies the weights of a block by: 0, or 1 / (1 - dropout)."""
-        place = (block.entries.start * self.q.shape[1] + block.rows.start) * self.k.shape[1] + block.keys.start
-        draw = self.backend.generator((self.seed * 1_000_003 + place) % 2**63)
-        kept = draw(tuple(weights.shape), weights) >= self.dropout
+        """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
+        key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
+        place = block.entries, block.rows, block.keys
+        kept = self.backend.uniform(key, place, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 
@@ -253,21 +247,9 @@ def finite(xp: Any, x: Array) -> Array:
     return xp.where(x == -xp.inf, xp.zeros_like(x), x)
 
 
-def nonzero(xp: Any, total: Array) -> Array:
-    """Totals to divide by, with 1 for that of a row that sees nothing."""
-    return xp.where(total == 0, xp.ones_like(total), total)
-
-
-def log_sum_exp(xp: Any, shift: Array, total: Array) -> Array:
-    """The log-sum-exp of rows, -inf of one that sees nothing."""
-    return xp.where(total == 0, xp.full_like(total, -xp.inf), xp.log(nonzero(xp, total)) + shift)
-
-
-def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
-    """x where `keep` says so, else 0."""
-    zero = backend.empty((1,) * x.ndim, like=x)
-    zero[...] = 0
-    return backend.xp.where(keep, x, zero)
+def inverse_of(xp: Any, total: Array) -> Array:
+    """One over the totals of rows; 0 for a row that sees nothing, whose total is 0."""
+    return xp.where(total == 0, total, 1 / xp.where(total == 0, xp.ones_like(total), total))
 
 
 def _largest_norm(backend: Backend, x: Array) -> float:
@@ -284,4 +266,4 @@ def _largest_norm(backend: Backend, x: Array) -> float:
 
 def _numbers(backend: Backend, x: Array) -> Array:
     """x with 0 for NaN and infinity."""
-    return or_zero(backend, backend.xp.isfinite(x), x)
+    return backend.xp.where(backend.xp.isfinite(x), x, backend.zero(like=x))

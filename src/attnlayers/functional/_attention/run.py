@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attnbackends import Array, OwnAttention
 
 from .._dtypes import narrow, widen
 from . import dense, tiled
+from .blocks import Chain
 from .gradients import InputGrads, OutputGrads
 from .layout import Layout, Shape
 from .problem import Problem
+
+
+Result = dense.Dense | tiled.Tiled | OwnAttention
+"""What a way leaves for backward."""
 
 
 class SavedAttention(NamedTuple):
@@ -28,7 +33,7 @@ class SavedAttention(NamedTuple):
 
     problem: Problem
     layout: Layout
-    result: dense.Dense | tiled.Tiled | OwnAttention
+    result: Result
     shapes: dict[str, Shape]
 
     def flat_gradient(self, name: str, gradient: Array, last: Shape) -> Array:
@@ -39,12 +44,14 @@ class SavedAttention(NamedTuple):
     def weights(self) -> Array:
         """Attention weights (..., T_q, T_k), before dropout; float32 where the arguments were in half precision.
 
-        Made anew at each call where they were not kept.
+        An array of its own at each call: backward needs the ones that were kept.
         """
-        result = self.result
-        if not isinstance(result, dense.Dense):
-            result = run_dense(self.problem, None)
-        return self.layout.unflatten(self.problem.backend.xp, result.weights)
+        xp, result = self.problem.backend.xp, self.result
+        if isinstance(result, dense.Dense):
+            weights = xp.astype(result.weights, result.weights.dtype, copy=True)
+        else:
+            weights = run_dense(self.problem, None).weights
+        return self.layout.unflatten(xp, weights)
 
 
 def run_dense(problem: Problem, out: Array | None) -> dense.Dense:
@@ -59,6 +66,15 @@ def run_tiled(problem: Problem) -> tiled.Tiled:
     result = tiled.room(problem)
     problem.backend.map(lambda chain: tiled.forward(problem, chain, result), problem.chains)
     return result
+
+
+def log_sum_exp(xp: Any, result: Result) -> Array:
+    """The log-sum-exp of rows (B, R, 1), -inf of one that sees nothing."""
+    if isinstance(result, OwnAttention):
+        return result.lse
+    shift, inverse = result.shift, result.inverse
+    empty = inverse == 0
+    return xp.where(empty, xp.full_like(shift, -xp.inf), shift - xp.log(xp.where(empty, xp.ones_like(shift), inverse)))
 
 
 def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str]) -> tuple[Array, ...]:
@@ -79,14 +95,14 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
         gradients.append(layout.unflatten_key_gradient(xp, dv, layout.v))
     for name in names:
         if name == "bias":
-            gradients.append(layout.unflatten_bias_gradient(xp, dbias, saved.shapes[name]))
+            gradients.append(xp.reshape(dbias, saved.shapes[name]))
         else:
             gradients.append(layout.unflatten_sinks_gradient(xp, dsinks, saved.shapes[name]))
     return tuple([narrow(backend, gradient, dtype) for gradient in gradients])
 
 
 def _by_chains(
-    problem: Problem, result: dense.Dense | tiled.Tiled | OwnAttention, incoming: OutputGrads, names: Sequence[str]
+    problem: Problem, result: Result, incoming: OutputGrads, names: Sequence[str]
 ) -> tuple[Array, Array, Array | None, Array | None, Array | None]:
     """dq, dk, dv, dbias and dsinks in flat form; None for what there is none of."""
     backend, xp = problem.backend, problem.backend.xp
@@ -101,11 +117,11 @@ def _by_chains(
         dq=room(problem.q),
         dk=[room(problem.k) for _ in range(shares)],
         dv=[] if problem.v is None else [room(problem.v) for _ in range(shares)],
-        dbias=xp.zeros_like(widen(backend, problem.bias)) if "bias" in names else None,
+        dbias=xp.zeros_like(widen(backend, problem.bias.array)) if problem.bias and "bias" in names else None,
         dsinks=xp.zeros_like(problem.sinks) if "sinks" in names else None,
     )
 
-    def work(chains: Sequence) -> None:
+    def work(chains: Sequence[Chain]) -> None:
         for chain in chains:
             if isinstance(result, dense.Dense):
                 dense.backward(problem, chain, result, incoming, grads)

@@ -1,10 +1,10 @@
 """Attention in O(T) memory: a tile of scores is made, turned into weights, used and forgotten.
 
-Rows keep the shift that their scores were lowered by, and the total of ``exp(score - shift)``, apart: the log of the
-total would be lost beside a shift of 1e9. Whatever can be done on the (T, D) side of a product is done there, because a
-tile of scores has T times as many numbers as a row of queries: forward divides the output by the totals, backward the
-gradient of the output, and ``rowsum(dout * out)`` is subtracted within the product that makes the gradient of the
-weights, as one more column of `dout` against a row of ones.
+Rows keep the shift that their scores were lowered by, and one over the total of ``exp(score - shift)``, apart: the log
+of the total would be lost beside a shift of 1e9. Whatever can be done on the (T, D) side of a product is done there,
+because a tile of scores has T times as many numbers as a row of queries: forward divides the output by the totals,
+backward the gradient of the output, and ``rowsum(dout * out)`` is subtracted within the product that makes the gradient
+of the weights, as one more column of `dout` against a row of ones.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .._dtypes import widen
 from .._pieces import row_sums
 from .blocks import Chain, tiles
 from .gradients import InputGrads, OutputGrads, add_product
-from .problem import Problem, finite, nonzero
+from .problem import Problem, finite, inverse_of
 from .visibility import Block
 
 
@@ -28,15 +28,15 @@ class Tiled(NamedTuple):
     ----------
     out : array (B, R, D_v)
         In the dtype to compute in.
-    shift, total : arrays (B, R, 1)
-        Weights are ``exp(score - shift) / total``; a row that sees nothing has a total of 0.
+    shift, inverse : arrays (B, R, 1)
+        Weights are ``exp(score - shift) * inverse``; a row that sees nothing has 0 for both.
     bounded : list of bool
         Of each chain: no score needed a shift, and `shift` is 0.
     """
 
     out: Array
     shift: Array
-    total: Array
+    inverse: Array
     bounded: list[bool]
 
 
@@ -53,10 +53,11 @@ def forward(problem: Problem, chain: Chain, result: Tiled) -> None:
     bounded = result.bounded[chain.number] = problem.is_bounded(chain)
     for block in chain.blocks:
         place = block.entries, block.rows, slice(None)
-        out, total, shift = result.out[place], result.total[place], result.shift[place]
+        out, total, shift = result.out[place], result.inverse[place], result.shift[place]
         out[...] = 0
         (_sum_bounded if bounded else _sum)(problem, block, packed, v, out, total, shift)
-        out /= nonzero(problem.backend.xp, total)
+        total[...] = inverse_of(problem.backend.xp, total)
+        out *= total
 
 
 def _sum_bounded(
@@ -113,7 +114,7 @@ def backward(problem: Problem, chain: Chain, result: Tiled, incoming: OutputGrad
 
 
 def _folds(problem: Problem) -> bool:
-    """Whether ``rowsum(dout * out)`` is subtracted within a product: dropout comes between, half precision rounds it."""
+    """Whether ``rowsum(dout * out)`` goes into a product: dropout would come between, half precision would round it."""
     return not problem.dropout and not problem.is_half
 
 
@@ -132,8 +133,8 @@ def _backward(
 ) -> None:
     backend, xp = problem.backend, problem.backend.xp
     place = block.entries, block.rows, slice(None)
-    q, dout, shift = problem.queries(block), widen(backend, incoming.dout[place]), result.shift[place]
-    inverse = 1 / nonzero(xp, result.total[place])
+    q, dout = problem.queries(block), widen(backend, incoming.of_output[place])
+    shift, inverse = result.shift[place], result.inverse[place]
     delta = backend.vecdot(dout, result.out[place])[..., None]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[place]

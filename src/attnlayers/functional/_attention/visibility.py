@@ -41,7 +41,10 @@ class Block(NamedTuple):
         # Between the two edges every row sees every key.
         edges = [(begin, left_end), (right_begin, end)] if left_end <= right_begin else [(begin, end)]
         return [
-            (slice(a - begin, b - begin), _outside(np.clip(first - a, 0, b - a), np.clip(last - a, -1, b - a - 1), b - a))
+            (
+                slice(a - begin, b - begin),
+                _outside(np.clip(first - a, 0, b - a), np.clip(last - a, -1, b - a - 1), b - a),
+            )
             for a, b in edges
             if a < b
         ]

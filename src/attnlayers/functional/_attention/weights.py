@@ -44,7 +44,7 @@ def attention_weights(
     scale = 1 / sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
     problem = Problem.of(backend, layout, visibility(layout), q, k, None, scale, mask)
     saved = SavedAttention(problem, layout, run_dense(problem, None), {})
-    return narrow(backend, backend.xp.astype(saved.weights, saved.weights.dtype, copy=True), q.dtype), SavedWeights(saved)
+    return narrow(backend, saved.weights, q.dtype), SavedWeights(saved)
 
 
 def attention_weights_backward(saved: SavedWeights, dweights: Array) -> tuple[Array, ...]:

@@ -1,0 +1,150 @@
+"""What tuning needs: where the small kernel gives way to tiles, what a launch costs, and the machine's ceilings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attnbackends import get_backend
+from attnbackends._cuda_attention import CudaAttention
+from attnlayers import functional as F
+from attnlayers.bench.peers import allow_tf32, load
+
+from .clock import CupyEvents, Events, HostEvents, TorchEvents, times
+from .exactness import count_launches
+from .results import Entry
+from .setting import REHEARSAL, SHORT, on_device
+from .workers import Item, alone
+
+WORKERS = 1
+
+LENGTHS = (16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256) if not SHORT else (16,)
+HEADS = on_device(128, 2)
+"""Entries: about one for each multiprocessor."""
+
+HEAD_SIZES = (64, 128) if not SHORT else (64,)
+COPIED = on_device(2**30, 2**16)
+"""Bytes."""
+
+SIDE = on_device(8192, 32)
+"""Of the matrices whose product tells the ceiling."""
+
+PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float16", False))
+"""dtype, and whether TF32 is allowed."""
+
+
+class TilesAlone(CudaAttention):
+    """The kernels without the one for short sequences."""
+
+    def _small(self, *arguments: Any, **options: Any) -> int:
+        return 0
+
+
+class SmallAlone(CudaAttention):
+    """The kernel for short sequences and no other."""
+
+    def _tiled(self, *arguments: Any, **options: Any) -> int:
+        return 0
+
+
+WAYS = {"small": SmallAlone, "tiles": TilesAlone}
+
+
+def items(folder: Path) -> Iterator[Item]:
+    seconds = on_device(20, 300)
+    yield Item("empty launch", empty_launch, (), seconds)
+    yield Item("copy", copy, (), seconds)
+    yield Item("product, float32, CuPy", product, (), seconds)
+    for dtype, tf32 in PRODUCTS:
+        name = f"product, {'TF32' if tf32 else dtype}, PyTorch"
+        yield Item(name, apart, (dtype, tf32), on_device(30, 300), on_device=not REHEARSAL)
+    for D in HEAD_SIZES:
+        for T in LENGTHS:
+            for way in WAYS:
+                yield Item(f"{way}, T={T}, D={D}", attention, (way, T, D), seconds)
+
+
+def empty_launch() -> Entry:
+    """A kernel that does nothing: what a launch costs the host and the device; through CuPy, and through ours."""
+    xp = get_backend("cupy").xp
+    kernel = xp.RawKernel('extern "C" __global__ void nothing(float *x) {}', "nothing")
+    x, events = xp.zeros(1, dtype=xp.float32), CupyEvents(xp)
+    row = xp.zeros((1, 4), dtype=xp.float32)
+    softmax = get_backend("cupy").softmax
+    return {
+        "RawKernel": times(lambda i: kernel((1,), (32,), (x,)), events),
+        "element by element": times(lambda i: xp.add(x, x, out=x), events),
+        "softmax_rows of one row": times(lambda i: softmax(row), events),
+    }
+
+
+def copy() -> Entry:
+    """Bytes read and written a second by a copy on the device."""
+    xp = get_backend("cupy").xp
+    source, target = (xp.zeros(COPIED // 4, dtype=xp.float32) for _ in range(2))
+    source[...] = xp.arange(COPIED // 4, dtype=xp.float32)
+    found = times(lambda i: target.data.copy_from_device_async(source.data, COPIED), CupyEvents(xp), calls=4)
+    return {**found, "GB_per_s": rate(2 * COPIED, found, 1e9)}
+
+
+def product() -> Entry:
+    """float32 through the backend's own product: `CUPY_TF32` is not set."""
+    backend = get_backend("cupy")
+    a, b = (backend.asarray(_draw(seed)) for seed in (0, 1))
+    out = backend.empty((SIDE, SIDE), like=a)
+    found = times(lambda i: backend.matmul(a, b, out=out), CupyEvents(backend.xp), calls=4)
+    return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+
+
+def apart(dtype: str, tf32: bool) -> Entry:
+    return alone(torch_product, dtype, tf32)
+
+
+def torch_product(dtype: str, tf32: bool) -> Entry:
+    """The same by PyTorch."""
+    torch = load("torch")
+    allow_tf32(torch, tf32)
+    device = "cpu" if REHEARSAL else "cuda"
+    a, b = (torch.from_numpy(_draw(seed)).to(device, getattr(torch, dtype)) for seed in (0, 1))
+    events: Events = HostEvents() if REHEARSAL else TorchEvents(torch)
+    found = times(lambda i: torch.mm(a, b), events, calls=4)
+    return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+
+
+def attention(way: str, T: int, D: int) -> Entry:
+    """Attention of `HEADS` entries by one kernel alone, forward and forward with backward."""
+    backend = get_backend("cupy")
+    rng = np.random.default_rng(0)
+    q, k, v, dout = (backend.asarray(rng.standard_normal((HEADS, T, D), dtype=np.float32)) for _ in range(4))
+    launched = count_launches(backend)
+    backend.__dict__["_attention_kernels"] = WAYS[way](*backend._attention_kernels)
+
+    def forward(i: int) -> Any:
+        return F.attention(q, k, v)
+
+    def both(i: int) -> Any:
+        return F.attention_backward(F.attention(q, k, v)[1], dout)
+
+    events = CupyEvents(backend.xp)
+    calls: dict[str, Callable[[int], Any]] = {"forward": forward, "both": both}
+    wanted = {"small": "attention_small", "tiles": "attention_tiled"}[way]
+    found: Entry = {}
+    for direction, call in calls.items():
+        launched.clear()
+        call(0)
+        names = {name for name in launched if name.startswith("attention")}
+        right = names == ({wanted} if direction == "forward" else {wanted, f"{wanted}_backward"})
+        found[direction] = times(call, events) if right else {"left_out": f"launches {sorted(names)} instead"}
+    return found
+
+
+def rate(amount: float, found: dict[str, float], unit: float) -> float:
+    """`amount` over the time on the device, in a unit."""
+    return round(amount / (1e-6 * max(found["device_us"], 1e-3)) / unit, 2)
+
+
+def _draw(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((SIDE, SIDE), dtype=np.float32)

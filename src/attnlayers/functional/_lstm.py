@@ -1,0 +1,172 @@
+"""Long short-term memory over whole sequences."""
+
+from typing import Any, NamedTuple
+
+from attnbackends import Array, Backend, DType, LSTMCall
+
+from ._dtypes import narrow
+from ._recurrence import check_gradients, checked
+
+
+class SavedLSTM(NamedTuple):
+    """What `lstm_backward` needs."""
+
+    backend: Backend
+    dtype: DType  # of the arguments
+    call: LSTMCall
+    kept: Any  # `Kept`, or the library's own where it took the call
+
+
+class Kept(NamedTuple):
+    """What the gradients look at again."""
+
+    gates: Array  # (T, N, 4H): f, g, i, o after their activations
+    h: Array  # (T + 1, N, H), the first state first
+    c: Array  # (T + 1, N, H)
+    tanh_c: Array  # (T, N, H), of the new cells
+
+
+def lstm(
+    x: Array,
+    Wx: Array,
+    Wh: Array,
+    b: Array,
+    *,
+    h: Array | None = None,
+    c: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Array, Array, Array, SavedLSTM]:
+    """Long short-term memory over T steps.
+
+    Parameters
+    ----------
+    x : array (N, T, D)
+    Wx : array (D, 4H)
+        The columns of the gates in the book's order: forget, new memory, input, output.
+    Wh : array (H, 4H)
+    b : array (4H,)
+    h, c : array (N, H), optional
+        State before the first step; zeros if left out.
+    mask : boolean array (N, T), optional
+        Where False, the step is skipped, whatever it holds: both states go through unchanged.
+
+    Returns
+    -------
+    hs : array (N, T, H)
+        State after each step.
+    h, c : array (N, H)
+        After the last step.
+    saved : SavedLSTM
+
+    References
+    ----------
+    Deep Learning from Scratch 2, sections 6.2 and 6.3.
+    """
+    backend, arguments = checked(4, x, Wx, Wh, b, mask, h=h, c=c)
+    call = LSTMCall(*arguments)
+    hs, last_h, last_c, kept = backend.lstm(call) or _forward(backend, call)
+    hs, last_h, last_c = (narrow(backend, states, x.dtype) for states in (hs, last_h, last_c))
+    return hs, last_h, last_c, SavedLSTM(backend, x.dtype, call, kept)
+
+
+def lstm_backward(
+    saved: SavedLSTM, dhs: Array, *, dh: Array | None = None, dc: Array | None = None
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """Gradients of `lstm`.
+
+    Parameters
+    ----------
+    saved : SavedLSTM
+    dhs : array (N, T, H)
+    dh, dc : array (N, H), optional
+        Gradients of the states after the last step, beside what comes through `dhs`.
+
+    Returns
+    -------
+    dx, dWx, dWh, db : arrays of the shapes of x, Wx, Wh and b
+    dh, dc : array (N, H)
+        Gradients of the states before the first step.
+    """
+    backend, dtype, call, kept = saved
+    check_gradients((*call.x.shape[:2], call.Wh.shape[0]), dhs, dh=dh, dc=dc)
+    dhs, dh, dc = (None if d is None else backend.xp.astype(d, call.x.dtype, copy=False) for d in (dhs, dh, dc))
+    if isinstance(kept, Kept):
+        gradients = _backward(backend, call, kept, dhs, dh, dc)
+    else:
+        gradients = backend.lstm_backward(call, kept, dhs, dh, dc)
+    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in gradients)
+    return dx, dWx, dWh, db, dh, dc
+
+
+# -- for every library: forward and backward of one call, step by step
+
+
+def _forward(backend: Backend, call: LSTMCall) -> tuple[Array, Array, Array, Kept]:
+    """hs (N, T, H), h and c (N, H) after the last step, and what `_backward` needs."""
+    xp, (N, T, _), H = backend.xp, call.x.shape, call.Wh.shape[0]
+    gates = xp.reshape(backend.matmul(_time_first(xp, call.x), call.Wx), (T, N, 4 * H))  # (T N, D) x (D, 4H)
+    gates += call.b
+    h, c, tanh_c = (backend.empty((steps, N, H), like=gates) for steps in (T + 1, T + 1, T))
+    for states, first in ((h, call.h), (c, call.c)):
+        states[0, ...] = 0 if first is None else first
+    for t in range(T):
+        a = gates[t, ...]
+        a += backend.matmul(h[t, ...], call.Wh)  # (N, H) x (H, 4H) -> (N, 4H)
+        f, g, i, o = _by_gate(a)
+        for gate in (f, i, o):
+            gate[...] = 0.5 * xp.tanh(0.5 * gate) + 0.5  # the sigmoid, with no exponential that could overflow
+        g[...] = xp.tanh(g)
+        new_c = f * c[t, ...] + g * i
+        tanh_c[t, ...] = xp.tanh(new_c)
+        live = None if call.mask is None else call.mask[:, t, None]  # (N, 1)
+        c[t + 1, ...] = _where(xp, live, new_c, c[t, ...])
+        h[t + 1, ...] = _where(xp, live, o * tanh_c[t, ...], h[t, ...])
+    hs = xp.astype(xp.permute_dims(h[1:, ...], (1, 0, 2)), h.dtype, copy=True)
+    # Backward does not look at the last states: views of them do no harm.
+    return hs, h[T, ...], c[T, ...], Kept(gates, h, c, tanh_c)
+
+
+def _backward(
+    backend: Backend, call: LSTMCall, kept: Kept, dhs: Array, dh: Array | None, dc: Array | None
+) -> tuple[Array, Array, Array, Array, Array, Array]:
+    """dx, dWx, dWh, db, and dh and dc of the first states."""
+    xp, (gates, h, c, tanh_c), (N, T, D), H = backend.xp, kept, call.x.shape, call.Wh.shape[0]
+    da = backend.empty((T, N, 4 * H), like=gates)  # gradient of what the activations were given
+    dh, dc = (xp.zeros_like(h[0, ...]) if last is None else last for last in (dh, dc))
+    for t in reversed(range(T)):
+        f, g, i, o = _by_gate(gates[t, ...])
+        df, dg, di, do = _by_gate(da[t, ...])
+        live = None if call.mask is None else call.mask[:, t, None]  # (N, 1)
+        dh = dh + dhs[:, t, :]
+        new_dc = dc + dh * o * (1 - tanh_c[t, ...] * tanh_c[t, ...])
+        df[...] = new_dc * c[t, ...] * f * (1 - f)
+        dg[...] = new_dc * i * (1 - g * g)
+        di[...] = new_dc * g * i * (1 - i)
+        do[...] = dh * tanh_c[t, ...] * o * (1 - o)
+        if live is not None:
+            backend.fill(da[t, ...], ~live, 0)
+        dc = _where(xp, live, new_dc * f, dc)
+        from_gates = backend.matmul(da[t, ...], xp.matrix_transpose(call.Wh))  # (N, 4H) x (4H, H) -> (N, H)
+        dh = _where(xp, live, from_gates, dh)
+    da = xp.reshape(da, (T * N, 4 * H))
+    dx = xp.reshape(backend.matmul(da, xp.matrix_transpose(call.Wx)), (T, N, D))  # (T N, 4H) x (4H, D)
+    dWx = backend.matmul(xp.matrix_transpose(_time_first(xp, call.x)), da)  # (D, T N) x (T N, 4H) -> (D, 4H)
+    dWh = backend.matmul(xp.matrix_transpose(xp.reshape(h[:T, ...], (T * N, H))), da)  # (H, T N) x (T N, 4H)
+    return xp.permute_dims(dx, (1, 0, 2)), dWx, dWh, xp.sum(da, axis=0), dh, dc
+
+
+def _time_first(xp: Any, x: Array) -> Array:
+    """(N, T, D) -> (T N, D), so that the rows of a step are one block."""
+    N, T, D = x.shape
+    return xp.reshape(xp.permute_dims(x, (1, 0, 2)), (T * N, D))
+
+
+def _by_gate(a: Array) -> tuple[Array, Array, Array, Array]:
+    """(N, 4H) -> views of f, g, i, o, each (N, H)."""
+    H = a.shape[1] // 4
+    return a[:, :H], a[:, H : 2 * H], a[:, 2 * H : 3 * H], a[:, 3 * H :]
+
+
+def _where(xp: Any, live: Array | None, new: Array, old: Array) -> Array:
+    """`new` in the sequences (N, ·) whose step counts, `old` in the others."""
+    return new if live is None else xp.where(live, new, old)
