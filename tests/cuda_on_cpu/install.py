@@ -83,7 +83,7 @@ def _before_cupy() -> None:
 
 
 def _after_cupy(cupy: Any) -> None:
-    from cupy.cuda import compiler
+    from cupy.cuda import compiler  # noqa: TID251
 
     compiler._NVRTCProgram = _program(compiler._NVRTCProgram)
     if os.environ.get("CUDA_ON_CPU_MODE", "run") != "idle" and os.environ.get("CUDA_ON_CPU_POOL", "0") != "1":
@@ -114,7 +114,7 @@ def _redirect_runtime(module: Any) -> None:
 
 
 def _where_loaded(path: str) -> int:
-    with open("/proc/self/maps", encoding="utf-8") as maps:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
         for line in maps:
             if line.rstrip().endswith(path):
                 return int(line.split("-")[0], 16)
