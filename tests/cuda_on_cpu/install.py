@@ -37,8 +37,10 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != "cupy" and name not in WITH_A_RUNTIME:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is None or spec.loader is None:
+        if spec is None or spec.loader is None or not spec.origin:
             return spec
+        if name == "cupy" and not (Path(spec.origin).parent.parent / "cupy_backends").is_dir():
+            return spec  # a package of that name which is not CuPy
         if name == "cupy":
             _around(spec.loader, _before_cupy, _after_cupy)
         else:
