@@ -11,6 +11,7 @@ from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import narrow, wide, widen
+from ._pieces import or_zero
 
 FEW_ROWS = 8
 """Fewer rows read the weights more than they compute: what the inputs add is worth a product of its own."""
@@ -174,9 +175,7 @@ def begin(count: int, x: Array, Wx: Array, Wh: Array, b: Array, mask: Array | No
     if wide(backend, x.dtype) != x.dtype:
         time_x, Wx, Wh, b = (widen(backend, array) for array in (time_x, Wx, Wh, b))
     if time_mask is not None:
-        zero = backend.empty((1, 1, 1), like=time_x)
-        zero[...] = 0
-        time_x = xp.where(time_mask, time_x, zero)
+        time_x = or_zero(backend, time_mask, time_x)
     if count == 4 and backend.joins_inputs and N >= FEW_ROWS and 4 * D <= H:
         rows = _side_by_side(backend, time_x, T + 1, H)
         gates = backend.empty((T, N, 4 * H), like=rows)
