@@ -9,6 +9,11 @@ from attnbackends import Array, Backend
 from ._dtypes import wide, widen
 
 
+def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
+    """`x` where a boolean says so, else 0, whatever stands there: 0 times NaN would be NaN."""
+    return backend.xp.where(keep, x, backend.zero(like=x))
+
+
 def over_rows(
     backend: Backend, function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:

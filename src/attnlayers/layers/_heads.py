@@ -2,6 +2,8 @@
 
 from attnbackends import Array, backend_of
 
+from ..functional._pieces import or_zero
+
 
 def check_heads(Wq: Array, Wk: Array, Wv: Array, Wo: Array, heads: int, key_heads: int) -> None:
     """Hold the widths of four projections against the numbers of heads."""
@@ -54,7 +56,7 @@ def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tupl
     if backend.is_dtype(bias.dtype, "bool"):
         return keys & bias, k, v
     # Only a boolean mask keeps what it leaves out from being read.
-    k, v = (xp.where(mask[:, None, :, None], x, backend.zero(like=x)) for x in (k, v))
+    k, v = (or_zero(backend, mask[:, None, :, None], x) for x in (k, v))
     hidden = backend.empty((1, 1, 1, 1), like=bias)
     hidden[...] = -xp.inf
     return xp.where(keys, bias, hidden), k, v

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from attnbackends import EMPTY_ROW, Array, Backend
 
 from .._dtypes import wide, widen
+from .._pieces import or_zero
 from .masks import Mask
 from .plan import Block, Chain, Visibility
 
@@ -105,15 +106,15 @@ class Core(NamedTuple):
             seen[...] = False
             for block in chain.blocks:
                 seen[:, block.keys, :] |= xp.matrix_transpose(xp.any(self._attended(block), axis=-2, keepdims=True))
-            k = _or_zero(backend, seen, k)
-            v = k if shared else _or_zero(backend, seen, v)
+            k = or_zero(backend, seen, k)
+            v = k if shared else or_zero(backend, seen, v)
         return k, v
 
     def queries(self, block: Block, factor: float) -> Array:
         """The queries of a block times a factor; one that attends to nothing as keys do."""
         q = widen(self.backend, self.q[block.entries, block.rows, :])
         if self._may_spread(q):
-            q = _or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
+            q = or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
         return q if factor == 1 else q * factor
 
     def _may_spread(self, x: Array) -> bool:
@@ -219,12 +220,6 @@ class Core(NamedTuple):
         return [Block(block.entries, block.rows, slice(a, b), block.part) for a, b in pairwise(edges)]
 
 
-def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
-    zero = backend.empty((1, 1, 1), like=x)
-    zero[...] = 0
-    return backend.xp.where(keep, x, zero)
-
-
 def _largest_norm(backend: Backend, x: Array) -> float:
     """Of the rows of x (b, T, D)."""
     xp = backend.xp
@@ -238,4 +233,4 @@ def _largest_norm(backend: Backend, x: Array) -> float:
 def _numbers(backend: Backend, x: Array) -> Array:
     """x with 0 for NaN and infinity, which spoil their own rows whatever is done, and are no reason to treat others
     in another way."""
-    return _or_zero(backend, backend.xp.isfinite(x), x)
+    return or_zero(backend, backend.xp.isfinite(x), x)
