@@ -112,8 +112,8 @@ class CupyBackend(UfuncBackend):
 
     # -- attention as a whole: the first way that takes a call
 
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        return any(way.forward(call, out, lse) for way in self._attention_ways)
+    def attention(self, call: AttentionCall, out: Array, stats: Array) -> bool:
+        return any(way.forward(call, out, stats) for way in self._attention_ways)
 
     def attention_backward_reads_out(self, call: AttentionCall) -> bool:
         return self._attention_kernels.reads_out(call)
@@ -122,14 +122,14 @@ class CupyBackend(UfuncBackend):
         self,
         call: AttentionCall,
         out: Array | None,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
         dk: Array,
         dv: Array | None,
     ) -> bool:
-        return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
+        return any(way.backward(call, out, stats, dout, dlse, dq, dk, dv) for way in self._attention_ways)
 
     @property
     def _attention_ways(self) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attnbackends import EMPTY_ROW, Array
+from attnbackends import Array
 
 from ._blocks import arguments, fused
 from ._blocks.core import Incoming
@@ -170,8 +170,8 @@ def attention(
     if return_weights:
         further.append(xp.astype(saved.weights, q.dtype, copy=True))
     if return_lse:
-        lse = xp.astype(core.lse, core.lse.dtype, copy=True)  # type: ignore[union-attr]
-        backend.fill(lse, lse == EMPTY_ROW, -xp.inf)
+        lse = core.lse(...)
+        backend.fill(lse, core.stats[1, ...] == 0, -xp.inf)  # type: ignore[index]
         further.append(frame.unflatten(xp, narrow(backend, lse, q.dtype))[..., 0])
     return out, *further, saved
 
