@@ -14,8 +14,9 @@ from itertools import chain
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace
 from numpy.typing import NDArray
+
+from attnbackends import backend_of
 
 from .errors import DataError, quote
 from .vocabulary import Vocabulary
@@ -207,7 +208,7 @@ class PairDataset:
         pad = self.vocabulary.PAD
         width, length = int(self.source_lengths[indices].max()), int(self.target_lengths[indices].max())
         rows = self._asarray(indices)
-        xp = array_namespace(self.sources)
+        xp = backend_of(self.sources).xp
         sources = xp.take(self.sources, rows, axis=0)[:, :width]  # (num, S_max) -> (N, S)
         targets = xp.take(self.targets, rows, axis=0)[:, : length + 1]  # (num, T_max + 2) -> (N, T + 1)
         labels = targets[:, 1:]
@@ -223,7 +224,7 @@ class PairDataset:
     def _select(self, indices: Ids) -> Self:
         part = copy(self)
         rows = self._asarray(indices)
-        xp = array_namespace(self.sources)
+        xp = backend_of(self.sources).xp
         part.pairs = [self.pairs[index] for index in indices]
         part.sources, part.targets = (xp.take(ids, rows, axis=0) for ids in (self.sources, self.targets))
         part.source_lengths, part.target_lengths = self.source_lengths[indices], self.target_lengths[indices]
