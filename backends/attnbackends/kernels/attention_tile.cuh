@@ -14,13 +14,13 @@
 #define ACROSS 64
 #endif
 #define THREADS 128
-#define LANES 16                // threads that share a row
-#define STEP (THREADS / LANES)  // rows of all threads
-#define ROWS (DOWN / STEP)      // of a thread: its row number plus multiples of STEP
-#define COLUMNS (ACROSS / LANES)  // of a thread in a tile of scores: its column number plus multiples of LANES
-#define PARTS (WIDTH / 64)        // of a row of WIDTH: each thread has four values of each
-#define PITCH (WIDTH + 4)         // of rows in shared memory: eight lanes that read eight rows meet in no bank
-#define SCORES_PITCH (ACROSS + 4) // the same for a tile of scores
+#define LANES 16                   // threads that share a row
+#define STEP (THREADS / LANES)     // rows of all threads
+#define ROWS (DOWN / STEP)         // of a thread: its row number plus multiples of STEP
+#define COLUMNS (ACROSS / LANES)   // of a thread in a tile of scores: its column number plus multiples of LANES
+#define PARTS (WIDTH / 64)         // of a row of WIDTH: each thread has four values of each
+#define PITCH (WIDTH + 4)          // of rows in shared memory: eight lanes that read eight rows meet in no bank
+#define SCORES_PITCH (ACROSS + 4)  // the same for a tile of scores
 
 extern __shared__ unsigned char shared[];
 

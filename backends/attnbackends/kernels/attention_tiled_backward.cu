@@ -15,7 +15,7 @@ struct Backward {
 
     // Stages a tile of `full` queries, times the scale, and gradients, with the statistics and rowsum(dout * out) - dlse
     // of each row; what sees nothing comes as 0.
-    __device__ void stage_rows(const Sight &sight, int row0, int full) {
+    __device__ void stage_rows(const Sight &sight, int row0, int full) const {
         const int count = min(R - row0, full);
         const Stats known(stats, b, R);
         edges.set(sight, row0, R, full);
@@ -90,9 +90,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const bool of_keys = blockIdx.y < (T_k + DOWN - 1) / DOWN;
     REAL *const own_q = of_keys ? across : down, *const own_dout = of_keys ? across_v : down_v;
     REAL *const own_k = of_keys ? down : across, *const own_v = of_keys ? down_v : across_v;
-    Backward rows = {q,       out,     stats,  dout,          dlse,            R,    D,   D_v, b, dout_entry, dout_row, scale,
-                     own_q,   own_dout, own_k, own_v,         weights,         dscores,
-                     shifts,  shifts + DOWN,   shifts + 2 * DOWN, edges};
+    const Backward rows = {q,       out,      stats,  dout,          dlse,              R,     D,     D_v,
+                           b,       dout_entry, dout_row, scale,     own_q,             own_dout, own_k, own_v,
+                           weights, dscores,  shifts, shifts + DOWN, shifts + 2 * DOWN, edges};
     const REAL *const keys = k + b * T_k * D, *const values = v + b * T_k * D_v;
     if (of_keys) {
         const int key0 = blockIdx.y * DOWN, count = min(T_k - key0, DOWN);

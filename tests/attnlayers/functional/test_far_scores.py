@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dense_attention import from_scores
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Library
@@ -16,30 +17,6 @@ from attnlayers import functional as F
 
 LOWEST = float(np.finfo(np.float32).min)
 FAR = {"-1e9": -1e9, "the lowest number": LOWEST, "1e8": 1e8, "near": -5.0}
-
-
-def plain(
-    scores: np.ndarray, v: np.ndarray, dout: np.ndarray, dlse: np.ndarray, sinks: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Output, log-sum-exp and gradients in float64, from scores (..., T_q, T_k) that may hold -inf."""
-    scores, v, dout, dlse = (x.astype(np.float64) for x in (scores, v, dout, dlse[..., None]))
-    sink = np.full((*scores.shape[:-1], 1), -np.inf) if sinks is None else np.zeros_like(dlse) + sinks[..., None, None]
-    top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
-    top = np.where(np.isneginf(top), 0, top)
-    weights, of_sink = np.exp(scores - top), np.exp(sink - top)
-    total = weights.sum(axis=-1, keepdims=True) + of_sink
-    weights, of_sink = (x / np.where(total == 0, 1, total) for x in (weights, of_sink))
-    out = weights @ v
-    delta = np.sum(dout * out, axis=-1, keepdims=True) - dlse
-    with np.errstate(divide="ignore"):
-        lse = (top + np.log(total))[..., 0]
-    return {
-        "out": out,
-        "lse": lse,
-        "dscores": weights * (dout @ np.swapaxes(v, -1, -2) - delta),
-        "dv": np.swapaxes(weights, -1, -2) @ dout,
-        "dsinks": -(of_sink * delta).sum(axis=(-2, -1)),
-    }
 
 
 def large(
@@ -147,7 +124,7 @@ def test_against_float64(library: Library, call: dict[str, Any]) -> None:
     scores[hidden_by(call["options"], T_q, T_k)] = -np.inf
     sinks = None if call["sinks"] is None else np.full(2, call["sinks"] * call["shift"])
     v, dout, dlse = (x.astype(dtype).astype("float64") for x in (v, dout, dlse))
-    exact = plain(scores.astype(dtype), v, dout, dlse, sinks)
+    exact = from_scores(scores.astype(dtype), v, dout, dlse, sinks)
 
     def given_as(x: np.ndarray | None) -> Any:
         return None if x is None else library.array(x, None if x.dtype == bool else dtype)
