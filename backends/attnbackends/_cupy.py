@@ -188,8 +188,8 @@ class CupyBackend(UfuncBackend):
 
     # -- attention as a whole: the first way that takes a call
 
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        return any(way.forward(call, out, lse) for way in self._attention_ways)
+    def attention(self, call: AttentionCall, out: Array, stats: Array) -> bool:
+        return any(way.forward(call, out, stats) for way in self._attention_ways)
 
     def attention_backward_reads_out(self, call: AttentionCall) -> bool:
         return self._attention_kernels.reads_out(call)
@@ -198,14 +198,14 @@ class CupyBackend(UfuncBackend):
         self,
         call: AttentionCall,
         out: Array | None,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
         dk: Array,
         dv: Array | None,
     ) -> bool:
-        return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
+        return any(way.backward(call, out, stats, dout, dlse, dq, dk, dv) for way in self._attention_ways)
 
     @property
     def _attention_ways(self) -> Iterator[Any]:
@@ -308,9 +308,9 @@ class CupyBackend(UfuncBackend):
         if cudnn is None:
             return {}
         q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIED, TRIED), dtype=xp.float16) for _ in range(8))
-        lse = xp.zeros((2, TRIED, 1), dtype=xp.float32)
+        stats = xp.zeros((2, 2, TRIED, 1), dtype=xp.float32)
         call = AttentionCall(q, k, v, 1.0, 1, None, None, 0, None, None)
-        taken = cudnn.forward(call, out, lse) and cudnn.backward(call, out, lse, dout, None, dq, dk, dv)
+        taken = cudnn.forward(call, out, stats) and cudnn.backward(call, out, stats, dout, None, dq, dk, dv)
         what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
         return {"cuDNN": f"{self._describe_cudnn()}, {what}"}
 
