@@ -38,7 +38,10 @@ class _OneStep(_Weights):
     def backward(self, dh_next: Array) -> tuple[Array, Array]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
         saved = self.saved()
-        check(**{"the state": (saved.steps.h[0, ...], "N H"), "dh_next": (dh_next, "N H")})
+        check(Wh=(self.params[1], "H KH"), dh_next=(dh_next, "N H"))
+        if dh_next.shape[0] != saved.steps.x.shape[1]:
+            wanted = saved.steps.x.shape[1], self.params[1].shape[0]
+            raise ValueError(f"`dh_next` must have shape (N, H) = {wanted}, got {tuple(dh_next.shape)}")
         dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
         self.write_grads(*gradients)
         return dx[:, 0, :], dh_prev
