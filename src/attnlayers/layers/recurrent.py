@@ -38,10 +38,9 @@ class _OneStep(_Weights):
     def backward(self, dh_next: Array) -> tuple[Array, Array]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
         saved = self.saved()
-        check(Wh=(self.params[1], "H KH"), dh_next=(dh_next, "N H"))
-        if dh_next.shape[0] != saved.steps.x.shape[1]:
-            wanted = saved.steps.x.shape[1], self.params[1].shape[0]
-            raise ValueError(f"`dh_next` must have shape (N, H) = {wanted}, got {tuple(dh_next.shape)}")
+        check(dh_next=(dh_next, "N H"))
+        if tuple(dh_next.shape) != (shape := tuple(saved.steps.h.shape[1:])):
+            raise ValueError(f"`dh_next` must have the shape of the output, {shape}, got {tuple(dh_next.shape)}")
         dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
         self.write_grads(*gradients)
         return dx[:, 0, :], dh_prev
