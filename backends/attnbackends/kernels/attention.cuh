@@ -8,6 +8,7 @@
 #define REAL float
 #endif
 #define EMPTY_ROW REAL(1e30)  // log-sum-exp of a row that sees nothing
+#define FAR (1 << 28)  // an unbounded side of a window; any other may hide keys, depending on the position
 #define EVERY_LANE 0xffffffffu
 
 struct alignas(16) Four {
