@@ -7,6 +7,7 @@
 #ifndef REAL
 #define REAL float
 #endif
+#define FAR (1 << 28)  // an unbounded side of a window; any other may hide keys, depending on the position
 #define EVERY_LANE 0xffffffffu
 
 struct alignas(16) Four {
