@@ -104,7 +104,7 @@ def hidden_by(options: dict[str, Any], T_q: int, T_k: int) -> np.ndarray:
     return saved.weights == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(call=calls())
 def test_against_float64(library: Library, call: dict[str, Any]) -> None:
     """Every way agrees with softmax of the rounded scores, with whatever options decide which way that is."""
