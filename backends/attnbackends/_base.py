@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ._attention import WholeAttention
+from ._ids import Check, outside
 from ._random import Place, Uniform, uniform
 from ._recurrent import RecurrentSteps
 
@@ -64,6 +65,9 @@ class Backend(RecurrentSteps, WholeAttention):
     def device(self, array: Array) -> Any:
         """Where `array` lives. Devices of one library compare equal when they are the same."""
         return array.device
+
+    def check_device(self, device: Any) -> None:
+        """Refuse to compute on a device where the library would not: CuPy computes on the current one alone."""
 
     def synchronize(self) -> None:
         """Wait until the device has done everything it was asked to do."""
@@ -124,6 +128,35 @@ class Backend(RecurrentSteps, WholeAttention):
         """
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        """Int64 ids that name one of `size` things, after a check; `ignore`, where it stands, becomes 0.
+
+        The rule for every index that a caller gives: one outside 0 .. size - 1 is an `IndexError`. Where reading is
+        free it comes at once. A device is not waited for: there the id counts as 0 until the error comes, which is
+        with the next value that is read through the backend (`to_numpy`), at `synchronize`, or at a later check.
+        NumPy takes negative indices, PyTorch's error ends the device's work, and CuPy takes any index as one within.
+
+        Parameters
+        ----------
+        ids : integer array (M,)
+        size : int
+        name, advice : str
+            For the error: what the caller calls them, and what to do.
+        ignore : int, optional
+        """
+        xp = self.xp
+        if ignore is not None:
+            ids = xp.where(ids == ignore, xp.zeros_like(ids), ids)
+        if self.reading_is_free and 0 not in ids.shape:
+            lowest, highest = int(xp.min(ids)), int(xp.max(ids))
+            if lowest < 0 or highest >= size:
+                raise outside(Check(name, size, advice, ignore), lowest if lowest < 0 else highest)
+        return ids
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        """Rows of a table (V, D) by ids (M,), checked as in `ids_within`: CUDA does both at once."""
+        return self.xp.take(table, self.ids_within(ids, table.shape[0], name, advice), axis=0)
 
     def has_fast_exp2(self, dtype: DType) -> bool:
         """Whether ``xp.exp2`` of ordinary numbers takes less time than ``xp.exp``.

@@ -1,5 +1,6 @@
 """A stand-in for CuPy, on top of NumPy: see the README beside this package. It is not CuPy."""
 
+import ctypes
 import operator
 from importlib import import_module
 from types import SimpleNamespace
@@ -140,7 +141,7 @@ class ndarray:
     flags = property(lambda self: self._a.flags)
     T = property(lambda self: _wrap(self._a.T, "T", (self,)))
     mT = property(lambda self: _wrap(self._a.mT, "mT", (self,)))
-    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0], device_id=0))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -369,6 +370,11 @@ class _Cuda:
     def get_current_stream(self) -> Any:
         return SimpleNamespace(ptr=0)
 
+    def alloc_pinned_memory(self, count: int) -> Any:
+        memory = (ctypes.c_char * count)()
+        memory.ptr = ctypes.addressof(memory)
+        return memory
+
 
 cuda = _Cuda()
 
@@ -391,6 +397,22 @@ class RawModule:
                 function(*(arg._a if isinstance(arg, ndarray) else arg for arg in args))
 
         return launch
+
+
+class ElementwiseKernel:
+    """The checks of ids, the only ones of their kind that are launched."""
+
+    def __init__(self, inputs: str, outputs: str, code: str, name: str, preamble: str) -> None:
+        self._name = name
+
+    def __call__(self, ids: ndarray, size: int, skips: bool, ignore: int, check: int, report: int, *more: Any) -> Any:
+        counts.launch(self._name)
+        skipped = skips & (ids._a == ignore)
+        wrong = ~skipped & ((ids._a < 0) | (ids._a >= size))
+        for found in ids._a[wrong][-1:]:
+            ctypes.c_int64.from_address(report).value = check * 2**40 + int(found)
+        places = numpy.where(skipped | wrong, 0, ids._a)
+        return ndarray._of(more[0]._a[places[:, 0]] if more else places)
 
 
 class ReductionKernel:
