@@ -134,3 +134,9 @@ EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned
     capture(stream, new KernelLaunch(launch));
     return SUCCESS;
 }
+
+// -- what CuPy looks up as well
+#define MISSING(name) EXPORT int name() { cuda_on_cpu_missing(#name); }
+MISSING(cuCtxCreate_v2) MISSING(cuCtxCreate_v4) MISSING(cuCtxDestroy_v2) MISSING(cuLaunchCooperativeKernel)
+MISSING(cuLinkAddData_v2) MISSING(cuLinkAddFile_v2) MISSING(cuLinkComplete) MISSING(cuLinkCreate_v2)
+MISSING(cuLinkDestroy) MISSING(cuModuleGetGlobal_v2) MISSING(cuModuleLoad)

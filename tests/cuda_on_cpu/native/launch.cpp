@@ -48,18 +48,18 @@ static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 // The handlers of these signals are ours while this lives, and whose they were before after that.
 struct Handlers {
     struct sigaction before[4];
+    stack_t stack_before;
     Handlers() {
         static thread_local char stack[64 << 10];  // a fiber's own may be what has overflowed
         const stack_t alternate = {stack, 0, sizeof stack};
-        sigaltstack(&alternate, nullptr);
+        sigaltstack(&alternate, &stack_before);
         struct sigaction own = {};
         own.sa_sigaction = on_signal, own.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
         for (int i = 0; i < 4; i++) sigaction(SIGNALS[i], &own, &before[i]);
     }
     ~Handlers() {
         for (int i = 0; i < 4; i++) sigaction(SIGNALS[i], &before[i], nullptr);
-        const stack_t none = {nullptr, SS_DISABLE, 0};
-        sigaltstack(&none, nullptr);
+        sigaltstack(&stack_before, nullptr);
     }
 };
 

@@ -129,7 +129,7 @@ void show_all_devices() {
 // -- the runtime's functions
 
 EXPORT int answer_cudaMalloc(void **address, size_t size) {
-    const Error error = outside_capture("cudaMalloc");
+    const Error error = outside_capture("cudaMalloc", false);
     return error ? error : allocate(address, size, current_device);
 }
 EXPORT int answer_cudaFree(void *address) { return release(address, false); }
@@ -211,7 +211,7 @@ EXPORT int answer_cudaMemcpyAsync(void *to, const void *from, size_t size, int d
     return SUCCESS;
 }
 EXPORT int answer_cudaMemcpy(void *to, const void *from, size_t size, int direction) {
-    const Error error = outside_capture("cudaMemcpy");
+    const Error error = outside_capture("cudaMemcpy", true);
     return error ? error : copy(to, from, size, direction);
 }
 EXPORT int answer_cudaMemcpyPeerAsync(void *to, int, const void *from, int, size_t size, void *stream) {
@@ -228,7 +228,7 @@ EXPORT int answer_cudaMemsetAsync(void *to, int value, size_t size, void *stream
     return SUCCESS;
 }
 EXPORT int answer_cudaMemset(void *to, int value, size_t size) {
-    const Error error = outside_capture("cudaMemset");
+    const Error error = outside_capture("cudaMemset", true);
     return error ? error : fill(to, value, size);
 }
 
