@@ -40,8 +40,8 @@ SLOPES_BYTES = 1024 * 1024
 less often at the interpreter's lock. benchmarks/NOTES.md, "The LSTM in parts"."""
 
 ROW_GAP = 16
-"""Numbers between rows, which share a few places of a cache where they lie a power of two apart: transposing (256, 1024)
-takes 0.2 to 0.65 of the time with it. benchmarks/NOTES.md, "The LSTM on two cores" and "One LSTM"."""
+"""Numbers between rows, which share a few places of a cache where they lie a power of two apart: transposing
+(256, 1024) takes 0.2 to 0.65 of the time with it. benchmarks/NOTES.md, "The LSTM on two cores" and "One LSTM"."""
 
 HALVES = (0.5, 1, 0.5, 0.5)
 """For f, g, i, o: sigmoid(a) = tanh(a / 2) / 2 + 1/2, so that one tanh serves all four gates."""
