@@ -78,7 +78,7 @@ class WholeAttention:
     has_whole_attention = False
     """Whether `attention` is worth asking."""
 
-    def attention(self, call: AttentionCall, out: Array, stats: Array) -> bool:
+    def attention(self, call: AttentionCall, out: Array, stats: Array, kept: Array | None = None) -> bool:
         """Attention by a way of the library's own, if it has one for this call.
 
         Parameters
@@ -92,6 +92,8 @@ class WholeAttention:
             largest score, 0 where it sees nothing; the second is one over the sum that belongs to it, and 0 there. They
             stand apart, because the logarithm of the sum would be lost in rounding beside a score of 1e8. float32 for
             half precision, contiguous.
+        kept : array (B, R, D_v), optional
+            Written to as `out` is: the caller may change that one, and backward reads this.
 
         Returns
         -------
@@ -121,7 +123,7 @@ class WholeAttention:
         ----------
         call : AttentionCall
         out : array (B, R, D_v) or None
-            What `attention` wrote; None where `attention_backward_reads_out` says that it is not needed.
+            What `attention` wrote to `kept`; None where `attention_backward_reads_out` says that it is not needed.
         stats : array (2, B, R, 1)
         dout : array (B, R, D_v)
             Of the dtype of q, perhaps not contiguous.

@@ -96,17 +96,20 @@ class CudaAttention(NamedTuple):
     launch: Callable[..., None]
     shared_limit: Callable[[], int]
 
-    def forward(self, call: AttentionCall, out: Array, stats: Array) -> bool:
+    def forward(self, call: AttentionCall, out: Array, stats: Array, kept: Array | None) -> bool:
         B, R, _ = call.q.shape
         small = self._small(call, backward=False)
         tile = None if small else self._tile(call, backward=False)
         if not small and tile is None:
             return False
-        arguments = (*self._operands(call), out, stats, *self._sight(call), *_sizes(call))
+        operands, after = self._operands(call), (stats, *self._sight(call), *_sizes(call))
         if tile is None:
-            self.launch("attention_small", (B, 256), arguments, small, "")
+            self.launch("attention_small", (B, 256), (*operands, out, *after), small, "")
+            if kept is not None:  # backward is not for the small kernel, which happens for few shapes
+                kept[...] = out
         else:
             grid = (B, _tiles(R, tile)), 128
+            arguments = (*operands, out, NULL if kept is None else kept, *after)
             self.launch("attention_tiled", grid, arguments, tile.bytes(backward=False), tile.macros)
         return True
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, wraps
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -188,8 +189,13 @@ class CupyBackend(UfuncBackend):
 
     # -- attention as a whole: the first way that takes a call
 
-    def attention(self, call: AttentionCall, out: Array, stats: Array) -> bool:
-        return any(way.forward(call, out, stats) for way in self._attention_ways)
+    def attention(self, call: AttentionCall, out: Array, stats: Array, kept: Array | None = None) -> bool:
+        if self._attention_kernels.forward(call, out, stats, kept):
+            return True
+        done = any(way.forward(call, out, stats) for way in self._further_ways)
+        if done and kept is not None:
+            kept[...] = out
+        return done
 
     def attention_backward_reads_out(self, call: AttentionCall) -> bool:
         return self._attention_kernels.reads_out(call)
@@ -205,11 +211,11 @@ class CupyBackend(UfuncBackend):
         dk: Array,
         dv: Array | None,
     ) -> bool:
-        return any(way.backward(call, out, stats, dout, dlse, dq, dk, dv) for way in self._attention_ways)
+        ways = chain([self._attention_kernels], self._further_ways)
+        return any(way.backward(call, out, stats, dout, dlse, dq, dk, dv) for way in ways)
 
     @property
-    def _attention_ways(self) -> Iterator[Any]:
-        yield self._attention_kernels
+    def _further_ways(self) -> Iterator[Any]:
         if self._cudnn is not None:  # loaded by the first call that the kernels leave to it
             yield self._cudnn
         if self._half_products is not None:

@@ -3,10 +3,11 @@
 
 #include "attention_tile.cuh"
 
-// `shared` holds tiles of queries times the scale, keys (later their weights) and values, and Edges.
+// kept gets what out gets, for backward: the caller may write to out. It may be null. `shared` holds tiles of queries times
+// the scale, keys (later their weights) and values, and Edges.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    attention_tiled(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *stats, SIGHT_PARAMETERS, int D,
-                    int D_v, REAL scale) {
+    attention_tiled(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *kept, REAL *stats,
+                    SIGHT_PARAMETERS, int D, int D_v, REAL scale) {
     const long long b = blockIdx.x;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * DOWN, count = min(R - row0, DOWN);  // causal: longest first
     const Sight sight = SIGHT(b);
@@ -60,4 +61,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         if (threadIdx.x % LANES == 0 && r < count) Stats(stats, b, R).set(row0 + r, tops[i], total);
     }
     write(out + (b * R + row0) * D_v, D_v, count, sums);
+    if (kept) write(kept + (b * R + row0) * D_v, D_v, count, sums);
 }

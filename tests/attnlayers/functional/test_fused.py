@@ -47,7 +47,7 @@ class Own:
     def attention_backward_reads_out(self, call: AttentionCall) -> bool:
         return self.reads_out
 
-    def attention(self, call: AttentionCall, out: np.ndarray, stats: np.ndarray) -> bool:
+    def attention(self, call: AttentionCall, out: np.ndarray, stats: np.ndarray, kept: Any = None) -> bool:
         self.calls.append(call)
         if self.takes:
             assert out.dtype == call.q.dtype
@@ -58,6 +58,9 @@ class Own:
             total = weights.sum(axis=-1, keepdims=True)
             stats[1] = np.where(total == 0, 0, 1 / np.where(total == 0, 1, total))
             out[...] = stats[1] * (weights @ call.v)
+            assert (kept is not None) == self.reads_out
+            if kept is not None:
+                kept[...] = out
         return self.takes
 
     def attention_backward(

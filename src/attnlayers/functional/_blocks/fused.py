@@ -16,10 +16,10 @@ def forward(core: Core) -> tuple[Core, Array] | None:
         return None
     backend = core.backend
     out = core.out if core.out.dtype == core.q.dtype else backend.empty(core.out.shape, like=core.q)
-    if not backend.attention(call, out, core.stats):
+    kept = backend.empty(out.shape, like=core.q) if backend.attention_backward_reads_out(call) else None
+    if not backend.attention(call, out, core.stats, kept):
         return None
-    own = backend.xp.astype(out, out.dtype, copy=True) if backend.attention_backward_reads_out(call) else None
-    return core._replace(out=own, weights=None), out
+    return core._replace(out=kept, weights=None), out
 
 
 def backward(core: Core, incoming: Incoming, *, shared: bool) -> tuple[Array, ...] | None:
