@@ -28,7 +28,8 @@
     _(719, LAUNCH_FAILED, LaunchFailure, "unspecified launch failure")                                 \
     _(801, NOT_SUPPORTED, NotSupported, "operation not supported")                                     \
     _(900, STREAM_CAPTURE_UNSUPPORTED, StreamCaptureUnsupported, "operation not permitted when stream is capturing") \
-    _(901, STREAM_CAPTURE_INVALIDATED, StreamCaptureInvalidated, "operation failed due to a previous error during capture") \
+    _(901, STREAM_CAPTURE_INVALIDATED, StreamCaptureInvalidated,                                       \
+      "operation failed due to a previous error during capture")                                       \
     _(906, STREAM_CAPTURE_IMPLICIT, StreamCaptureImplicit,                                             \
       "operation would make the legacy stream depend on a capturing blocking stream")
 
