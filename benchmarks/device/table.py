@@ -13,7 +13,7 @@ STEPS = ("versions", "exactness", "tests", "sanitizer", "attention", "training",
 FAILURES = 9
 """Lines for failures at most; `results.json` has all of them."""
 
-WIDTH = 150
+WIDTH = 180
 
 OURS = "attnlayers"
 
@@ -46,14 +46,15 @@ def _heading(found: dict[str, Any]) -> Iterator[str]:
     for step in STEPS:
         items = _items(found, step)
         bad, out = (sum(key in entry for entry in items) for key in ("failed", "left_out"))
-        state = "" if found.get(step, {}).get("state") == "ended" else ("CUT OFF" if step in found else "MISSING")
-        counts.append(f"{step} {state or f'{len(items)}/{bad}/{out}'} {found.get(step, {}).get('seconds', 0):.0f} s")
+        if step not in found:
+            counts.append(f"{step} MISSING")
+            continue
+        cut = "" if found[step]["state"] == "ended" else " CUT OFF"
+        counts.append(f"{step}{cut} {len(items)}/{bad}/{out} {found[step]['seconds']:.0f} s")
     yield f"items/failed/left out: {'; '.join(counts)}"
-    tests = _items(found, "tests")
-    passed, bad, skipped = (sum(entry.get(key, 0) if isinstance(entry.get(key, 0), int) else
-                                entry[key].get("count", {}).get("failed", 0) for entry in tests)
-                            for key in ("passed", "failed", "skipped"))  # fmt: skip
-    yield f"tests: {passed} passed, {bad} failed, {skipped} skipped"
+    tests = [entry["counts"] for entry in _items(found, "tests") if "counts" in entry]
+    sums = (f"{sum(counts[outcome] for counts in tests)} {outcome}" for outcome in ("passed", "failed", "skipped"))
+    yield f"tests: {', '.join(sums)}"
 
 
 def _failures(found: dict[str, Any]) -> Iterator[str]:
