@@ -5,14 +5,13 @@
 6.0
 """
 
-from ._attention import EMPTY_ROW, AttentionCall, visible_keys
+from ._attention import AttentionCall, visible_keys
 from ._base import Array, Backend, DType
 from ._errors import BackendError
 from ._memory import keep_freed_memory
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
-    "EMPTY_ROW",
     "GPU",
     "REASON",
     "Array",

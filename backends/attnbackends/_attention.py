@@ -9,9 +9,6 @@ import numpy as np
 
 Array = Any
 
-EMPTY_ROW = 1e30
-"""Log-sum-exp of a row that sees nothing, in `kernels/attention.cuh` too: exp(score - EMPTY_ROW) is 0."""
-
 
 def visible_keys(
     position: np.ndarray, keys: slice, left: int | None, right: int | None, lengths: np.ndarray | None
@@ -81,7 +78,7 @@ class WholeAttention:
     has_whole_attention = False
     """Whether `attention` is worth asking."""
 
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+    def attention(self, call: AttentionCall, out: Array, stats: Array) -> bool:
         """Attention by a way of the library's own, if it has one for this call.
 
         Parameters
@@ -90,9 +87,11 @@ class WholeAttention:
         out : array (B, R, D_v)
             Written to, in the dtype of q. A row that sees nothing becomes 0; a key that no query sees may hold
             anything.
-        lse : array (B, R, 1)
-            Written to: the log-sum-exp of each row's scores, `EMPTY_ROW` where it sees nothing. float32 for half
-            precision.
+        stats : array (2, B, R, 1)
+            Written to: what makes weights again from scores, ``exp(score - stats[0]) * stats[1]``. The first is a row's
+            largest score, 0 where it sees nothing; the second is one over the sum that belongs to it, and 0 there. They
+            stand apart, because the logarithm of the sum would be lost in rounding beside a score of 1e8. float32 for
+            half precision, contiguous.
 
         Returns
         -------
@@ -109,25 +108,25 @@ class WholeAttention:
         self,
         call: AttentionCall,
         out: Array | None,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
         dk: Array,
         dv: Array | None,
     ) -> bool:
-        """Gradients of `attention`, where its `out` and `lse` came from it.
+        """Gradients of `attention`, where `out` and `stats` came from it.
 
         Parameters
         ----------
         call : AttentionCall
         out : array (B, R, D_v) or None
             What `attention` wrote; None where `attention_backward_reads_out` says that it is not needed.
-        lse : array (B, R, 1)
+        stats : array (2, B, R, 1)
         dout : array (B, R, D_v)
             Of the dtype of q, perhaps not contiguous.
         dlse : array (B, R, 1) or None
-            Of the dtype of `lse`.
+            Gradient of the log-sum-exp, ``stats[0] - log(stats[1])``, in its dtype.
         dq, dk : arrays (B, R, D), (B, T_k, D)
             Written to, in the dtype of q.
         dv : array (B, T_k, D_v) or None

@@ -7,14 +7,22 @@ float32 to ``kernels/attention_tiled.cu`` and ``attention_tiled_backward.cu``. F
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ._attention import Array, AttentionCall
 
-TILE = 64
-"""Rows or keys of a tile: what the kernels are written for."""
+TILES = (64, 64), (64, 32), (32, 32)
+"""Rows that a block of a tiled kernel holds, and those that it meets at a time, largest first: of those for which two
+blocks fit in a multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
+
+LAST_TILE = 32, 16
+"""For what nothing else fits: its products wait for their loads."""
+
+RESERVED = 1024
+"""Bytes of shared memory that CUDA keeps of each block, from compute capability 8.0 on."""
 
 FEW_ROWS = 16
 """Fewer rows leave most of a tile empty: decoding is better off with plain products."""
@@ -23,6 +31,52 @@ FAR = 2**28
 """Positions and lengths beyond it would overflow an int in the kernels; it also stands for an unbounded window."""
 
 NULL = np.uintp(0)
+
+
+class Tile(NamedTuple):
+    """What the tiled kernels are compiled for.
+
+    Attributes
+    ----------
+    width : int
+        What rows are padded to, 64 or 128.
+    down : int
+        Rows that a block holds.
+    across : int
+        Rows of the other side that it meets at a time.
+    """
+
+    width: int
+    down: int
+    across: int
+
+    def bytes(self, backward: bool) -> int:
+        """Shared memory of a block, as the kernels lay it out: numbers of 4 bytes, and what `Edges` holds."""
+        held, met = (rows * (self.width + 4) for rows in (self.down, self.across))
+        scores = self.down * (self.across + 4)
+        values = 2 * (held + met + scores) + 3 * self.down if backward else held + met + max(met, scores)
+        return 4 * values + 9 * self.down + self.across
+
+    @property
+    def macros(self) -> str:
+        return f"#define WIDTH {self.width}\n#define DOWN {self.down}\n#define ACROSS {self.across}\n"
+
+
+@cache
+def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
+    """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
+
+    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it.
+    """
+    padded = _padded(width, 64)
+    if padded > 128:
+        return None
+    for together, sizes in ((2, TILES), (1, (*TILES, LAST_TILE))):
+        for size in sizes:
+            tile = Tile(padded, *size)
+            if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:
+                return tile
+    return None
 
 
 class CudaAttention(NamedTuple):
@@ -42,17 +96,18 @@ class CudaAttention(NamedTuple):
     launch: Callable[..., None]
     shared_limit: Callable[[], int]
 
-    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+    def forward(self, call: AttentionCall, out: Array, stats: Array) -> bool:
         B, R, _ = call.q.shape
         small = self._small(call, backward=False)
-        tiled = 0 if small else self._tiled(call, backward=False)
-        if not (small or tiled):
+        tile = None if small else self._tile(call, backward=False)
+        if not small and tile is None:
             return False
-        arguments = (*self._operands(call), out, lse, *self._sight(call), *_sizes(call))
-        if small:
+        arguments = (*self._operands(call), out, stats, *self._sight(call), *_sizes(call))
+        if tile is None:
             self.launch("attention_small", (B, 256), arguments, small, "")
         else:
-            self.launch("attention_tiled", ((B, _tiles(R)), 128), arguments, tiled, f"#define WIDTH {_width(call)}\n")
+            grid = (B, _tiles(R, tile)), 128
+            self.launch("attention_tiled", grid, arguments, tile.bytes(backward=False), tile.macros)
         return True
 
     def reads_out(self, call: AttentionCall) -> bool:
@@ -62,7 +117,7 @@ class CudaAttention(NamedTuple):
         self,
         call: AttentionCall,
         out: Array | None,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
@@ -71,21 +126,21 @@ class CudaAttention(NamedTuple):
     ) -> bool:
         B, R, _ = call.q.shape
         small = self._small(call, backward=True)
-        tiled = 0 if small else self._tiled(call, backward=True)
-        if not (small or tiled):
+        tile = None if small else self._tile(call, backward=True)
+        if not small and tile is None:
             return False
         if dout.strides[-1] != dout.itemsize:
             dout = self.xp.ascontiguousarray(dout)
         gaps = (np.int64(gap // dout.itemsize) for gap in dout.strides[:2])
-        outgoing = (lse, dout, NULL if dlse is None else self._dense(dlse), dq, dk, NULL if dv is None else dv)
+        outgoing = (stats, dout, NULL if dlse is None else self._dense(dlse), dq, dk, NULL if dv is None else dv)
         after = (*self._sight(call), *_sizes(call), *gaps)
         operands = self._operands(call)
-        if small:
+        if tile is None:
             self.launch("attention_small_backward", (B, 256), (*operands, *outgoing, *after), small, "")
         else:
-            grid = (B, _tiles(call.k.shape[1]) + _tiles(R)), 128
+            grid = (B, _tiles(call.k.shape[1], tile) + _tiles(R, tile)), 128
             arguments = (*operands, out, *outgoing, *after)
-            self.launch("attention_tiled_backward", grid, arguments, tiled, f"#define WIDTH {_width(call)}\n")
+            self.launch("attention_tiled_backward", grid, arguments, tile.bytes(backward=True), tile.macros)
         return True
 
     def _small(self, call: AttentionCall, backward: bool) -> int:
@@ -98,12 +153,13 @@ class CudaAttention(NamedTuple):
         size = int(values * call.q.itemsize + R + T_k)
         return size if _served(call) and size <= self.shared_limit() else 0
 
-    def _tiled(self, call: AttentionCall, backward: bool) -> int:
-        """The same for the kernels that work in tiles."""
-        R, T_k, width = call.q.shape[1], call.k.shape[1], _width(call)
-        size = TILE * ((6 if backward else 3) * (width + 4) * 4 + (8 if backward else 0) + 10)
-        fits = width <= 128 and size <= self.shared_limit() and _tiles(R) + _tiles(T_k) < 2**16
-        return size if _served(call) and call.q.dtype.char == "f" and R >= FEW_ROWS and fits else 0
+    def _tile(self, call: AttentionCall, backward: bool) -> Tile | None:
+        """The tile for a call; None where the kernels that work in tiles cannot serve it."""
+        R, T_k = call.q.shape[1], call.k.shape[1]
+        if call.q.dtype.char != "f" or R < FEW_ROWS or not _served(call):
+            return None
+        tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self.shared_limit())
+        return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
 
     def _operands(self, call: AttentionCall) -> tuple[Array, Array, Array]:
         k = self._dense(call.k)
@@ -146,13 +202,8 @@ def _sizes(call: AttentionCall) -> tuple[Any, ...]:
     return np.int32(call.q.shape[-1]), np.int32(call.v.shape[-1]), call.q.dtype.type(call.scale)
 
 
-def _width(call: AttentionCall) -> int:
-    """What rows are padded to in tiles."""
-    return _padded(max(call.q.shape[-1], call.v.shape[-1]), 64)
-
-
-def _tiles(length: int) -> int:
-    return -(-length // TILE)
+def _tiles(length: int, tile: Tile) -> int:
+    return -(-length // tile.down)
 
 
 def _padded(width: int, to: int) -> int:

@@ -2,6 +2,11 @@
 
 cuDNN holds no scores in memory. It sees heads (B, H, T, D) with strides, so that nothing is copied but what has rows
 that are not dense or not aligned. What it refuses is remembered with the reason, and goes to the next way.
+
+Its one statistic of a row is the log-sum-exp in float32, whose rounding goes into every weight that backward makes: it
+reaches that of a weight in float16 where scores pass 2**13 = 8,192, of one in bfloat16 from 2**16 on, and from about
+2**24 on gradients may be several times too large where scores are equal. Only reading the scores would tell, and a call
+that waits for them would be slower than one without cuDNN.
 """
 
 from __future__ import annotations
@@ -103,20 +108,24 @@ class CudnnAttention:
         self.refused: dict[str, str] = {}
         """Calls that were refused, in words, and why."""
 
-    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        """See `Backend.attention`."""
+    def forward(self, call: AttentionCall, out: Array, stats: Array) -> bool:
+        """See `Backend.attention`. Shift and sum come as one number, the log-sum-exp."""
+        lse, inverse = stats
         band = self._takes(call, lse)
         if band is None or not _fits(out):
             return False
         q, k, v = self._operands(call)
         heads = {Q: (q, call.groups), K: (k, 1), V: (v, 1), OUT: (out, call.groups), STATS: (lse, call.groups)}
-        return self._run(call, band, heads)
+        done = self._run(call, band, heads)
+        if done:
+            inverse[...] = 1
+        return done
 
     def backward(
         self,
         call: AttentionCall,
         out: Array,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
@@ -124,6 +133,7 @@ class CudnnAttention:
         dv: Array | None,
     ) -> bool:
         """See `Backend.attention_backward`. Sums into `dq` come in any order: the last bits may differ."""
+        lse = stats[0]
         band = self._takes(call, lse)
         one = call.T_q == call.k.shape[1] == 1
         if band is None or dlse is not None or one or not all(map(_fits, (dq, dk) if dv is None else (dq, dk, dv))):

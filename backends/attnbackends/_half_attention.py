@@ -1,7 +1,8 @@
 """Attention in half precision as a few products, in blocks of rows: nothing is cast up or copied to be multiplied.
 
 Scores and their gradients come out of the products in float32 and go into the next one rounded to the dtype of the
-arguments; everything is summed in float32. Backward makes the weights again from the log-sum-exp of their rows.
+arguments; everything is summed in float32. Backward makes the weights again from the statistics of their rows: the
+largest score is subtracted, and the division by the sum is made where rounding passes over the block in any case.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._attention import EMPTY_ROW, AttentionCall, visible_keys
+from ._attention import AttentionCall, visible_keys
 from ._base import Array, Backend
 from ._cublas import Products
 
@@ -70,17 +71,18 @@ class HalfAttention:
         """Whether it is in half precision, and the device multiplies that."""
         return bool(call.q.dtype.itemsize == 2 and self._products.takes(call.q.dtype))
 
-    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+    def forward(self, call: AttentionCall, out: Array, stats: Array) -> bool:
         """See `Backend.attention`."""
         if not self.takes(call):
             return False
         backend, xp, sight = self._backend, self._backend.xp, Sight(call)
+        shift, inverse = stats
         v = self._seen(call, sight, call.v)
         for entries, pieces in self._blocks(call):
             for rows in pieces:
                 place, keys = (entries, rows, slice(None)), sight.keys(entries, rows)
                 if keys.start == keys.stop:
-                    out[place], lse[place] = 0, EMPTY_ROW
+                    out[place] = shift[place] = inverse[place] = 0
                     continue
                 scores = self._scores(call, sight, call.q[place], call.k, entries, rows, keys)
                 top = xp.max(scores, axis=-1, keepdims=True)
@@ -88,20 +90,18 @@ class HalfAttention:
                 scores -= top
                 backend.apply(xp.exp, scores)
                 total = xp.sum(scores, axis=-1, keepdims=True)
-                empty = total == 0
-                total = xp.where(empty, xp.ones_like(total), total)
+                each = xp.where(total == 0, total, 1 / total)
                 weights = xp.astype(scores, call.q.dtype)
                 product = self._products(weights, v[entries, keys, :])  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
-                product /= total
-                out[place] = product
-                lse[place] = xp.where(empty, xp.full_like(top, EMPTY_ROW), xp.log(total) + top)
+                product *= each
+                out[place], shift[place], inverse[place] = product, top, each
         return True
 
     def backward(
         self,
         call: AttentionCall,
         out: Array,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
@@ -114,7 +114,7 @@ class HalfAttention:
         xp, sight, times = self._backend.xp, Sight(call), self._products
         k = self._seen(call, sight, call.k)
         v = k if call.v is call.k else self._seen(call, sight, call.v)
-        single = xp.float32
+        single, (shift, inverse) = xp.float32, stats
         for entries, pieces in self._blocks(call):
             into_k = xp.zeros(dk[entries, ...].shape, dtype=single)
             into_v = into_k if dv is None else xp.zeros(dv[entries, ...].shape, dtype=single)
@@ -123,23 +123,28 @@ class HalfAttention:
                 if keys.start == keys.stop:
                     dq[place] = 0
                     continue
-                q, d = self._queries(call, sight, lse, place), dout[place]
+                q, d = self._queries(call, sight, inverse, place), dout[place]
                 weights = self._scores(call, sight, q, k, entries, rows, keys)
-                weights -= lse[place]
+                weights -= shift[place]
                 self._backend.apply(xp.exp, weights)
-                rounded = xp.matrix_transpose(xp.astype(weights, q.dtype))
+                rounded = xp.matrix_transpose(self._rounded(weights, inverse[place], q))
                 times(rounded, d, into_v[:, keys, :], add=True)  # (b, K, r) x (b, r, D_v) -> (b, K, D_v)
                 dscores = times(d, xp.matrix_transpose(v[entries, keys, :]))  # (b, r, K)
                 delta = xp.sum(xp.multiply(d, out[place], dtype=single), axis=-1, keepdims=True)
                 dscores -= delta if dlse is None else delta - dlse[place]
                 dscores *= weights
-                rounded = xp.astype(dscores, q.dtype)
+                rounded = self._rounded(dscores, inverse[place], q)
                 times(rounded, k[entries, keys, :], dq[place], scale=call.scale)  # (b, r, K) x (b, K, D) -> (b, r, D)
                 times(xp.matrix_transpose(rounded), q, into_k[:, keys, :], scale=call.scale, add=True)
             dk[entries, ...] = into_k
             if dv is not None:
                 dv[entries, ...] = into_v
         return True
+
+    def _rounded(self, block: Array, factor: Array, like: Array) -> Array:
+        """A block times the factor (b, r, 1) of each row, in the dtype of `like`, in one pass."""
+        rounded = self._backend.empty(block.shape, like=like)
+        return self._backend.xp.multiply(block, factor, out=rounded, casting="unsafe")
 
     def _scores(
         self, call: AttentionCall, sight: Sight, q: Array, k: Array, entries: slice, rows: slice, keys: slice
@@ -187,12 +192,12 @@ class HalfAttention:
             seen = within if seen is None else seen & within
         return x if seen is None else xp.where(seen, x, xp.zeros((1, 1, 1), dtype=x.dtype))
 
-    def _queries(self, call: AttentionCall, sight: Sight, lse: Array, place: tuple[slice, ...]) -> Array:
+    def _queries(self, call: AttentionCall, sight: Sight, inverse: Array, place: tuple[slice, ...]) -> Array:
         """The queries of a block, 0 in place of one that sees nothing."""
         xp, q = self._backend.xp, call.q[place]
         if call.mask is None and sight.all_see:
             return q
-        return xp.where(lse[place] < EMPTY_ROW / 2, q, xp.zeros((1, 1, 1), dtype=q.dtype))
+        return xp.where(inverse[place] != 0, q, xp.zeros((1, 1, 1), dtype=q.dtype))
 
     def _blocks(self, call: AttentionCall) -> Iterator[tuple[slice, list[slice]]]:
         """Entries, and their rows in slices that fit in memory: all of them, or parts of one query head."""

@@ -74,8 +74,12 @@ def _failed(found: dict[str, Any], step: str) -> Iterator[tuple[str, Entry]]:
 
 
 def _kernels(found: dict[str, Any]) -> Iterator[str]:
-    compiled = [entry for entry in _items(found, "versions") if "registers" in entry]
-    spilled = [f"{entry['item']} {entry['local_bytes']} B" for entry in compiled if entry["local_bytes"]]
+    compiled = [
+        (f"{name} ({entry['item']})", local)
+        for entry in _items(found, "versions")
+        for name, (_, local) in entry.get("kernels", {}).items()
+    ]
+    spilled = [f"{name} {local} B" for name, local in compiled if local]
     if compiled:
         yield f"kernels: {len(compiled)} compiled; local memory: {', '.join(spilled) or 'none'}"
 
@@ -141,6 +145,13 @@ def _tuning(found: dict[str, Any]) -> Iterator[str]:
         ]
         if told:
             yield f"small over tiles, T/D, {direction}: {'; '.join(told)}"
+    sized = [
+        f"{name.removeprefix('tiles of ')} {entry['both']['device_us']:.0f}"
+        for name, entry in by_name.items()
+        if name.startswith("tiles of") and "device_us" in entry.get("both", {})
+    ]
+    if sized:
+        yield f"tiles, both, us of device: {'; '.join(sized)}"
 
 
 def _small_over_tiles(by_name: dict[str, Entry], name: str, direction: str) -> float | None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import isfinite, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from attnbackends import EMPTY_ROW, Array, Backend
+from attnbackends import Array, Backend
 
 from .._dtypes import wide, widen
 from .plan import Block, Chain, Visibility
@@ -19,6 +19,10 @@ from .plan import Block, Chain, Visibility
 SAFE = 36.0
 """Largest score that needs no shift: neither exp(36), summed over any row, nor a weight, exp(-36) over the sum of
 16,000 times exp(36), leaves float32. A power of two that does costs thirty times the others."""
+
+NEAR = 128.0
+"""Largest shift that is subtracted within the product that makes scores. It saves a pass over the block, and rounds a
+weight to NEAR / 2 times the precision of the dtype, 8e-6 in float32."""
 
 KEYS = 64
 """Tiles end where blocks of so many keys do, as a library may have them."""
@@ -60,7 +64,7 @@ class Core(NamedTuple):
     bounds: dict[int, bool] | None  # whether norms bound the scores, by a chain's first entry; None: not to be asked
     unit: float  # what scores are multiplied by where no one needs a shift: log2(e) if a power of two is the faster exp
     out: Array | None  # (B, R, D_v), in the dtype to compute in where weights are not kept
-    lse: Array | None  # (B, R, 1); None where nothing needs it
+    stats: Array | None  # (2, B, R, 1), as in `Backend.attention`; None where nothing needs them
     weights: Array | None  # (B, R, T_k), where they are kept
 
     def bounded(self, chain: Chain) -> bool:
@@ -72,6 +76,18 @@ class Core(NamedTuple):
             norms = [_largest_norm(self.backend, widen(self.backend, x[entries, ...])) for x in (self.q, self.k)]
             self.bounds[entries.start] = abs(self.scale) * norms[0] * norms[1] <= SAFE
         return self.bounds[entries.start]
+
+    def near(self, chain: Chain) -> bool:
+        """Whether the shifts of a chain's rows are known to be small enough to be subtracted within a product."""
+        if not self.backend.reading_is_free:
+            return False
+        xp = self.backend.xp
+
+        def is_far(block: Block) -> bool:
+            size = xp.abs(self.stats[0, block.entries, block.rows, :])  # type: ignore[index]
+            return bool(xp.any((size > NEAR) & (size < xp.inf)))
+
+        return not any(map(is_far, chain.blocks))
 
     def in_bounds(self, block: Block, scores: Array) -> bool:
         """Whether scores, in `unit`, say themselves that none of them needs a shift before exp.
@@ -188,19 +204,26 @@ class Core(NamedTuple):
         kept = self.backend.uniform(key, place, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
-    def write_lse(self, block: Block, total: Array, top: Array | None) -> Array:
-        """Keep the log-sum-exp of a block's rows; returns `total` with 1 in the place of 0, to divide by."""
+    def write_stats(self, block: Block, total: Array, shift: Array | None) -> Array:
+        """Keep what makes weights again from scores; returns `total` with 1 in the place of 0, to divide by."""
         xp = self.backend.xp
         empty = None
         if not self.backend.reading_is_free or not bool(xp.all(total)):
             empty = total == 0
             total = xp.where(empty, xp.ones_like(total), total)
-        if self.lse is not None:
-            lse = xp.log(total) if top is None else xp.log(total) + top
-            if empty is not None:
-                lse = xp.where(empty, xp.full_like(lse, EMPTY_ROW), lse)
-            self.lse[block.entries, block.rows, :] = lse
+        if self.stats is not None:
+            inverse = 1 / total
+            self.stats[0, block.entries, block.rows, :] = 0 if shift is None else shift
+            self.stats[1, block.entries, block.rows, :] = (
+                inverse if empty is None else xp.where(empty, xp.zeros_like(inverse), inverse)
+            )
         return total
+
+    def lse(self, *place: Any) -> Array:
+        """Log-sum-exp of some rows; 0 where they see nothing."""
+        xp = self.backend.xp
+        shift, inverse = self.stats[0, *place], self.stats[1, *place]  # type: ignore[index]
+        return shift - xp.log(xp.where(inverse == 0, xp.ones_like(inverse), inverse))
 
     def add_mask_gradient(self, block: Block, dscores: Array, dmask: Array | None) -> None:
         """Sum the gradient of a block's scores over the axes along which the mask was broadcast."""
@@ -213,7 +236,8 @@ class Core(NamedTuple):
         """`delta` (b, r, 1) is the sum of weights times their gradients."""
         if dsinks is not None:
             place = block.entries, block.rows, slice(None)
-            dsinks[place] = -self.backend.xp.exp(self.sinks[place] - self.lse[place]) * delta  # type: ignore[index]
+            shift, inverse = self.stats[0, *place], self.stats[1, *place]  # type: ignore[index]
+            dsinks[place] = -self.backend.xp.exp(self.sinks[place] - shift) * inverse * delta  # type: ignore[index]
 
     def add(self, total: Array, keys: slice, first: bool, a: Array, b: Array) -> None:
         """Add ``a @ b`` to the rows `keys` of a gradient (b, T_k, ·); the first to come finds no value there."""
@@ -233,6 +257,11 @@ class Core(NamedTuple):
         inner = [begin + (end - begin) * i // count // KEYS * KEYS for i in range(1, count)]
         edges = [begin, *(edge for edge in inner if begin < edge < end), end]
         return [Block(block.entries, block.rows, slice(a, b), block.part) for a, b in pairwise(edges)]
+
+
+def finite(xp: Any, top: Array) -> Array:
+    """The largest scores of rows, 0 in place of -inf: what to subtract from them before exp."""
+    return xp.where(top == -xp.inf, xp.zeros_like(top), top)
 
 
 def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:

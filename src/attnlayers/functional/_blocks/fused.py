@@ -16,7 +16,7 @@ def forward(core: Core) -> tuple[Core, Array] | None:
         return None
     backend = core.backend
     out = core.out if core.out.dtype == core.q.dtype else backend.empty(core.out.shape, like=core.q)
-    if not backend.attention(call, out, core.lse):
+    if not backend.attention(call, out, core.stats):
         return None
     own = backend.xp.astype(out, out.dtype, copy=True) if backend.attention_backward_reads_out(call) else None
     return core._replace(out=own, weights=None), out
@@ -30,7 +30,7 @@ def backward(core: Core, incoming: Incoming, *, shared: bool) -> tuple[Array, ..
     empty = core.backend.empty
     gradients = [empty(x.shape, like=x) for x in ((call.q, call.k) if shared else (call.q, call.k, call.v))]
     dq, dk, dv = gradients[0], gradients[1], None if shared else gradients[2]
-    done = core.backend.attention_backward(call, core.out, core.lse, incoming.dout, incoming.dlse, dq, dk, dv)
+    done = core.backend.attention_backward(call, core.out, core.stats, incoming.dout, incoming.dlse, dq, dk, dv)
     return tuple(gradients) if done else None
 
 

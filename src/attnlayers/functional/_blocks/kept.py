@@ -5,12 +5,12 @@ from __future__ import annotations
 from attnbackends import Array
 
 from .._dtypes import widen
-from .core import Core, Incoming, Outgoing
+from .core import Core, Incoming, Outgoing, finite
 from .plan import Block, Chain
 
 
 def forward(core: Core, chain: Chain) -> None:
-    """Write the weights, the log-sum-exp and the output of a chain's rows."""
+    """Write the weights, the output and, if asked for, the statistics of a chain's rows."""
     k, v = core.keys(chain)
     for block in chain.blocks:
         _forward(core, block, k[:, block.keys, :], v[:, block.keys, :])
@@ -30,8 +30,7 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
     if of_scores != 1:
         weights *= of_scores
     core.bias(block, weights, unit)
-    top = None
-    sinks = None if core.sinks is None else core.sinks[entries, rows, :]
+    sinks = top = None if core.sinks is None else core.sinks[entries, rows, :]
     if core.in_bounds(block, weights):
         core.exp(block, weights, bounded=True)
     elif keys.start < keys.stop:
@@ -39,14 +38,14 @@ def _forward(core: Core, block: Block, k: Array, v: Array) -> None:
             weights *= 1 / unit
         core.hide(block, weights, -xp.inf)
         top = xp.max(weights, axis=-1, keepdims=True)
-        top = top if sinks is None else xp.maximum(top, sinks)
-        top = xp.where(top == -xp.inf, xp.zeros_like(top), top)
+        top = finite(xp, top if sinks is None else xp.maximum(top, sinks))
         weights -= top
         core.exp(block, weights, bounded=False)
     total = backend.sum_rows(weights)
     if sinks is not None:
-        total += xp.exp(sinks if top is None else sinks - top)
-    weights /= core.write_lse(block, total, top)
+        top = finite(xp, top)
+        total += xp.exp(sinks - top)
+    weights /= core.write_stats(block, total, top)
     if core.out is not None:
         used = weights * core.dropped(block, weights) if core.dropout else weights
         _product_into(core, core.out[entries, rows, :], used, v)  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)

@@ -31,7 +31,7 @@ class SavedAttention(NamedTuple):
         if core.weights is None:
             B, R, T_k = core.q.shape[0], core.q.shape[1], core.k.shape[1]
             room = core.backend.empty((B, R, T_k), like=core.q, dtype=wide(core.backend, self.dtype))
-            core = core._replace(weights=room, out=None, lse=None)
+            core = core._replace(weights=room, out=None, stats=None)
             run(core)
         return self.frame.unflatten(core.backend.xp, core.weights)
 
@@ -49,13 +49,13 @@ def prepare(
     sinks: Array | None,
     keep_bytes: int,
     keep: bool,
-    keep_lse: bool = False,
+    return_lse: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
 ) -> Core:
     """Flatten the arguments, lay out the blocks, and make room for the results.
 
-    Weights of up to `keep_bytes` are kept in any case, and the log-sum-exp where something needs it.
+    Weights of up to `keep_bytes` are kept in any case, and the statistics of rows where something needs them.
     """
     xp = backend.xp
     if softcap is not None and not softcap > 0:
@@ -93,7 +93,7 @@ def prepare(
         bounds={} if ask else None,
         unit=log2(e) if ask and backend.has_fast_exp2(dtype) else 1.0,
         out=None if flat_v is None else room(B, R, flat_v.shape[-1], of=q.dtype if keep else dtype),
-        lse=room(B, R, 1) if keep_lse or not keep or sinks is not None or backend.has_whole_attention else None,
+        stats=room(2, B, R, 1) if return_lse or not keep or sinks is not None or backend.has_whole_attention else None,
         weights=room(B, R, T_k) if keep else None,
     )
 
@@ -125,7 +125,7 @@ def backward(saved: SavedAttention, incoming: Incoming, *, shared: bool, also: S
     dk = [room(core.k) for _ in range(shares)]
     dv = [] if core.v is None else dk if shared else [room(core.v) for _ in range(shares)]
     dmask = xp.zeros_like(widen(backend, core.mask)) if "mask" in also else None
-    dsinks = xp.zeros_like(core.lse) if "sinks" in also else None
+    dsinks = xp.zeros_like(core.stats[1, ...]) if "sinks" in also else None  # type: ignore[index]
     outgoing = Outgoing(room(core.q), dk, dv, dmask, dsinks)
 
     way = tiled if core.weights is None else kept
