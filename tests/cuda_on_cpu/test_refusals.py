@@ -1,6 +1,7 @@
 """What CUDA refuses, the bench refuses: each provoked by a tiny kernel or call, with CUDA's own error."""
 
 import pytest
+
 from cuda_on_cpu.bench_process import needs_bench, output_of, run_on_bench
 
 pytestmark = needs_bench
