@@ -11,7 +11,6 @@ from cuda_on_cpu.bench_process import needs_bench, output_of
 pytestmark = needs_bench
 
 BEGIN = """
-import sys
 from attnbackends import get_backend
 from attnbackends._errors import BackendError
 backend = get_backend("cupy")
@@ -60,8 +59,7 @@ def test_an_operation_is_done_where_its_arrays_are(found: dict[str, str], name: 
 
 def test_attention_and_steps_write_where_their_arrays_are() -> None:
     code = """
-    from attnlayers import functional as F, Transformer
-    from attnlayers import Adam
+    from attnlayers import functional as F
     q, k, v, dout = (rng.standard_normal((2, 40, 16)).astype(np.float32) for _ in range(4))
     results = []
     for device in (0, 1):
