@@ -22,6 +22,7 @@ room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 roots=".:src:backends:tests:tests/plugins"
 export PYTHONPATH="$roots${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-2}  # several workers
 failed=()
 
 # step NAME SECONDS COMMAND...: run it for so long at most, on the screen and into the log

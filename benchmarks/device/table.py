@@ -41,7 +41,8 @@ def _items(found: dict[str, Any], step: str) -> list[Entry]:
 
 def _heading(found: dict[str, Any]) -> Iterator[str]:
     devices = {entry["device"] for step in STEPS for entry in _items(found, step) if "device" in entry}
-    yield f"device: {', '.join(sorted(devices)) or 'none answered'}"
+    names = ", ".join(sorted(devices)) or "none answered"
+    yield f"device: {names}{' (a rehearsal: no time of the device means anything)' if 'fake' in devices else ''}"
     counts = []
     for step in STEPS:
         items = _items(found, step)
@@ -135,6 +136,8 @@ def _tuning(found: dict[str, Any]) -> Iterator[str]:
         yield f"launch, us of device / host: {'; '.join(told)}"
     rates = [f"{name} {entry[key]:g} {key.replace('_per_', '/')}" for name, entry in by_name.items()
              for key in ("GB_per_s", "Tflop_per_s") if key in entry]  # fmt: skip
+    of_torch = by_name.get("products, PyTorch", {}).get("rates", {})
+    rates += [f"{name}, PyTorch {entry['Tflop_per_s']:g} Tflop/s" for name, entry in of_torch.items()]
     if rates:
         yield f"ceilings: {'; '.join(rates)}"
     for direction in ("forward", "both"):

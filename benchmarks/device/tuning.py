@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,7 @@ def items(folder: Path) -> Iterator[Item]:
     yield Item("empty launch", empty_launch, (), seconds)
     yield Item("copy", copy, (), seconds)
     yield Item("product, float32, CuPy", product, (), seconds)
-    for dtype, tf32 in PRODUCTS:
-        name = f"product, {'TF32' if tf32 else dtype}, PyTorch"
-        yield Item(name, apart, (dtype, tf32), on_device(30, 300), on_device=not REHEARSAL)
+    yield Item("products, PyTorch", apart, (), on_device(40, 300), on_device=not REHEARSAL)
     for D in HEAD_SIZES:
         for T in LENGTHS:
             for way in WAYS:
@@ -122,19 +121,26 @@ def product() -> Entry:
     return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
 
 
-def apart(dtype: str, tf32: bool) -> Entry:
-    return alone(torch_product, dtype, tf32)
+def apart() -> Entry:
+    return alone(torch_products)
 
 
-def torch_product(dtype: str, tf32: bool) -> Entry:
-    """The same by PyTorch."""
+def torch_products() -> Entry:
+    """The same by PyTorch, in each dtype and in TF32."""
     torch = load("torch")
-    allow_tf32(torch, tf32)
     device = "cpu" if REHEARSAL else "cuda"
-    a, b = (torch.from_numpy(_draw(seed)).to(device, getattr(torch, dtype)) for seed in (0, 1))
     events: Events = HostEvents() if REHEARSAL else TorchEvents(torch)
-    found = times(lambda i: torch.mm(a, b), events, calls=4)
-    return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+    rates: Entry = {}
+    for dtype, tf32 in PRODUCTS:
+        allow_tf32(torch, tf32)
+        a, b = (torch.from_numpy(_draw(seed)).to(device, getattr(torch, dtype)) for seed in (0, 1))
+        found = times(partial(_product_of, torch, a, b), events, calls=4)
+        rates["TF32" if tf32 else dtype] = {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+    return {"rates": rates}
+
+
+def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
+    return torch.mm(a, b)
 
 
 def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:

@@ -15,7 +15,7 @@ import pytest
 from cuda_on_cpu import environment, unavailable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import ROOT
+from support import ROOT, run_python
 
 from attnlayers.bench.contenders import LeftOutError
 from benchmarks.device import sanitizer, suite, table
@@ -285,7 +285,7 @@ def test_a_rehearsal_leaves_every_step_and_the_table(tmp_path: Path) -> None:
     assert "exit code 9" in found["attention"]["items"][0]["failed"]["reason"]
     assert len(found["attention"]["items"]) > 1
     lines = (tmp_path / "table.txt").read_text().splitlines()
-    assert lines[0] == "device: fake"
+    assert lines[0].startswith("device: fake (a rehearsal")
     assert "exactness MISSING" in lines[1]
     assert len(lines) <= table.LINES
     assert any(line.startswith("launch, us") for line in lines)
@@ -312,6 +312,36 @@ def test_a_rehearsal_with_kernels_that_do_nothing(tmp_path: Path) -> None:
 
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+PYTORCH_ALONE = f"""
+import json, sys
+sys.path.insert(0, {str(ROOT)!r})
+from benchmarks.device import attention, training, tuning
+case = attention.cases()[0]
+found = [
+    attention.torch_timed(case, case.draw()[:1], "float32", None),
+    training.torch_alone(), training.torch_epoch(True), training.profiled_torch(False), tuning.torch_products(),
+]
+print(json.dumps(found))
+"""
+
+
+def test_what_a_run_asks_of_pytorch_runs_on_the_cpu() -> None:
+    pytest.importorskip("torch")
+    ended = run_python(PYTORCH_ALONE, timeout=300, GPU_CHECK_REHEARSAL="short")
+    assert ended.returncode == 0, ended.stderr
+    attention, steps, epoch, profile, products = json.loads(ended.stdout.splitlines()[-1])
+    assert {"PyTorch", "PyTorch flash", "PyTorch efficient", "PyTorch cudnn", "PyTorch math"} <= {*attention}
+    for entry in attention.values():
+        assert ("both" in entry) is not ("left_out" in entry), attention
+    assert attention["PyTorch"]["both"].keys() == {"wall_us", "host_us", "events_us", "device_us"}
+    assert {*steps} == {"PyTorch, TF32", "PyTorch, float32"}
+    assert min(entry["ms"] for entry in steps.values()) > 0
+    assert epoch["steps"] == 2
+    assert profile["kernels"]
+    assert profile["us"] > 0
+    assert {*products["rates"]} == {"float32", "TF32", "bfloat16", "float16"}
 
 
 BENCH = """
