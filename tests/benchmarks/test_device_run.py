@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import ROOT, run_python
 
+from attnbackends import available_backends
 from attnlayers.bench.contenders import LeftOutError
 from benchmarks.device import sanitizer, suite, table
 from benchmarks.device.clock import times
@@ -256,10 +257,20 @@ def test_a_table_has_at_most_forty_lines() -> None:
 def test_limits_leave_room_within_ten_minutes() -> None:
     text = SCRIPT.read_text()
     limits = [int(seconds) for seconds in re.findall(r"\[\w+\]=(\d+)", text)]
-    kit = re.search(r"step kit (\d+)", text)
-    assert kit is not None
-    assert len(limits) == len(STEPS) + 1
-    assert sum(limits) + int(kit[1]) + len(limits) + 1 < 560, "each may take a second more to be killed"
+    limits += [int(seconds) for seconds in re.findall(r"(?:step kit |--kill-after=1 \$\(\()(\d+)", text)]
+    assert len(limits) == len(STEPS) + 3
+    assert sum(limits) + len(limits) < 560, "each may take a second more to be killed"
+
+
+def test_a_machine_without_cuda_is_told_so(tmp_path: Path) -> None:
+    if unavailable() is None or available_backends()["cupy"].usable:
+        pytest.skip("this machine has CUDA, or what stands for it")
+    changes = {"PYTHON": sys.executable, "GPU_CHECK_STEPS": "table"}
+    command = ["bash", str(SCRIPT), str(tmp_path)]
+    ended = subprocess.run(command, env=os.environ | changes, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-1] == "gpu_check: CUDA cannot be used here; the line above says why"
+    assert "BackendError: CuPy" in ended.stdout
 
 
 def rehearse(folder: Path, steps: str, **environ: str) -> "subprocess.CompletedProcess[str]":
