@@ -97,7 +97,7 @@ def gradcheck(layer: Any, *inputs: Any, seed: int = 0, rtol: float = 1e-6, **opt
         (forth, back), units = zip(*ends, strict=True)
         numeric, rounding = (forth - back) / (2 * step), sum(units) / (2 * step)
         products = backend.to_numpy(gradient) * direction
-        size = max(abs(numeric), float(np.sqrt(np.sum(products**2))), 1e-3)
+        size: float = max(abs(numeric), float(np.sqrt(np.sum(products**2))), 1e-3)
         difference = abs(numeric - float(np.sum(products)))
         return float(np.maximum(difference - rounding, 0.0)) / size  # NaN stays
 
