@@ -100,18 +100,21 @@ def with_cupy(cupy: Any, capability: str, variant: Variant) -> list[Resources]:
     ]
 
 
-def measure(capabilities: list[str]) -> list[Resources]:
-    """All kernels for some capabilities with `nvcc`, or else for the device that is there."""
+def measure(capabilities: list[str]) -> Iterator[Resources]:
+    """All kernels for some capabilities with `nvcc`, or else for the device that is there, each as it is ready."""
     if shutil.which("nvcc"):
         jobs = [(name, variant) for name in capabilities for variant in variants(SHARED_KB[name] * 1024)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return [row for rows in pool.map(lambda job: with_nvcc(*job), jobs) for row in rows]
+            for rows in pool.map(lambda job: with_nvcc(*job), jobs):
+                yield from rows
+        return
     import cupy  # noqa: TID251  what it is asked for has no place in a backend
 
     device = cupy.cuda.Device()
     capability = f"{device.compute_capability[:-1]}.{device.compute_capability[-1]}"
     limit = int(cupy.cuda.runtime.deviceGetAttribute(SHARED_MEMORY_OPT_IN, device.id))
-    return [row for variant in variants(limit) for row in with_cupy(cupy, capability, variant)]
+    for variant in variants(limit):
+        yield from with_cupy(cupy, capability, variant)
 
 
 def main() -> int:
@@ -122,15 +125,19 @@ def main() -> int:
     unknown = set(options.capabilities) - set(SHARED_KB)
     if unknown:
         parser.error(f"CAPABILITY must be of {', '.join(SHARED_KB)}, got {', '.join(sorted(unknown))}")
-    rows = measure(options.capabilities or list(SHARED_KB))
-    print(f"{'':5} {'kernel':26} {'dtype':6} {'tile':24} registers  local  shared")
-    for row in rows:
+    rows: list[Resources] = []
+    print(f"{'':5} {'kernel':26} {'dtype':6} {'tile':33} {'registers':>9} {'local':>6} {'shared':>7}")
+    for row in measure(options.capabilities or list(SHARED_KB)):
+        rows.append(row)
         tile = ", ".join(f"{name.lower()} {value}" for name, value in re.findall(r"#define (\w+) (\d+)", row.macros))
         shared = "" if row.shared is None else str(row.shared)
         kind = REAL[row.dtype]
-        print(f"{row.capability:5} {row.kernel:26} {kind:6} {tile:33} {row.registers:>9} {row.local:>6} {shared:>7}")
-    if options.json:
-        options.json.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n", encoding="utf-8")
+        print(
+            f"{row.capability:5} {row.kernel:26} {kind:6} {tile:33} {row.registers:>9} {row.local:>6} {shared:>7}",
+            flush=True,
+        )
+        if options.json:
+            options.json.write_text(json.dumps([row._asdict() for row in rows], indent=1) + "\n", encoding="utf-8")
     return int(any(row.local for row in rows))
 
 

@@ -5,8 +5,8 @@ that are not dense or not aligned. What it refuses is remembered with the reason
 
 Its one statistic of a row is the log-sum-exp in float32, whose rounding goes into every weight that backward makes: it
 reaches that of a weight in float16 where scores pass 2**13 = 8,192, of one in bfloat16 from 2**16 on, and from about
-2**24 on gradients may be several times too large where scores are equal. Only reading the scores would tell, and a call
-that waits for them would be slower than one without cuDNN.
+2**24 on gradients may be several times too large where scores are equal. Only reading the scores would tell, and no call
+waits for the device.
 """
 
 from __future__ import annotations
