@@ -21,7 +21,7 @@ test: $(INSTALLED)  ## run the tests on every array library that is installed
 cuda-tests: $(CUDA_VENV)/.installed  ## every CuPy test on the real CuPy, which runs on the CPU; needs g++, no GPU
 	$(CUDA_VENV)/bin/python -m pytest -n auto tests/cuda_on_cpu
 	CUDA_ON_CPU_CAPABILITY=9.0 $(ON_CUDA) --ignore=tests/cuda_on_cpu --ignore=tests/cupy_standin
-	CUDA_ON_CPU_CAPABILITY=8.6 $(ON_CUDA) $(DEPEND_ON_THE_CARD)
+	CUDA_ON_CPU_CAPABILITY=8.6 CUDA_ON_CPU_ORDER=both $(ON_CUDA) $(DEPEND_ON_THE_CARD)
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check

@@ -96,4 +96,6 @@ def is_there(library: str, path: tuple[str, ...]) -> bool:
                 here = importlib.import_module(f"{here.__name__}.{part}")
             except (ImportError, AttributeError):
                 return False
+        except ImportError:
+            return True  # a module that is there, and needs a library of CUDA's that is not
     return True
