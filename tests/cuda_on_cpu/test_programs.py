@@ -55,7 +55,7 @@ def test_from_training_to_a_heat_map(choice: str, tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text(PAIRS)
     assert "cupy" in on_cuda(COMMAND, "train", "pairs.tsv", *CHOICES[choice], *SMALL, cwd=tmp_path)
     on_cuda(COMMAND, "train", "--resume", "--epochs", "2", "--out", "run", cwd=tmp_path)
-    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+    assert (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].startswith("2,")
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", cwd=tmp_path).splitlines()) == 2
     drawn = ("--beam", "3", "--heatmap", "heat.png", *(("--heads",) if choice == "transformer" else ()))
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", *drawn, cwd=tmp_path).splitlines()) == 2

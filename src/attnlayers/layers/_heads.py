@@ -2,6 +2,7 @@
 
 from attnbackends import Array, backend_of
 
+from ..functional._dtypes import narrow
 from ..functional._pieces import or_zero
 
 
@@ -59,4 +60,4 @@ def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tupl
     k, v = (or_zero(backend, mask[:, None, :, None], x) for x in (k, v))
     hidden = backend.empty((1, 1, 1, 1), like=bias)
     hidden[...] = -xp.inf
-    return xp.where(keys, bias, hidden), k, v
+    return narrow(backend, xp.where(keys, bias, hidden), bias.dtype), k, v
