@@ -41,4 +41,6 @@ def test_forward_and_backward(name: str, option: str) -> None:
     expected = [exact, dscores @ wide_k, dscores.swapaxes(1, 2) @ wide_q, weights.swapaxes(1, 2) @ wide_dout]
     for found, right in zip((out, *gradients), expected, strict=True):
         assert found.dtype == bfloat16
-        np.testing.assert_allclose(library.numpy(found).astype(np.float64), right, atol=0.02 * np.abs(expected[3]).max())
+        np.testing.assert_allclose(
+            library.numpy(found).astype(np.float64), right, atol=0.02 * np.abs(expected[3]).max()
+        )
