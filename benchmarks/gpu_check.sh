@@ -22,6 +22,7 @@ room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
 roots=".:src:backends:tests:tests/plugins"
 export PYTHONPATH="$roots${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-2}  # several workers
 failed=()
 
 # step NAME SECONDS COMMAND...: run it for so long at most, on the screen and into the log
@@ -38,14 +39,22 @@ step() {
 }
 
 if compgen -G '.gpu-kit/*.whl' >/dev/null; then
-    step kit 20 "${python[@]}" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
+    step kit 15 "${python[@]}" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
         --disable-pip-version-check --root-user-action ignore --target "$room" .gpu-kit/*.whl
     export PYTHONPATH="$PYTHONPATH:$room"
 fi
-# Seconds of each step: with the kit's 20 they add up to 540, and to 549 with the second after which what is left is
-# killed. A step ends by itself two seconds before.
+# One clear error where there is no CUDA at all; only a plain "no" ends the run, not a slow disk.
+timeout --kill-after=1 $((15 * stretched)) "${python[@]}" -c 'from attnbackends import get_backend; get_backend("cupy")' \
+    2>&1 | tee -a "$log"
+if test "${PIPESTATUS[0]}" -eq 1; then
+    echo "gpu_check: CUDA cannot be used here; the line above says why" | tee -a "$log"
+    exit 1
+fi
+
+# Seconds of each step: with 15 for the kit and 15 for the question above they add up to 540, and to 550 with the second
+# after which what is left is killed. A step ends by itself two seconds before.
 declare -A limits=(
-    [versions]=50 [exactness]=60 [tests]=110 [sanitizer]=50 [attention]=120 [training]=60 [tuning]=60 [table]=10
+    [versions]=50 [exactness]=60 [tests]=100 [sanitizer]=50 [attention]=120 [training]=60 [tuning]=60 [table]=10
 )
 for name in $steps; do
     step "$name" "${limits[$name]}" "${python[@]}" -m benchmarks.device "$name" "$out" "$((limits[$name] * stretched - 2))"

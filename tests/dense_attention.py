@@ -79,3 +79,27 @@ def dense_attention(
     weights = np.exp(scores) / np.where(totals == 0, 1, totals)[..., None]
     with np.errstate(divide="ignore"):
         return weights @ v, weights, np.log(totals)
+
+
+def from_scores(
+    scores: np.ndarray, v: np.ndarray, dout: np.ndarray, dlse: np.ndarray, sinks: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Output, log-sum-exp (..., T_q) and gradients in float64, from scores (..., T_q, T_k) that may hold -inf."""
+    scores, v, dout, dlse = (x.astype(np.float64) for x in (scores, v, dout, dlse[..., None]))
+    sink = np.full((*scores.shape[:-1], 1), -np.inf) if sinks is None else np.zeros_like(dlse) + sinks[..., None, None]
+    top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
+    top = np.where(np.isneginf(top), 0, top)
+    weights, of_sink = np.exp(scores - top), np.exp(sink - top)
+    total = weights.sum(axis=-1, keepdims=True) + of_sink
+    weights, of_sink = (x / np.where(total == 0, 1, total) for x in (weights, of_sink))
+    out = weights @ v
+    delta = np.sum(dout * out, axis=-1, keepdims=True) - dlse
+    with np.errstate(divide="ignore"):
+        lse = (top + np.log(total))[..., 0]
+    return {
+        "out": out,
+        "lse": lse,
+        "dscores": weights * (dout @ np.swapaxes(v, -1, -2) - delta),
+        "dv": np.swapaxes(weights, -1, -2) @ dout,
+        "dsinks": -(of_sink * delta).sum(axis=(-2, -1)),
+    }

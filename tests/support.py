@@ -65,11 +65,18 @@ class Draw:
         return self.library.array(self.rng.random(shape) < 2 / 3)
 
 
+def search_path(*folders: Path) -> str:
+    """PYTHONPATH for a process of its own: these folders, and the fake device where this process has it."""
+    hook = str(ROOT / "tests" / "cuda_on_cpu" / "hook")
+    inherited = [hook] if hook in os.environ.get("PYTHONPATH", "").split(os.pathsep) else []
+    return os.pathsep.join([*inherited, *map(str, folders)])
+
+
 def run_python(code: str, timeout: float = 60, **environ: str) -> "subprocess.CompletedProcess[str]":
     """Run `code` in a fresh interpreter whose ``ATTN_…`` variables are those of `environ` alone."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ATTN_")}
-    roots = [ROOT / "src", ROOT / "backends", ROOT / "tests", ROOT / "tests" / "plugins"]
-    env = inherited | {"PYTHONPATH": os.pathsep.join(map(str, roots))} | environ
+    roots = (ROOT / "src", ROOT / "backends", ROOT / "tests", ROOT / "tests" / "plugins")
+    env = inherited | {"PYTHONPATH": search_path(*roots)} | environ
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=timeout, check=False
     )

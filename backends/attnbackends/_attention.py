@@ -30,6 +30,13 @@ class Visible(Protocol):
     def offsets(self) -> tuple[np.ndarray, np.ndarray] | None: ...
 
 
+class Flat(Protocol):
+    """A mask or a bias as it came."""
+
+    def flat(self) -> Array:
+        """(B or 1, R or T_q or 1, T_k or 1): of each entry and row, which may share one."""
+
+
 class AttentionCall(Protocol):
     """One call of attention in flat form: ``softmax(scale * q @ k.T) @ v`` for each of B entries.
 
@@ -42,12 +49,11 @@ class AttentionCall(Protocol):
         Of the dtype of q; None where keys are the values. No array is promised to be contiguous.
     scale : float
     visibility : Visible
-        `start`, `left`, `right`, `lengths` and `offsets` as `attnlayers.functional.attention` explains them: `start` has
-        one number for all, for each entry of the batch, or for each packed sequence; `lengths` one for each entry of the
-        batch, which has `entries_each` flat entries.
-    mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
-        True = attend, on top of what positions hide.
-    bias : array of such a shape, or None
+        What positions hide. `start` has one number for all, for each entry of the batch, or for each packed sequence;
+        `lengths` has one for each entry of the batch, which is `entries_each` flat entries.
+    mask : Flat or None
+        Boolean, True = attend, on top of what positions hide.
+    bias : Flat or None
         Added to the scores.
     softcap : float or None
     sinks : array (B, R, 1) or None
@@ -66,9 +72,9 @@ class AttentionCall(Protocol):
     @property
     def visibility(self) -> Visible: ...
     @property
-    def mask(self) -> Array | None: ...
+    def mask(self) -> Flat | None: ...
     @property
-    def bias(self) -> Array | None: ...
+    def bias(self) -> Flat | None: ...
     @property
     def softcap(self) -> float | None: ...
     @property

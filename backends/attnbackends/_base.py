@@ -70,6 +70,9 @@ class Backend(WholeLSTM):
         """Where `array` lives. Devices of one library compare equal when they are the same."""
         return array.device
 
+    def check_device(self, device: Any) -> None:
+        """Refuse to compute on a device where the library would not: CuPy computes on the current one alone."""
+
     def synchronize(self) -> None:
         """Wait until the device has done everything it was asked to do."""
 

@@ -32,16 +32,16 @@ CHUNK_ROWS = 64
 each product. benchmarks/NOTES.md, "The LSTM on two cores"."""
 
 SHARED_MULTIPLICATIONS = 2**22
-"""Of a step's product, above which a batch of less than two chunks goes through whole and threads share each product: a
-step's worth of 0.1 ms then pays for handing it over."""
+"""Multiplications of a step's product above which a batch of less than two chunks goes through whole and threads share
+each product: about 0.1 ms of one core, what `_products.PIECE_FLOPS` asks of a piece of any product."""
 
 SLOPES_BYTES = 1024 * 1024
 """Bytes of the gates whose slopes are made at once: a call for several steps takes no more of a cache, and threads meet
 less often at the interpreter's lock. benchmarks/NOTES.md, "The LSTM in parts"."""
 
 ROW_GAP = 16
-"""Numbers between rows, which share a few places of a cache where they lie a power of two apart: transposing takes a
-fifth of the time with it. benchmarks/NOTES.md, "The LSTM on two cores"."""
+"""Numbers between rows, which share a few places of a cache where they lie a power of two apart: transposing
+(256, 1024) takes 0.2 to 0.65 of the time with it. benchmarks/NOTES.md, "The LSTM on two cores" and "One LSTM"."""
 
 HALVES = (0.5, 1, 0.5, 0.5)
 """For f, g, i, o: sigmoid(a) = tanh(a / 2) / 2 + 1/2, so that one tanh serves all four gates."""

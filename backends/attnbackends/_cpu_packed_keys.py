@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import ceil, log2, e
+from math import ceil, e, log2
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

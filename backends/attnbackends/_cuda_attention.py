@@ -7,14 +7,23 @@ float32 to ``kernels/attention_tiled.cu`` and ``attention_tiled_backward.cu``. F
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._attention import Array, AttentionCall
+from ._attention import Array, OwnAttention
+from ._cuda_call import CudaCall
 
-TILE = 64
-"""Rows or keys of a tile: what the kernels are written for."""
+TILES = (64, 64), (64, 32), (32, 32)
+"""Rows that a block of a tiled kernel holds, and those that it meets at a time, largest first: of those for which two
+blocks fit in a multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
+
+LAST_TILE = 32, 16
+"""For what nothing else fits: its products wait for their loads."""
+
+RESERVED = 1024
+"""Bytes of shared memory that CUDA keeps of each block, from compute capability 8.0 on."""
 
 FEW_ROWS = 16
 """Fewer rows leave most of a tile empty: decoding is better off with plain products."""
@@ -25,8 +34,54 @@ FAR = 2**28
 NULL = np.uintp(0)
 
 
+class Tile(NamedTuple):
+    """What the tiled kernels are compiled for.
+
+    Attributes
+    ----------
+    width : int
+        What rows are padded to, 64 or 128.
+    down : int
+        Rows that a block holds.
+    across : int
+        Rows of the other side that it meets at a time.
+    """
+
+    width: int
+    down: int
+    across: int
+
+    def bytes(self, backward: bool) -> int:
+        """Shared memory of a block, as the kernels lay it out: numbers of 4 bytes, and what `Edges` holds."""
+        held, met = (rows * (self.width + 4) for rows in (self.down, self.across))
+        scores = self.down * (self.across + 4)
+        values = 2 * (held + met + scores) + 3 * self.down if backward else held + met + max(met, scores)
+        return 4 * values + 9 * self.down + self.across
+
+    @property
+    def macros(self) -> str:
+        return f"#define WIDTH {self.width}\n#define DOWN {self.down}\n#define ACROSS {self.across}\n"
+
+
+@cache
+def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
+    """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
+
+    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it.
+    """
+    padded = _padded(width, 64)
+    if padded > 128:
+        return None
+    for together, sizes in ((2, TILES), (1, (*TILES, LAST_TILE))):
+        for size in sizes:
+            tile = Tile(padded, *size)
+            if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:
+                return tile
+    return None
+
+
 class CudaAttention(NamedTuple):
-    """The kernels, as `Backend.attention` and `Backend.attention_backward` want them.
+    """The kernels, as `CupyBackend.attention` want them.
 
     Attributes
     ----------
@@ -42,27 +97,31 @@ class CudaAttention(NamedTuple):
     launch: Callable[..., None]
     shared_limit: Callable[[], int]
 
-    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
+    def forward(self, call: CudaCall, out: Array, stats: Array, kept: Array | None) -> bool:
         B, R, _ = call.q.shape
         small = self._small(call, backward=False)
-        tiled = 0 if small else self._tiled(call, backward=False)
-        if not (small or tiled):
+        tile = None if small else self._tile(call, backward=False)
+        if not small and tile is None:
             return False
-        arguments = (*self._operands(call), out, lse, *self._sight(call), *_sizes(call))
-        if small:
-            self.launch("attention_small", (B, 256), arguments, small, "")
+        operands, after = self._operands(call), (stats, *self._sight(call), *_sizes(call))
+        if tile is None:
+            self.launch("attention_small", (B, 256), (*operands, out, *after), small, "")
+            if kept is not None:  # backward is not for the small kernel, which happens for few shapes
+                kept[...] = out
         else:
-            self.launch("attention_tiled", ((B, _tiles(R)), 128), arguments, tiled, f"#define WIDTH {_width(call)}\n")
+            grid = (B, _tiles(R, tile)), 128
+            arguments = (*operands, out, NULL if kept is None else kept, *after)
+            self.launch("attention_tiled", grid, arguments, tile.bytes(backward=False), tile.macros)
         return True
 
-    def reads_out(self, call: AttentionCall) -> bool:
+    def reads_out(self, call: CudaCall) -> bool:
         return not self._small(call, backward=True)
 
     def backward(
         self,
-        call: AttentionCall,
+        call: CudaCall,
         out: Array | None,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
@@ -71,24 +130,24 @@ class CudaAttention(NamedTuple):
     ) -> bool:
         B, R, _ = call.q.shape
         small = self._small(call, backward=True)
-        tiled = 0 if small else self._tiled(call, backward=True)
-        if not (small or tiled):
+        tile = None if small else self._tile(call, backward=True)
+        if not small and tile is None:
             return False
         if dout.strides[-1] != dout.itemsize:
             dout = self.xp.ascontiguousarray(dout)
         gaps = (np.int64(gap // dout.itemsize) for gap in dout.strides[:2])
-        outgoing = (lse, dout, NULL if dlse is None else self._dense(dlse), dq, dk, NULL if dv is None else dv)
+        outgoing = (stats, dout, NULL if dlse is None else self._dense(dlse), dq, dk, NULL if dv is None else dv)
         after = (*self._sight(call), *_sizes(call), *gaps)
         operands = self._operands(call)
-        if small:
+        if tile is None:
             self.launch("attention_small_backward", (B, 256), (*operands, *outgoing, *after), small, "")
         else:
-            grid = (B, _tiles(call.k.shape[1]) + _tiles(R)), 128
+            grid = (B, _tiles(call.k.shape[1], tile) + _tiles(R, tile)), 128
             arguments = (*operands, out, *outgoing, *after)
-            self.launch("attention_tiled_backward", grid, arguments, tiled, f"#define WIDTH {_width(call)}\n")
+            self.launch("attention_tiled_backward", grid, arguments, tile.bytes(backward=True), tile.macros)
         return True
 
-    def _small(self, call: AttentionCall, backward: bool) -> int:
+    def _small(self, call: CudaCall, backward: bool) -> int:
         """Bytes of shared memory that the small kernel needs for a call; 0 where it cannot serve it."""
         (_, R, D), (_, T_k, D_v) = call.q.shape, call.v.shape
         D, D_v = _padded(D, 4), _padded(D_v, 4)
@@ -98,21 +157,22 @@ class CudaAttention(NamedTuple):
         size = int(values * call.q.itemsize + R + T_k)
         return size if _served(call) and size <= self.shared_limit() else 0
 
-    def _tiled(self, call: AttentionCall, backward: bool) -> int:
-        """The same for the kernels that work in tiles."""
-        R, T_k, width = call.q.shape[1], call.k.shape[1], _width(call)
-        size = TILE * ((6 if backward else 3) * (width + 4) * 4 + (8 if backward else 0) + 10)
-        fits = width <= 128 and size <= self.shared_limit() and _tiles(R) + _tiles(T_k) < 2**16
-        return size if _served(call) and call.q.dtype.char == "f" and R >= FEW_ROWS and fits else 0
+    def _tile(self, call: CudaCall, backward: bool) -> Tile | None:
+        """The tile for a call; None where the kernels that work in tiles cannot serve it."""
+        R, T_k = call.q.shape[1], call.k.shape[1]
+        if call.q.dtype.char != "f" or R < FEW_ROWS or not _served(call):
+            return None
+        tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self.shared_limit())
+        return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
 
-    def _operands(self, call: AttentionCall) -> tuple[Array, Array, Array]:
+    def _operands(self, call: CudaCall) -> tuple[Array, Array, Array]:
         k = self._dense(call.k)
         return self._dense(call.q), k, k if call.v is call.k else self._dense(call.v)
 
     def _dense(self, array: Array) -> Array:
         return array if array.flags.c_contiguous else self.xp.ascontiguousarray(array)
 
-    def _sight(self, call: AttentionCall) -> tuple[Any, ...]:
+    def _sight(self, call: CudaCall) -> tuple[Any, ...]:
         """What the rows of an entry see, as the kernels are told."""
         mask, start, lengths = call.mask, call.start, call.lengths
         shape, strides = ((1, 1, 1), (0, 0, 0)) if mask is None else (mask.shape, mask.strides)
@@ -136,24 +196,58 @@ class CudaAttention(NamedTuple):
         )
 
 
-def _served(call: AttentionCall) -> bool:
+def _served(call: CudaCall) -> bool:
     """Whether any kernel can serve a call, as far as dtypes and numbers go."""
     far = max(call.q.shape[1], call.k.shape[1], int(np.max(np.abs(call.start))))
     return call.q.dtype.char in "fd" and far <= FAR
 
 
-def _sizes(call: AttentionCall) -> tuple[Any, ...]:
+def _sizes(call: CudaCall) -> tuple[Any, ...]:
     return np.int32(call.q.shape[-1]), np.int32(call.v.shape[-1]), call.q.dtype.type(call.scale)
 
 
-def _width(call: AttentionCall) -> int:
-    """What rows are padded to in tiles."""
-    return _padded(max(call.q.shape[-1], call.v.shape[-1]), 64)
-
-
-def _tiles(length: int) -> int:
-    return -(-length // TILE)
+def _tiles(length: int, tile: Tile) -> int:
+    return -(-length // tile.down)
 
 
 def _padded(width: int, to: int) -> int:
     return -(-width // to) * to
+
+
+class CudaResult(OwnAttention):
+    """What `CupyBackend.attention` returns: the result of one way, whose backward follows.
+
+    Parameters
+    ----------
+    xp : module
+        CuPy.
+    way : CudaAttention or CudnnAttention
+    call : CudaCall
+    keys_are_values : bool
+    out : array (B, R, D_v)
+    stats : array (2, B, R, 1)
+        Weights are ``exp(score - stats[0]) * stats[1]``.
+    kept : array (B, R, D_v) or None
+        The output as backward reads it: `out` is the caller's.
+    """
+
+    def __init__(
+        self, xp: Any, way: Any, call: CudaCall, keys_are_values: bool, out: Array, stats: Array, kept: Array | None
+    ) -> None:
+        self._xp, self._way, self._call, self._keys_are_values = xp, way, call, keys_are_values
+        self.out, self._stats, self._kept = out, stats, kept
+
+    @property
+    def lse(self) -> Array:
+        shift, inverse = self._stats
+        lse = shift - self._xp.log(inverse)
+        self._xp.copyto(lse, -np.inf, where=inverse == 0)
+        return lse
+
+    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        call, empty = self._call, self._xp.empty_like
+        dq, dk, dv = empty(call.q, order="C"), empty(call.k, order="C"), None
+        if not self._keys_are_values:
+            dv = empty(call.v, order="C")
+        done = self._way.backward(call, self._kept, self._stats, dout, dlse, dq, dk, dv)
+        return (dq, dk, dv) if done else None

@@ -2,6 +2,11 @@
 
 cuDNN holds no scores in memory. It sees heads (B, H, T, D) with strides, so that nothing is copied but what has rows
 that are not dense or not aligned. What it refuses is remembered with the reason, and goes to the next way.
+
+Its one statistic of a row is the log-sum-exp in float32, whose rounding goes into every weight that backward makes: it
+reaches that of a weight in float16 where scores pass 2**13 = 8,192, of one in bfloat16 from 2**16 on, and from about
+2**24 on gradients may be several times too large where scores are equal. Only reading the scores would tell, and no
+call waits for the device.
 """
 
 from __future__ import annotations
@@ -9,8 +14,8 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
-from ._attention import AttentionCall
 from ._base import Array
+from ._cuda_call import CudaCall
 
 Q, K, V, OUT, STATS, DOUT, DQ, DK, DV = range(1, 10)
 """Names of the arrays within a graph."""
@@ -45,7 +50,7 @@ class Band(NamedTuple):
     at_end: bool
 
     @classmethod
-    def of(cls, call: AttentionCall) -> Band | None:
+    def of(cls, call: CudaCall) -> Band | None:
         """That of a call; None where cuDNN has none for it."""
         T_q, T_k = call.T_q, int(call.k.shape[1])
         if call.mask is not None or call.lengths is not None:
@@ -103,27 +108,32 @@ class CudnnAttention:
         self.refused: dict[str, str] = {}
         """Calls that were refused, in words, and why."""
 
-    def forward(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        """See `Backend.attention`."""
+    def forward(self, call: CudaCall, out: Array, stats: Array) -> bool:
+        """As `CudaAttention.forward`. Shift and sum come as one number, the log-sum-exp."""
+        lse, inverse = stats
         band = self._takes(call, lse)
         if band is None or not _fits(out):
             return False
         q, k, v = self._operands(call)
         heads = {Q: (q, call.groups), K: (k, 1), V: (v, 1), OUT: (out, call.groups), STATS: (lse, call.groups)}
-        return self._run(call, band, heads)
+        done = self._run(call, band, heads)
+        if done:
+            inverse[...] = 1
+        return done
 
     def backward(
         self,
-        call: AttentionCall,
+        call: CudaCall,
         out: Array,
-        lse: Array,
+        stats: Array,
         dout: Array,
         dlse: Array | None,
         dq: Array,
         dk: Array,
         dv: Array | None,
     ) -> bool:
-        """See `Backend.attention_backward`. Sums into `dq` come in any order: the last bits may differ."""
+        """As `CudaAttention.backward`. Sums into `dq` come in any order: the last bits may differ."""
+        lse = stats[0]
         band = self._takes(call, lse)
         one = call.T_q == call.k.shape[1] == 1
         if band is None or dlse is not None or one or not all(map(_fits, (dq, dk) if dv is None else (dq, dk, dv))):
@@ -138,19 +148,19 @@ class CudnnAttention:
             dk += into_v
         return done
 
-    def _takes(self, call: AttentionCall, lse: Array) -> Band | None:
+    def _takes(self, call: CudaCall, lse: Array) -> Band | None:
         sizes = call.q.shape[2], call.v.shape[2]
         fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
         return Band.of(call) if fit and lse.dtype.name == "float32" and lse.flags.c_contiguous else None
 
-    def _operands(self, call: AttentionCall) -> tuple[Array, Array, Array]:
+    def _operands(self, call: CudaCall) -> tuple[Array, Array, Array]:
         k = self._fitting(call.k)
         return self._fitting(call.q), k, k if call.v is call.k else self._fitting(call.v)
 
     def _fitting(self, x: Array) -> Array:
         return x if _fits(x) else self._cupy.array(x, order="C", copy=True)
 
-    def _run(self, call: AttentionCall, band: Band, heads: dict[int, tuple[Array, int]]) -> bool:
+    def _run(self, call: CudaCall, band: Band, heads: dict[int, tuple[Array, int]]) -> bool:
         """Execute the graph for these arrays, named and with the number of heads that each has; False if refused."""
         device = self._cupy.cuda.runtime.getDevice()
         layouts = tuple((name, _layout(x, groups)) for name, (x, groups) in heads.items())

@@ -1,20 +1,21 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, wraps
 from typing import Any
 
 import numpy as np
 
-from ._attention import AttentionCall
+from ._attention import AttentionCall, OwnAttention
 from ._base import Array, DType
 from ._cublas import Products
-from ._cuda_attention import CudaAttention
+from ._cuda_attention import CudaAttention, CudaResult
+from ._cuda_call import CudaCall
 from ._cuda_kernels import Kernels
 from ._cuda_lstm import CudaLSTM
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
-from ._half_attention import HalfAttention
 from ._ids import Check, DeviceIds
 from ._lstm import LSTMCall
 from ._random import COUNT, Place, panel
@@ -31,6 +32,23 @@ TRIED = 64
 def _blocks(count: int) -> tuple[int, int]:
     """Blocks and threads for one thread an item."""
     return -(-count // 256), 256
+
+
+HERE = nullcontext()
+"""Where the device of an array is the current one already."""
+
+
+def _on_its_device(method: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """A method with the device of its argument number `at` as the current one: there CuPy computes."""
+
+    @wraps(method)
+    def there(self: "CupyBackend", *arguments: Any, **options: Any) -> Any:
+        array = arguments[at]
+        of_call = getattr(array, "q", None) if at == 0 and not isinstance(array, self.xp.ndarray) else array
+        with self._on(array.x if isinstance(array, LSTMCall) else of_call):
+            return method(self, *arguments, **options)
+
+    return there
 
 
 def _load() -> Any:
@@ -61,7 +79,6 @@ class CupyBackend(UfuncBackend):
     """CuPy on a CUDA device."""
 
     name = "cupy"
-    has_whole_attention = True
 
     def __init__(self) -> None:
         self.xp = _load()
@@ -70,7 +87,30 @@ class CupyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
             data = np.asarray(data)
-        return self.xp.asarray(data, dtype=dtype)
+        with self._on(like):
+            return self.xp.asarray(data, dtype=dtype)
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
+        with self._on(like):
+            return super().empty(shape, like, dtype)
+
+    def arange(self, count: int, like: Array) -> Array:
+        with self._on(like):
+            return super().arange(count, like)
+
+    def _on(self, array: Array | None) -> AbstractContextManager[object]:
+        """The device of an array as the current one, entered only where it is another: that takes the host time."""
+        if array is None or array.data.device_id == self.xp.cuda.runtime.getDevice():
+            return HERE
+        return self.xp.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
+
+    def check_device(self, device: Any) -> None:
+        current = self.xp.cuda.runtime.getDevice()
+        if device.id != current:
+            raise BackendError(
+                f"the arrays live on CUDA device {device.id}, and the current one is {current}, where CuPy would "
+                f"compute: call within `with cupy.cuda.Device({device.id}):`"
+            )
 
     def to_numpy(self, array: Array) -> np.ndarray:
         values = np.asarray(self.xp.asnumpy(array))
@@ -97,15 +137,16 @@ class CupyBackend(UfuncBackend):
 
     def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
         entries, rows, keys = place
-        b, r, K = (part.stop - part.start for part in place)
-        out = self.xp.empty((b, r, K), dtype=np.float32)
-        if out.size:
-            words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
-            threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
-            sizes = [*out.shape, entries.start, rows.start]
-            width = panel(T)
-            arguments = (out, *words, *map(np.int32, sizes), np.int64(keys.start), np.int32(R))
-            self._kernels.launch("uniform", _blocks(threads), (*arguments, np.int64(-(-T // width)), np.int32(width)))
+        shape = b, r, _ = tuple(part.stop - part.start for part in place)
+        threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
+        words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
+        width = panel(T)
+        with self._on(like):
+            out = self.xp.empty(shape, dtype=np.float32)
+            if out.size:
+                where = (*map(np.int32, (*shape, entries.start, rows.start)), np.int64(keys.start), np.int32(R))
+                arguments = (out, *words, *where, np.int64(-(-T // width)), np.int32(width))
+                self._kernels.launch("uniform", _blocks(threads), arguments)
         return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
@@ -113,9 +154,9 @@ class CupyBackend(UfuncBackend):
 
     # -- few kernels: what costs at the book's sizes is their number
 
-    def operand(self, array: Array) -> Array:
-        taken = self._products is not None and self._products.takes(array.dtype)
-        return array if taken else super().operand(array)
+    def operand_dtype(self, dtype: DType) -> DType:
+        taken = self._products is not None and self._products.takes(dtype)
+        return dtype if taken else super().operand_dtype(dtype)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         product = None if self._products is None else self._products(a, b, out, dtype)
@@ -143,36 +184,19 @@ class CupyBackend(UfuncBackend):
 
     # -- attention as a whole: the first way that takes a call
 
-    def attention(self, call: AttentionCall, out: Array, lse: Array) -> bool:
-        return any(way.forward(call, out, lse) for way in self._attention_ways)
-
-    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
-        return self._attention_kernels.reads_out(call)
-
-    def attention_backward(
-        self,
-        call: AttentionCall,
-        out: Array | None,
-        lse: Array,
-        dout: Array,
-        dlse: Array | None,
-        dq: Array,
-        dk: Array,
-        dv: Array | None,
-    ) -> bool:
-        return any(way.backward(call, out, lse, dout, dlse, dq, dk, dv) for way in self._attention_ways)
-
-    @property
-    def _attention_ways(self) -> Iterator[Any]:
-        yield self._attention_kernels
-        if self._cudnn is not None:  # loaded by the first call that the kernels leave to it
-            yield self._cudnn
-        if self._half_products is not None:
-            yield self._half_products
-
-    @cached_property
-    def _half_products(self) -> HalfAttention | None:
-        return None if self._products is None else HalfAttention(self, self._products)
+    def attention(self, call: AttentionCall) -> OwnAttention | None:
+        own = CudaCall.of(call)
+        if own is None:
+            return None
+        B, R, _ = own.q.shape
+        out = self.empty((B, R, own.v.shape[2]), like=own.q)
+        stats = self.empty((2, B, R, 1), like=own.q, dtype=np.promote_types(own.q.dtype, np.float32))
+        kept = self.empty(out.shape, like=out) if self._attention_kernels.reads_out(own) else None
+        if self._attention_kernels.forward(own, out, stats, kept):
+            return CudaResult(self.xp, self._attention_kernels, own, call.v is None, out, stats, kept)
+        if self._cudnn is not None and self._cudnn.forward(own, out, stats):
+            return CudaResult(self.xp, self._cudnn, own, call.v is None, out, stats, out.copy())
+        return None
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
@@ -263,8 +287,16 @@ class CupyBackend(UfuncBackend):
         if cudnn is None:
             return {}
         q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIED, TRIED), dtype=xp.float16) for _ in range(8))
-        lse = xp.zeros((2, TRIED, 1), dtype=xp.float32)
-        call = AttentionCall(q, k, v, 1.0, 1, None, None, 0, None, None)
-        taken = cudnn.forward(call, out, lse) and cudnn.backward(call, out, lse, dout, None, dq, dk, dv)
+        stats = xp.zeros((2, 2, TRIED, 1), dtype=xp.float32)
+        call = CudaCall(q, k, v, 1.0, 1, None, None, 0, None, None)
+        taken = cudnn.forward(call, out, stats) and cudnn.backward(call, out, stats, dout, None, dq, dk, dv)
         what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
         return {"cuDNN": f"{self._describe_cudnn()}, {what}"}
+
+
+for _name in (
+    *("attention", "operand", "matmul", "vecdot", "pack_keys"),
+    *("sum_of_squares", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
+    *("take_rows", "ids_within", "adam_step", "lstm", "lstm_backward"),
+):
+    setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -11,8 +11,8 @@ import numpy as np
 from . import _cpu_lstm, _products
 from ._base import Array, DType
 from ._cpu_packed_keys import PACKED_KEYS, CpuPackedKeys
-from ._packed_keys import PackedKeys
 from ._lstm import LSTMCall
+from ._packed_keys import PackedKeys
 from ._products import split
 from ._quiet import quiet
 from ._select import select_threads

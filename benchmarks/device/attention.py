@@ -53,7 +53,7 @@ def items(folder: Path) -> Iterator[Item]:
         for dtype in DTYPES[:2] if SHORT else DTYPES:
             for case in cases():
                 if case.sweep is sweep:
-                    yield Item(f"{case.name}, {dtype}", compared, (case, dtype), on_device(25, 300))
+                    yield Item(f"{case.name}, {dtype}", compared, (case, dtype), on_device(40, 300))
 
 
 def compared(case: Case, dtype: str) -> Entry:
@@ -62,6 +62,7 @@ def compared(case: Case, dtype: str) -> Entry:
     sets = case.draw()[:MOST_SETS]
     exact = exact_results(case, sets[0], backend.xp, EXACT_BYTES if REHEARSAL else MOST_BYTES)
     exact = exact and [backend.to_numpy(array) for array in exact]
+    backend.xp.get_default_memory_pool().free_all_blocks()  # for PyTorch
     ours = {OURS: partial(Ours, case, sets, backend, dtype)}
     found = timed(case, ours, CupyEvents(backend.xp), exact)
     if REHEARSAL:  # this process's cuBLAS is none of PyTorch's

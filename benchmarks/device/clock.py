@@ -28,6 +28,9 @@ MOST_HOLDS = 64
 ROUNDS = on_device(9, 2)
 """Of which the median counts."""
 
+ROW, SECONDS = 0.04, 0.4
+"""Seconds that a row of calls takes at most, if it has more than two; and all rounds, if they are more than three."""
+
 
 class Events(Protocol):
     """Events of a library, on its own stream."""
@@ -113,13 +116,19 @@ def times(launch: Callable[[int], object], events: Events, calls: int = CALLS) -
         Asks for the work, with a running number, and waits for nothing.
     events : Events
     calls : int
+        In a row, fewer of long ones.
     """
     wall, host, around, device = [], [], [], []
     for i in range(2):
         launch(i)
     events.synchronize()
     held = _held(events)
-    for _ in range(ROUNDS):
+    begin = time.perf_counter()
+    launch(0)
+    events.synchronize()
+    once = max(1e-7, time.perf_counter() - begin)
+    calls = max(2, min(calls, int(ROW / once)))
+    for _ in range(max(3, min(ROUNDS, int(SECONDS / (3 * calls * once))))):
         begin = time.perf_counter()
         launch(0)
         events.synchronize()

@@ -59,10 +59,10 @@ def tested(path: Path, folder: Path) -> Entry:
                 break
             if not (poisoned or told.get("running")) or attempt == TRIES - 1:
                 raise RuntimeError(f"pytest ended with code {ended.returncode}:\n{ended.stdout[-4000:]}{ended.stderr}")
-    entry: Entry = {**counts, "failures": failures}
+    entry: Entry = {"counts": counts, "failures": failures}
     if failures:
         reason = f"{len(failures)} tests failed"
-        entry["failed"] = {"stage": "tests", "reason": reason, "traceback": "\n".join(failures), "count": counts}
+        entry["failed"] = {"stage": "tests", "reason": reason, "traceback": "\n".join(failures)}
     return entry | ({"poisoned": poisoned} if poisoned else {})
 
 

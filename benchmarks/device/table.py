@@ -13,7 +13,7 @@ STEPS = ("versions", "exactness", "tests", "sanitizer", "attention", "training",
 FAILURES = 9
 """Lines for failures at most; `results.json` has all of them."""
 
-WIDTH = 150
+WIDTH = 180
 
 OURS = "attnlayers"
 
@@ -41,19 +41,21 @@ def _items(found: dict[str, Any], step: str) -> list[Entry]:
 
 def _heading(found: dict[str, Any]) -> Iterator[str]:
     devices = {entry["device"] for step in STEPS for entry in _items(found, step) if "device" in entry}
-    yield f"device: {', '.join(sorted(devices)) or 'none answered'}"
+    names = ", ".join(sorted(devices)) or "none answered"
+    yield f"device: {names}{' (a rehearsal: no time of the device means anything)' if 'fake' in devices else ''}"
     counts = []
     for step in STEPS:
         items = _items(found, step)
         bad, out = (sum(key in entry for entry in items) for key in ("failed", "left_out"))
-        state = "" if found.get(step, {}).get("state") == "ended" else ("CUT OFF" if step in found else "MISSING")
-        counts.append(f"{step} {state or f'{len(items)}/{bad}/{out}'} {found.get(step, {}).get('seconds', 0):.0f} s")
+        if step not in found:
+            counts.append(f"{step} MISSING")
+            continue
+        cut = "" if found[step]["state"] == "ended" else " CUT OFF"
+        counts.append(f"{step}{cut} {len(items)}/{bad}/{out} {found[step]['seconds']:.0f} s")
     yield f"items/failed/left out: {'; '.join(counts)}"
-    tests = _items(found, "tests")
-    passed, bad, skipped = (sum(entry.get(key, 0) if isinstance(entry.get(key, 0), int) else
-                                entry[key].get("count", {}).get("failed", 0) for entry in tests)
-                            for key in ("passed", "failed", "skipped"))  # fmt: skip
-    yield f"tests: {passed} passed, {bad} failed, {skipped} skipped"
+    tests = [entry["counts"] for entry in _items(found, "tests") if "counts" in entry]
+    sums = (f"{sum(counts[outcome] for counts in tests)} {outcome}" for outcome in ("passed", "failed", "skipped"))
+    yield f"tests: {', '.join(sums)}"
 
 
 def _failures(found: dict[str, Any]) -> Iterator[str]:
@@ -73,8 +75,12 @@ def _failed(found: dict[str, Any], step: str) -> Iterator[tuple[str, Entry]]:
 
 
 def _kernels(found: dict[str, Any]) -> Iterator[str]:
-    compiled = [entry for entry in _items(found, "versions") if "registers" in entry]
-    spilled = [f"{entry['item']} {entry['local_bytes']} B" for entry in compiled if entry["local_bytes"]]
+    compiled = [
+        (f"{name} ({entry['item']})", local)
+        for entry in _items(found, "versions")
+        for name, (_, local) in entry.get("kernels", {}).items()
+    ]
+    spilled = [f"{name} {local} B" for name, local in compiled if local]
     if compiled:
         yield f"kernels: {len(compiled)} compiled; local memory: {', '.join(spilled) or 'none'}"
 
@@ -130,6 +136,8 @@ def _tuning(found: dict[str, Any]) -> Iterator[str]:
         yield f"launch, us of device / host: {'; '.join(told)}"
     rates = [f"{name} {entry[key]:g} {key.replace('_per_', '/')}" for name, entry in by_name.items()
              for key in ("GB_per_s", "Tflop_per_s") if key in entry]  # fmt: skip
+    of_torch = by_name.get("products, PyTorch", {}).get("rates", {})
+    rates += [f"{name}, PyTorch {entry['Tflop_per_s']:g} Tflop/s" for name, entry in of_torch.items()]
     if rates:
         yield f"ceilings: {'; '.join(rates)}"
     for direction in ("forward", "both"):
@@ -140,6 +148,13 @@ def _tuning(found: dict[str, Any]) -> Iterator[str]:
         ]
         if told:
             yield f"small over tiles, T/D, {direction}: {'; '.join(told)}"
+    sized = [
+        f"{name.removeprefix('tiles of ')} {entry['both']['device_us']:.0f}"
+        for name, entry in by_name.items()
+        if name.startswith("tiles of") and "device_us" in entry.get("both", {})
+    ]
+    if sized:
+        yield f"tiles, both, us of device: {'; '.join(sized)}"
 
 
 def _small_over_tiles(by_name: dict[str, Entry], name: str, direction: str) -> float | None:

@@ -50,7 +50,7 @@ Steps = dict[str, Callable[[int], Any]]
 
 
 def items(folder: Path) -> Iterator[Item]:
-    seconds = on_device(25, 300)
+    seconds = on_device(35, 300)
     yield Item("step", stepped, (), seconds)
     yield Item("epoch, attnlayers", epoch, (), on_device(40, 500))
     yield Item("profile, attnlayers", profiled_ours, (), seconds)

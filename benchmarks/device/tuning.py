@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attnbackends import get_backend
-from attnbackends._cuda_attention import CudaAttention
+from attnbackends._attention import AttentionCall
+from attnbackends._cuda_attention import LAST_TILE, TILES, CudaAttention, Tile
 from attnlayers import functional as F
+from attnlayers.bench.cases import Case
 from attnlayers.bench.peers import allow_tf32, load
 
 from .clock import CupyEvents, Events, HostEvents, TorchEvents, times
@@ -46,11 +49,28 @@ class TilesAlone(CudaAttention):
 class SmallAlone(CudaAttention):
     """The kernel for short sequences and no other."""
 
-    def _tiled(self, *arguments: Any, **options: Any) -> int:
-        return 0
+    def _tile(self, *arguments: Any, **options: Any) -> Tile | None:
+        return None
+
+
+def tiles_of(down: int, across: int) -> type[CudaAttention]:
+    """The tiled kernels with tiles of one size, where shared memory holds them."""
+
+    class OneTile(TilesAlone):
+        def _tile(self, call: AttentionCall, backward: bool) -> Tile | None:
+            tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, down, across)
+            return tile if tile.bytes(backward) <= self.shared_limit() else None
+
+    return OneTile
 
 
 WAYS = {"small": SmallAlone, "tiles": TilesAlone}
+"""By name; `TilesAlone` chooses its tile as the library does."""
+
+SIZES = (*TILES, LAST_TILE) if not SHORT else (LAST_TILE,)
+
+SIZED = Case("sized", on_device(16, 1), on_device(1024, 40), on_device(1024, 40), 64)
+"""What tile sizes are measured on, and with a head size of 128."""
 
 
 def items(folder: Path) -> Iterator[Item]:
@@ -58,13 +78,15 @@ def items(folder: Path) -> Iterator[Item]:
     yield Item("empty launch", empty_launch, (), seconds)
     yield Item("copy", copy, (), seconds)
     yield Item("product, float32, CuPy", product, (), seconds)
-    for dtype, tf32 in PRODUCTS:
-        name = f"product, {'TF32' if tf32 else dtype}, PyTorch"
-        yield Item(name, apart, (dtype, tf32), on_device(30, 300), on_device=not REHEARSAL)
+    yield Item("products, PyTorch", apart, (), on_device(40, 300), on_device=not REHEARSAL)
     for D in HEAD_SIZES:
         for T in LENGTHS:
             for way in WAYS:
-                yield Item(f"{way}, T={T}, D={D}", attention, (way, T, D), seconds)
+                yield Item(f"{way}, T={T}, D={D}", attention, (way, (HEADS, T, D)), seconds)
+    for D in HEAD_SIZES:
+        for size in SIZES:
+            shape = SIZED.batch, SIZED.T_q, D
+            yield Item(f"tiles of {size[0]} x {size[1]}, D={D}", attention, (size, shape), seconds)
 
 
 def empty_launch() -> Entry:
@@ -99,28 +121,36 @@ def product() -> Entry:
     return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
 
 
-def apart(dtype: str, tf32: bool) -> Entry:
-    return alone(torch_product, dtype, tf32)
+def apart() -> Entry:
+    return alone(torch_products)
 
 
-def torch_product(dtype: str, tf32: bool) -> Entry:
-    """The same by PyTorch."""
+def torch_products() -> Entry:
+    """The same by PyTorch, in each dtype and in TF32."""
     torch = load("torch")
-    allow_tf32(torch, tf32)
     device = "cpu" if REHEARSAL else "cuda"
-    a, b = (torch.from_numpy(_draw(seed)).to(device, getattr(torch, dtype)) for seed in (0, 1))
     events: Events = HostEvents() if REHEARSAL else TorchEvents(torch)
-    found = times(lambda i: torch.mm(a, b), events, calls=4)
-    return {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+    rates: Entry = {}
+    for dtype, tf32 in PRODUCTS:
+        allow_tf32(torch, tf32)
+        a, b = (torch.from_numpy(_draw(seed)).to(device, getattr(torch, dtype)) for seed in (0, 1))
+        found = times(partial(_product_of, torch, a, b), events, calls=4)
+        rates["TF32" if tf32 else dtype] = {**found, "Tflop_per_s": rate(2 * SIDE**3, found, 1e12)}
+    return {"rates": rates}
 
 
-def attention(way: str, T: int, D: int) -> Entry:
-    """Attention of `HEADS` entries by one kernel alone, forward and forward with backward."""
+def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
+    return torch.mm(a, b)
+
+
+def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
+    """Attention on arrays (entries, T, D) by one kernel alone, by name or by its tile, forward and with backward."""
     backend = get_backend("cupy")
     rng = np.random.default_rng(0)
-    q, k, v, dout = (backend.asarray(rng.standard_normal((HEADS, T, D), dtype=np.float32)) for _ in range(4))
+    q, k, v, dout = (backend.asarray(rng.standard_normal(shape, dtype=np.float32)) for _ in range(4))
     launched = count_launches(backend)
-    backend.__dict__["_attention_kernels"] = WAYS[way](*backend._attention_kernels)
+    kernels = WAYS[way] if isinstance(way, str) else tiles_of(*way)
+    backend.__dict__["_attention_kernels"] = kernels(*backend._attention_kernels)
 
     def forward(i: int) -> Any:
         return F.attention(q, k, v)
@@ -130,7 +160,7 @@ def attention(way: str, T: int, D: int) -> Entry:
 
     events = CupyEvents(backend.xp)
     calls: dict[str, Callable[[int], Any]] = {"forward": forward, "both": both}
-    wanted = {"small": "attention_small", "tiles": "attention_tiled"}[way]
+    wanted = "attention_small" if way == "small" else "attention_tiled"
     found: Entry = {}
     for direction, call in calls.items():
         launched.clear()

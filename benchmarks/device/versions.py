@@ -12,9 +12,10 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from attnbackends import get_backend
-from attnbackends._cuda_kernels import FILES, REAL, source
+from attnbackends._cuda_kernels import REAL
 from attnlayers.bench.machine import describe, describe_peer
 from attnlayers.bench.processes import in_process
+from benchmarks.kernel_resources import SHARED_KB, Variant, variants, with_cupy
 
 from .results import Entry
 from .setting import on_device
@@ -22,9 +23,6 @@ from .workers import Item
 
 WORKERS = on_device(min(14, os.cpu_count() or 1), 2)
 """NVRTC compiles on one core each."""
-
-WIDTHS = (64, 128)
-"""Head sizes that rows are padded to in tiles, which are in float32 alone."""
 
 QUERIED = (
     "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,temperature.gpu,power.draw,"
@@ -35,19 +33,20 @@ LIBRARIES = re.compile(r"(nvidia|cuda|cupy|torch|triton|jax|numpy|array-api)", r
 
 
 def items(folder: Path) -> Iterator[Item]:
-    """The machine, the libraries, then each kernel in each dtype and width."""
+    """The machine, the libraries, then each kernel in each dtype and tile that some device is given."""
+    known: list[Variant] = []
     yield Item("nvidia-smi", smi, on_device=False)
     yield Item("packages", packages, on_device=False)
     yield Item("attnlayers", library)
     for name in ("torch", "jax"):
         yield Item(name, peer, (name,), on_device=False)
-    for file, names in FILES.items():
-        tiled = "tiled" in file
-        for name in names:
-            for char in "f" if tiled else REAL:
-                for macros in [f"#define WIDTH {width}\n" for width in WIDTHS] if tiled else [""]:
-                    yield Item(f"{name}, {REAL[char]}{', ' + macros[8:].strip() if macros else ''}", compiled,
-                               (file, name, char, macros))  # fmt: skip
+    for limit in sorted({1024 * size for size in SHARED_KB.values()}):  # the one of this device is among them
+        for variant in variants(limit):
+            if variant not in known:
+                known.append(variant)
+    for variant in known:
+        tile = " x ".join(re.findall(r"#define \w+ (\d+)", variant.macros))
+        yield Item(" ".join([variant.file, REAL[variant.dtype], tile]).strip(), compiled, (variant,))
 
 
 def smi() -> Entry:
@@ -79,14 +78,8 @@ def peer(name: str) -> Entry:
     return {"described": found} if isinstance(found, str) else {"left_out": found.reason}
 
 
-def compiled(file: str, name: str, char: str, macros: str) -> Entry:
-    """Registers, bytes of local memory (spills and arrays) and of static shared memory of a kernel."""
+def compiled(variant: Variant) -> Entry:
+    """Registers and bytes of local memory (spills and arrays) of a file's kernels, as the device's driver says."""
     xp = get_backend("cupy").xp
-    code = f"#define REAL {REAL[char]}\n{macros}{source(file)}"
-    kernel = xp.RawModule(code=code).get_function(name)
-    return {
-        "registers": kernel.num_regs,
-        "local_bytes": kernel.local_size_bytes,
-        "shared_bytes": kernel.shared_size_bytes,
-        "most_threads": kernel.max_threads_per_block,
-    }
+    rows = with_cupy(xp, xp.cuda.Device().compute_capability, variant)
+    return {"shared_bytes": variant.shared, "kernels": {row.kernel: [row.registers, row.local] for row in rows}}

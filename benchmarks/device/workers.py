@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -154,7 +153,6 @@ def _failed(reason: str) -> Entry:
 
 def _work(connection: Connection) -> None:
     """What runs in the worker."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     while True:
         try:
             item: Item = connection.recv()

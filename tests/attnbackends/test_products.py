@@ -194,5 +194,6 @@ def test_operands_in_blocks(inner: int, width: int, columns: int) -> None:
     flat = np.moveaxis(blocks, 1, 2).reshape(2, inner, -1)
     assert np.array_equal(flat[..., :width], b)
     assert not flat[..., width:].any()
+    assert blocks.ctypes.data % _products.VECTOR_BYTES == 0
     assert np.shares_memory(_products.in_blocks(b[..., :columns]), b)
     assert _products.in_blocks(np.ones((20000, 131))).shape == (1, 20000, 131)

@@ -29,7 +29,6 @@ def test_public_names() -> None:
         "Backend",
         "BackendError",
         "DType",
-        "EMPTY_ROW",
         "GPU",
         "LSTMCall",
         "REASON",

@@ -75,9 +75,9 @@ def test_every_optimizer(library: Library, make: Callable[[], Optimizer], dtype:
     results = []
     for state in ("raise", "ignore"):
         draw, optimizer = Sized(library, dtype, seed, size), make()
-        params = [draw(3, 5) + 0, draw() + 0]
+        params = [draw(3, 5) + 0, draw(7) + 0]
         for _ in range(3):
-            grads = [draw(3, 5) + 0, draw() + 0]
+            grads = [draw(3, 5) + 0, draw(7) + 0]
             with np.errstate(all=state):
                 norm = clip_grads(grads, 1.0)
                 optimizer.update(params, grads)

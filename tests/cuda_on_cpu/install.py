@@ -37,8 +37,10 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name != "cupy" and name not in WITH_A_RUNTIME:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is None or spec.loader is None:
+        if spec is None or spec.loader is None or not spec.origin:
             return spec
+        if name == "cupy" and not (Path(spec.origin).parent.parent / "cupy_backends").is_dir():
+            return spec  # a package of that name which is not CuPy
         if name == "cupy":
             _around(spec.loader, _before_cupy, _after_cupy)
         else:
@@ -83,7 +85,7 @@ def _before_cupy() -> None:
 
 
 def _after_cupy(cupy: Any) -> None:
-    from cupy.cuda import compiler
+    from cupy.cuda import compiler  # noqa: TID251
 
     compiler._NVRTCProgram = _program(compiler._NVRTCProgram)
     if os.environ.get("CUDA_ON_CPU_MODE", "run") != "idle" and os.environ.get("CUDA_ON_CPU_POOL", "0") != "1":
@@ -114,7 +116,7 @@ def _redirect_runtime(module: Any) -> None:
 
 
 def _where_loaded(path: str) -> int:
-    with open("/proc/self/maps", encoding="utf-8") as maps:
+    with Path("/proc/self/maps").open(encoding="utf-8") as maps:
         for line in maps:
             if line.rstrip().endswith(path):
                 return int(line.split("-")[0], 16)

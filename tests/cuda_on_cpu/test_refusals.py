@@ -1,6 +1,7 @@
 """What CUDA refuses, the bench refuses: each provoked by a tiny kernel or call, with CUDA's own error."""
 
 import pytest
+
 from cuda_on_cpu.bench_process import needs_bench, output_of, run_on_bench
 
 pytestmark = needs_bench
@@ -169,7 +170,7 @@ def test_a_stream_that_captures() -> None:
             lambda: runtime.memsetAsync(x.data.ptr, 0, 4, 0),
             lambda: runtime.malloc(8),
         ]:
-            stream.begin_capture()
+            stream.begin_capture(runtime.streamCaptureModeGlobal)
             refused(forbidden)
             refused(stream.end_capture)
         """
@@ -212,6 +213,7 @@ def test_what_is_not_there_ends_the_process_by_name() -> None:
         ("cupy.sort(cupy.arange(5))", "called by cupy.cuda.thrust"),
         ("cupy.random.default_rng(1)", "called by cupy.random._generator_api"),
         ("runtime.deviceGetLimit(0)", "cudaDeviceGetLimit"),
+        ("cupy.zeros(1); cupy.cuda.driver.moduleGetGlobal(0, 'x')", "cuModuleGetGlobal_v2"),
         ("from cupy import cublas; cublas.nrm2(cupy.ones(3))", "cublasDnrm2_v2"),
     ]:
         done = run_on_bench(code)

@@ -1,6 +1,7 @@
 """Threads of a block: barriers, shuffles, votes, both orders of turns."""
 
 import pytest
+
 from cuda_on_cpu.bench_process import needs_bench, output_of, run_on_bench
 
 pytestmark = needs_bench

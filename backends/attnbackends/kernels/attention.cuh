@@ -7,7 +7,7 @@
 #ifndef REAL
 #define REAL float
 #endif
-#define EMPTY_ROW REAL(1e30)  // log-sum-exp of a row that sees nothing
+#define FAR (1 << 28)  // an unbounded side of a window; any other may hide keys, depending on the position
 #define EVERY_LANE 0xffffffffu
 
 struct alignas(16) Four {
@@ -45,18 +45,32 @@ __device__ inline void store(REAL *row, int d, int width, bool fours, const Four
     if (d + 3 < width) row[d + 3] = value.w;
 }
 
-// A whole block copies `count` rows into shared memory, `pitch` apart there, with zeros up to `padded` (a multiple of
-// four), for rows that `keep` leaves out (null: none), and up to `full` rows.
+// A whole block copies `count` rows times `factor` into shared memory, `pitch` apart there, with zeros up to `padded` (a
+// multiple of four), for rows that `keep` leaves out (null: none), and up to `full` rows.
 __device__ inline void stage(REAL *to, int pitch, int padded, const REAL *from, long long gap, int width, int count,
-                             int full, const unsigned char *keep) {
+                             int full, const unsigned char *keep, REAL factor = 1) {
     const bool fours = in_fours(from, gap, width);
     for (int at = threadIdx.x; at < full * (padded / 4); at += blockDim.x) {
         const int r = at / (padded / 4), d = at % (padded / 4) * 4;
         Four value = {0, 0, 0, 0};
         if (r < count && (!keep || keep[r])) value = load(from + r * gap, d, width, fours);
-        *(Four *)(to + r * pitch + d) = value;
+        *(Four *)(to + r * pitch + d) = {factor * value.x, factor * value.y, factor * value.z, factor * value.w};
     }
 }
+
+// What makes weights again from scores, exp(score - shift) * inverse: stats (2, B, R) hold the largest score of each row
+// and one over the sum that belongs to it, or 0 and 0 where a row sees nothing. One number for both, the log-sum-exp,
+// would lose the sum in rounding where scores are large.
+struct Stats {
+    REAL *shift, *inverse;  // of one entry
+
+    __device__ Stats(const REAL *stats, long long b, int R)
+        : shift((REAL *)stats + b * R), inverse((REAL *)stats + (gridDim.x + b) * R) {}
+    __device__ void set(int row, REAL top, REAL sum) const {
+        shift[row] = sum == 0 ? 0 : top;
+        inverse[row] = sum == 0 ? 0 : 1 / sum;
+    }
+};
 
 // Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
 struct Sight {

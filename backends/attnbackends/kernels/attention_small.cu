@@ -91,16 +91,16 @@ __device__ inline void look(const Sight &sight, const Sizes &n, REAL *scores, un
 }
 
 // `shared` holds q, k, v unless it is k, scores, and a byte for each row and key.
-extern "C" __global__ void __launch_bounds__(256)
-    attention_small(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *lse, SIGHT_PARAMETERS, int D, int D_v,
-                    REAL scale) {
+extern "C" __global__ void __launch_bounds__(256, 1)
+    attention_small(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *stats, SIGHT_PARAMETERS, int D,
+                    int D_v, REAL scale) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
     const Sight sight = SIGHT(b);
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + R * n.padded;
     REAL *const own_v = v == k ? own_k : own_k + T_k * n.padded, *const scores = own_v + T_k * n.padded_v;
     unsigned char *const rows = (unsigned char *)(scores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < T_k || right < T_k || lengths;
+    const bool limited = mask || left < FAR || right < FAR || lengths;
     if (limited) look(sight, n, scores, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int j = threadIdx.x % 32; j < T_k; j += 32) sum += row[j] = exp(row[j] - top);
         sum = warp_sum(sum);
         for (int j = threadIdx.x % 32; j < T_k; j += 32) row[j] /= sum == 0 ? 1 : sum;
-        if (threadIdx.x % 32 == 0) lse[b * R + i] = sum == 0 ? EMPTY_ROW : top + log(sum);
+        if (threadIdx.x % 32 == 0) Stats(stats, b, R).set(i, top, sum);
     }
     __syncthreads();
     combine(out + b * R * D_v, R, D_v, T_k, T_k, 1, scores, own_v, nullptr, nullptr, n.padded_v);
@@ -125,8 +125,8 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // dlse may be null; without dv, keys are the values, and dk is the sum of both gradients. `shared` holds q, dout, k,
 // v unless it is k, two of scores, and a byte for each row and key.
-extern "C" __global__ void __launch_bounds__(256)
-    attention_small_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *lse, const REAL *dout,
+extern "C" __global__ void __launch_bounds__(256, 1)
+    attention_small_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *stats, const REAL *dout,
                              const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, SIGHT_PARAMETERS, int D, int D_v,
                              REAL scale, long long dout_entry, long long dout_row) {
     const long long b = blockIdx.x;
@@ -135,8 +135,9 @@ extern "C" __global__ void __launch_bounds__(256)
     REAL *const own_q = (REAL *)shared, *const own_dout = own_q + R * n.padded;
     REAL *const own_k = own_dout + R * n.padded_v, *const own_v = v == k ? own_k : own_k + T_k * n.padded;
     REAL *const weights = own_v + T_k * n.padded_v, *const dscores = weights + R * T_k;
+    const Stats known(stats, b, R);
     unsigned char *const rows = (unsigned char *)(dscores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < T_k || right < T_k || lengths;
+    const bool limited = mask || left < FAR || right < FAR || lengths;
     if (limited) look(sight, n, weights, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_dout, n.padded_v, n.padded_v, dout + b * dout_entry, dout_row, D_v, R, R, limited ? rows : nullptr);
@@ -148,11 +149,11 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
     for (int i = threadIdx.x / 32; i < R; i += blockDim.x / 32) {
         REAL *const row = weights + i * T_k, *const drow = dscores + i * T_k;
-        const REAL shift = lse[b * R + i];
+        const REAL shift = known.shift[i], inverse = known.inverse[i];
         REAL delta = 0;
         for (int j = threadIdx.x % 32; j < T_k; j += 32) {
             const bool hidden = row[j] == -INFINITY;
-            row[j] = hidden ? 0 : exp(row[j] - shift);
+            row[j] = hidden ? 0 : exp(row[j] - shift) * inverse;
             if (hidden) drow[j] = 0;
             delta += row[j] * drow[j];
         }

@@ -22,10 +22,15 @@ COLOURS = {
     "NumPy": "#7f7f7f",
     "CuPy, plain": "#7f7f7f",
     "book's loops": "#8c564b",
-    "PyTorch flash": "#1f77b4",
+    "PyTorch, TF32": "#1f77b4",
+    "PyTorch, float32": "#aec7e8",
+    "PyTorch flash": "#393b79",
     "PyTorch efficient": "#17becf",
     "PyTorch cudnn": "#9467bd",
     "PyTorch math": "#ff7f0e",
+    "PyTorch math, TF32": "#ffbb78",
+    "JAX, TF32": "#2ca02c",
+    "JAX, float32": "#98df8a",
 }
 DEVICES = {"numpy": "CPU", "cupy": "CUDA"}
 STYLES = {"numpy": "-", "cupy": "--"}

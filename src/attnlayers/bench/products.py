@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from attnbackends import Backend
+from attnbackends import Backend, PackedKeys
 
 from ..functional._attention import KEEP_BYTES
 from .cases import Case, Inputs
@@ -18,11 +18,7 @@ BLOCK = 2**18
 """Scores of a block at most."""
 
 KEYS = 256
-"""Of a block that is full; half as many where a mask is causal, for fewer scores that no row sees. From so many on, and
-more than one query, `Backend.pack_keys` lays them out better than a transposed copy does."""
-
-FEW_KEYS = 32
-"""Up to so many are read faster as they lie than from a transposed copy."""
+"""Keys of a block that is full; half as many where a mask is causal, for fewer scores that no row sees."""
 
 Piece = tuple[slice, slice, int]
 
@@ -46,39 +42,37 @@ class Products(OnBackend):
 
     def __init__(self, case: Case, sets: Sequence[Inputs], backend: Backend) -> None:
         super().__init__(case, sets, backend)
-        self.sets = [(*inputs, self._arranged(inputs[1]), self._arranged(inputs[2])) for inputs in self.sets]
         self.again = case.weights_bytes > KEEP_BYTES
         self.pieces = self._pieces(KEYS // 2 if case.causal else KEYS)
+        self._packed = {id(inputs): self._pack(inputs) for inputs in self.sets}
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
         """None, and the inputs."""
-        matmul = self.backend.matmul
+        matmul, pieces = self.backend.matmul, self._packed[id(inputs)]
 
-        def piece(place: Piece) -> None:
-            b, keys, _ = place
-            k_arranged = inputs[4][b]
+        def piece(i: int) -> None:
+            place, packed_k, _ = pieces[i]
             for q, _, v, _ in self._blocks(inputs, place):
-                weights = k_packed[b.start].scores(q, keys, 1.0)  # (b, r, D) x (b, D, K) -> (b, r, K)
+                weights = packed_k.scores(q, place[1], 1.0)  # (b, r, D) x (b, K, D) -> (b, r, K)
                 matmul(weights, v)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.pieces)
+        self.backend.map(piece, range(len(pieces)))
         return None, inputs
 
     def pull(self, saved: Any, dout: Any) -> tuple[Any, ...]:
         """Nothing."""
-        matmul = self.backend.matmul
+        matmul, pieces = self.backend.matmul, self._packed[id(saved)]
 
-        def piece(place: Piece) -> None:
-            b, keys, _ = place
-            k_arranged, v_arranged = saved[4][b], saved[5][b]
+        def piece(i: int) -> None:
+            place, packed_k, packed_v = pieces[i]
             for q, k, _, dout in self._blocks(saved, place):
-                dscores = scores(dout, v_arranged, keys)  # (b, r, D) x (b, D, K) -> (b, r, K)
-                weights = scores(q, k_arranged, keys) if self.again else dscores
+                dscores = packed_v.scores(dout, place[1], 1.0)  # (b, r, D) x (b, K, D) -> (b, r, K)
+                weights = packed_k.scores(q, place[1], 1.0) if self.again else dscores
                 matmul(weights.swapaxes(1, 2), dout)  # (b, K, r) x (b, r, D) -> (b, K, D)
                 matmul(dscores.swapaxes(1, 2), q)
                 matmul(dscores, k)  # (b, r, K) x (b, K, D) -> (b, r, D)
 
-        self.backend.map(piece, self.pieces)
+        self.backend.map(piece, range(len(pieces)))
         return ()
 
     def _pieces(self, keys: int) -> list[Piece]:
@@ -89,12 +83,16 @@ class Products(OnBackend):
         entries = max(1, min(BLOCK // (rows * keys), case.batch // PIECES))
         return [(b, k, rows) for b, k in product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys))]
 
-    def _arranged(self, keys: Any) -> Any:
-        """Keys or values as `Backend.scores` reads them fastest."""
-        if self.case.T_k >= KEYS and self.case.T_q > 1:
-            return self.backend.arrange_keys(keys)
-        transposed = keys.swapaxes(1, 2)
-        return self.backend.xp.ascontiguousarray(transposed) if self.case.T_k > FEW_KEYS else transposed
+    def _pack(self, inputs: tuple[Any, ...]) -> list[tuple[Piece, PackedKeys, PackedKeys]]:
+        """The pieces, each with its entries' keys and values as the backend reads them fastest."""
+        packed: dict[int, tuple[PackedKeys, PackedKeys]] = {}
+        for entries, _, _ in self.pieces:
+            if entries.start not in packed:
+                packed[entries.start] = (
+                    self.backend.pack_keys(inputs[1][entries]),
+                    self.backend.pack_keys(inputs[2][entries]),
+                )
+        return [(place, *packed[place[0].start]) for place in self.pieces]
 
     def _blocks(self, inputs: tuple[Any, ...], piece: Piece) -> Iterator[tuple[Any, ...]]:
         """The inputs of some entries and keys, for the rows that see these, some rows at a time."""

@@ -110,6 +110,14 @@ def last_line(report: Report) -> str:
     return f"{line}; left out: {'; '.join(absent) or 'nothing'}"
 
 
+def refused(report: Report) -> list[str]:
+    """A line for each reason why one of our own ways refused, with the cases."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for entry in report.refused:
+        parts.setdefault((entry["way"], entry["reason"]), []).append(entry["part"])
+    return [f"refused: {way}: {reason} ({_few(some)})" for (way, reason), some in parts.items()]
+
+
 def _few(parts: list[str]) -> str:
     names = list(dict.fromkeys(part.partition(",")[0] for part in parts))
     return ", ".join(names)

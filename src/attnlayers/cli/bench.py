@@ -98,7 +98,7 @@ def _write_json(report: Report, out: Path) -> None:
 
 
 def _show(report: Report, console: Console, out: Path | None) -> None:
-    from ..bench.report import last_line, tables
+    from ..bench.report import last_line, refused, tables
 
     if out is not None:
         _write_json(report, out)
@@ -107,10 +107,12 @@ def _show(report: Report, console: Console, out: Path | None) -> None:
     console.print(f"CUDA: {report.cuda}", markup=False, soft_wrap=True)
     for heading, text in report.machine.items():
         console.print(f"{heading}: {text}", markup=False, soft_wrap=True)
-    for heading, entries in (("wrong", report.wrong), ("failed", report.failed), ("refused", report.refused)):
+    for heading, entries in (("wrong", report.wrong), ("failed", report.failed)):
         for entry in entries:
-            words = [entry[key] for key in ("part", "contender", "way", "stage", "reason") if key in entry]
+            words = [entry[key] for key in ("part", "contender", "stage", "reason") if key in entry]
             console.print(f"{heading}: {': '.join(words)}", markup=False, soft_wrap=True)
+    for line in refused(report):
+        console.print(line, markup=False, soft_wrap=True)
     if out is not None:
         from ..bench.picture import bench_figure
         from ..training.files import write_whole

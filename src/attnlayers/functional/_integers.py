@@ -35,7 +35,7 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
             has_axes, kind = bool(getattr(value, "ndim", False)), str(getattr(value, "dtype", type(value)))
             if has_axes or "bool" in kind:  # PyTorch takes both for indices
                 raise TypeError
-            value = index(value)
+            value = int(value) if "int" in kind and hasattr(value, "dtype") else index(value)  # CuPy has no index
         except TypeError:
             raise TypeError(f"`{name}` must be an integer, got {_shown(value)}") from None
     if least is not None and value < least:

@@ -132,7 +132,7 @@ def _backward(
     """dx, dWx, dWh, db, and dh and dc of the first states."""
     xp, (gates, h, c, tanh_c), (N, T, D), H = backend.xp, kept, call.x.shape, call.Wh.shape[0]
     da = backend.empty((T, N, 4 * H), like=gates)  # gradient of what the activations were given
-    dh, dc = (xp.zeros_like(h[0, ...]) if last is None else last for last in (dh, dc))
+    dh, dc = (xp.zeros_like(h[0, ...]) if d is None else xp.astype(d, d.dtype, copy=True) for d in (dh, dc))
     for t in reversed(range(T)):
         f, g, i, o = _by_gate(gates[t, ...])
         df, dg, di, do = _by_gate(da[t, ...])

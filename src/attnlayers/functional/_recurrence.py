@@ -12,6 +12,7 @@ from attnbackends import Array, Backend, DType
 
 from ._check import check
 from ._dtypes import narrow, wide, widen
+from ._pieces import or_zero
 
 FEW_ROWS = 8
 """Sequences below which a step's product reads the weights more than it computes: it takes them as they lie, and the
@@ -55,9 +56,7 @@ def checked(
     if mask is None:
         return backend, (*arrays, None)
     mask = backend.xp.astype(mask, mask.dtype, copy=True)  # backward looks at it again
-    zero = backend.empty((1, 1, 1), like=arrays[0])
-    zero[...] = 0
-    return backend, (backend.xp.where(mask[..., None], arrays[0], zero), *arrays[1:], mask)
+    return backend, (or_zero(backend, mask[..., None], arrays[0]), *arrays[1:], mask)
 
 
 def check_gradients(shape: tuple[int, ...], dhs: Array, **last: Array | None) -> None:

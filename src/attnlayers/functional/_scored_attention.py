@@ -13,7 +13,7 @@ from attnbackends import Array, Backend
 from ._check import check, check_gradient
 from ._dtypes import narrow, widen
 from ._integers import FAR, integer
-from ._pieces import wide_empty
+from ._pieces import or_zero, wide_empty
 
 
 class SavedAdditive(NamedTuple):
@@ -191,7 +191,7 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
 def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
     """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
     x = widen(backend, x)
-    return x if mask is None else backend.xp.where(mask[..., None], x, backend.zero(like=x))
+    return x if mask is None else or_zero(backend, mask[..., None], x)
 
 
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:

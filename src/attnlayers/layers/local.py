@@ -76,10 +76,9 @@ class TimeLocalAttention(_TimeScores):
         hidden = xp.tanh(hidden)
         where, saved_v = F.affine(hidden, v_p)  # (N, T_dec, 1)
         share = 0.5 * xp.tanh(0.5 * widen(backend, where[..., 0])) + 0.5
-        if mask is None:
-            last = xp.full_like(share[:, :1], hs_enc.shape[1] - 1)  # (N, 1)
-        else:
-            last = xp.sum(xp.astype(mask, share.dtype), axis=1, keepdims=True) - 1
+        last: Array | float = float(hs_enc.shape[1] - 1)
+        if mask is not None:
+            last = xp.sum(xp.astype(mask, share.dtype), axis=1, keepdims=True) - 1  # (N, 1)
         self.centres = xp.astype(last * share, dtype, copy=False)
         q, saved_q = F.affine(hs_dec, W)
         out, saved = F.local_attention(q, hs_enc, hs_enc, self.centres, width=self.width, mask=mask)

@@ -9,6 +9,7 @@ from attnbackends import Array
 from .. import functional as F
 from ..functional._check import broadcasts, check
 from ..functional._integers import integer, sides, sizes
+from ..functional._pieces import or_zero
 from ._composite import Composite, Initial
 from ._heads import check_heads, merge, split
 from .affine import Affine
@@ -198,7 +199,7 @@ class MultiHeadAttention(Composite):
         if bias is not None and not broadcasts(tuple(bias.shape), full):
             raise ValueError(f"`bias` must broadcast to (N, heads, T, T_k) = {full}, got {tuple(bias.shape)}")
         if cross and mask is not None and mask.ndim == 2:  # the gradients of Wk and Wv are products with all of it
-            source = backend.xp.where(mask[..., None], source, backend.zero(like=source))
+            source = or_zero(backend, mask[..., None], source)
         q = split(self.query.forward(x), self.heads)
         k, v = self._keys_and_values(source)
         rotary = None

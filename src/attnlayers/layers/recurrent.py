@@ -38,7 +38,9 @@ class _OneStep(_Weights):
     def backward(self, dh_next: Array) -> tuple[Array, Array]:
         """dh_next (N, H) -> dx (N, D), dh_prev (N, H)."""
         saved = self.saved()
-        check(**{"the state": (saved.steps.h[0, ...], "N H"), "dh_next": (dh_next, "N H")})
+        check(dh_next=(dh_next, "N H"))
+        if tuple(dh_next.shape) != (shape := tuple(saved.steps.h.shape[1:])):
+            raise ValueError(f"`dh_next` must have the shape of the output, {shape}, got {tuple(dh_next.shape)}")
         dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
         self.write_grads(*gradients)
         return dx[:, 0, :], dh_prev

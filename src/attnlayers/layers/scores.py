@@ -7,6 +7,7 @@ from attnbackends import Array
 from .. import functional as F
 from ..functional._check import check
 from ..functional._integers import sizes
+from ..functional._pieces import or_zero
 from ._base import Layer
 from ._composite import Initial
 
@@ -182,8 +183,7 @@ class TimeAdditiveAttention(_TimeScores):
         self._check_steps(hs_enc, hs_dec, mask)
         W_enc, W_dec, b, w = self.params
         if mask is not None:  # the gradient of W_enc is a product with all of hs_enc
-            xp = self.backend.xp
-            hs_enc = xp.where(mask[..., None], hs_enc, self.backend.zero(like=hs_enc))
+            hs_enc = or_zero(self.backend, mask[..., None], hs_enc)
         k, saved_k = F.affine(hs_enc, W_enc)
         q, saved_q = F.affine(hs_dec, W_dec, b)
         out, saved = F.additive_attention(q, k, hs_enc, w, mask=mask)

@@ -126,10 +126,9 @@ class Translator(Network):
         sources = take(sources, many, axis=0)
         self.begin(sources, None if source_mask is None else take(source_mask, many, axis=0), max_length)
         last = backend.xp.full_like(sources[:, :1], start_id)
-        found = Finished(N, end_id, max_length, length_penalty)
-        totals = np.where(
-            np.arange(beam) == 0, 0.0, np.full((N, 1), -np.inf)
-        )  # (N, beam): at first there is one answer
+        found = _Finished(N, end_id, max_length, length_penalty)
+        totals = np.full((N, beam), -np.inf)
+        totals[:, :1] = 0.0  # at first there is one answer
         ids = np.zeros((N * beam, 0), np.int64)
         weights: Any = None
         for step in range(1, max_length + 1):
@@ -155,7 +154,7 @@ class Translator(Network):
         return backend.asarray(answers, dtype=sources.dtype, like=sources), backend.asarray(weights, like=sources)
 
 
-class Finished:
+class _Finished:
     """The best answer that has ended, for each entry of a batch; it takes no place in the beam.
 
     Parameters

@@ -16,7 +16,7 @@ from attnlayers.bench.cases import TABLE, chosen
 from attnlayers.bench.outcome import Outcome, Row, row
 from attnlayers.bench.paired import Timing
 from attnlayers.bench.picture import bench_figure
-from attnlayers.bench.report import last_line, tables
+from attnlayers.bench.report import last_line, refused, tables
 from attnlayers.bench.run import Part, Report, measure, plan
 from attnlayers.bench.targets import most, verdicts
 from attnlayers.training.plots import save_figure
@@ -197,6 +197,14 @@ def test_a_precision_is_told() -> None:
     ]
     assert "rounds float32" in str(table.caption)
     assert [row["precision"] for row in report_of(*rows).to_json()["rows"]] == ["3xTF32", "TF32", None]
+
+
+def test_what_was_refused_is_told_once() -> None:
+    report = report_of()
+    parts = ("long, cupy float16, torch", "long, cupy bfloat16, torch", "mid, cupy float16, torch")
+    report.refused += [{"part": part, "way": "cuDNN", "reason": "no module"} for part in parts]
+    report.refused.append({"part": parts[0], "way": "cuDNN", "reason": "another"})
+    assert refused(report) == ["refused: cuDNN: no module (long, mid)", "refused: cuDNN: another (long)"]
 
 
 def test_nothing_measured() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, search_path
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -25,8 +25,8 @@ def environ_of(**changes: str) -> dict[str, str]:
     """This process's environment without what decides on backends, threads, colours and widths."""
     own = ("ATTN_", "FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "TTY_")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-    roots = [ROOT / "src", ROOT / "backends", ROOT / "tests" / "plugins"]
-    return inherited | {"PYTHONPATH": os.pathsep.join(map(str, roots))} | changes
+    roots = (ROOT / "src", ROOT / "backends", ROOT / "tests" / "plugins")
+    return inherited | {"PYTHONPATH": search_path(*roots)} | changes
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import assert_as_exact_as
 
+from attnlayers import TimeBiLSTM
 from attnlayers import functional as F
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -120,6 +121,35 @@ def test_lstm_with_padding_is_a_packed_sequence() -> None:
     np.testing.assert_allclose(c, torch_c[0].detach().numpy(), atol=1e-12)
     for one, other in zip((dx, dWx, dWh, db), (own.grad.numpy(), *weight_gradients(lstm)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
+
+
+def test_the_bidirectional_lstm_with_padding_is_a_packed_sequence() -> None:
+    lengths = np.array([4, 7, 1, 5])
+    x, dhs = draw(4, 7, D), draw(4, 7, 2 * H)
+    live = np.arange(7) < lengths[:, None]
+    dhs[~live] = 0  # a packed sequence has no outputs there
+    there, back = ((draw(D, 4 * H), draw(H, 4 * H), draw(4 * H)) for _ in range(2))
+    layer = TimeBiLSTM(*there, *back)
+    hs = layer.forward(np.where(live[..., None], x, np.nan), live)
+    dx = layer.backward(dhs)
+
+    both, own = torch.nn.LSTM(D, H, batch_first=True, bidirectional=True, dtype=torch.float64), leaf(x)
+    first, second = torch_lstm(*there), torch_lstm(*back)
+    with torch.no_grad():
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            getattr(both, name)[:] = getattr(first, name)
+            getattr(both, f"{name}_reverse")[:] = getattr(second, name)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(own, torch.tensor(lengths), batch_first=True, enforce_sorted=False)
+    padded, _ = torch.nn.utils.rnn.pad_packed_sequence(both(packed)[0], batch_first=True)
+    padded.backward(torch.tensor(dhs))
+    np.testing.assert_allclose(hs[live], padded.detach().numpy()[live], atol=1e-12)
+    np.testing.assert_allclose(dx[live], own.grad.numpy()[live], rtol=1e-10, atol=1e-11)
+    assert (dx[~live] == 0).all()
+    for lstm, grads, ending in ((first, layer.grads[:3], ""), (second, layer.grads[3:], "_reverse")):
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            getattr(lstm, name).grad = getattr(both, f"{name}{ending}").grad
+        for one, other in zip(grads, weight_gradients(lstm), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("ignore", [-1, -100, 3])

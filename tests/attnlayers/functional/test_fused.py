@@ -10,7 +10,7 @@ import pytest
 from dense_attention import dense_attention
 from support import Library
 
-from attnbackends import EMPTY_ROW, AttentionCall, get_backend
+from attnbackends import AttentionCall, get_backend
 from attnlayers import TimeAttention
 from attnlayers import functional as F
 
@@ -47,23 +47,29 @@ class Own:
     def attention_backward_reads_out(self, call: AttentionCall) -> bool:
         return self.reads_out
 
-    def attention(self, call: AttentionCall, out: np.ndarray, lse: np.ndarray) -> bool:
+    def attention(self, call: AttentionCall, out: np.ndarray, stats: np.ndarray, kept: Any = None) -> bool:
         self.calls.append(call)
         if self.takes:
             assert out.dtype == call.q.dtype
             scores = self.scores(call)
-            total = np.exp(scores).sum(axis=-1, keepdims=True)
-            lse[...] = np.where(total == 0, EMPTY_ROW, np.log(np.where(total == 0, 1, total)))
-            out[...] = np.exp(scores - lse) @ call.v
+            top = scores.max(axis=-1, keepdims=True)
+            stats[0] = np.where(np.isneginf(top), 0, top)
+            weights = np.exp(scores - stats[0])
+            total = weights.sum(axis=-1, keepdims=True)
+            stats[1] = np.where(total == 0, 0, 1 / np.where(total == 0, 1, total))
+            out[...] = stats[1] * (weights @ call.v)
+            assert (kept is not None) == self.reads_out
+            if kept is not None:
+                kept[...] = out
         return self.takes
 
     def attention_backward(
-        self, call: AttentionCall, out: Any, lse: Any, dout: Any, dlse: Any, dq: Any, dk: Any, dv: Any
+        self, call: AttentionCall, out: Any, stats: Any, dout: Any, dlse: Any, dq: Any, dk: Any, dv: Any
     ) -> bool:
         self.backward_calls += 1
         if self.takes_backward:
             assert (out is not None) == self.reads_out
-            weights = np.exp(self.scores(call) - lse)
+            weights = np.exp(self.scores(call) - stats[0]) * stats[1]
             dweights = dout @ np.swapaxes(call.v, 1, 2)
             delta = (weights * dweights).sum(axis=-1, keepdims=True) - (0 if dlse is None else dlse)
             dscores = weights * (dweights - delta)

@@ -49,6 +49,8 @@ def means(library: Library, T_k: int = 4, **options: Any) -> list[float]:
         ({"window": (10**30, 10**30)}, [1.5] * 4),
         ({"window": (2**63 - 1, 0)}, [0, 0.5, 1, 1.5]),
         ({"window": (np.uint64(2**64 - 1), 0)}, [0, 0.5, 1, 1.5]),
+        ({"window": (4, None), "query_start": 4}, [1.5, 2, 2.5, 3]),
+        ({"window": (None, 5), "query_start": -5}, [0, 0.5, 1, 1.5]),
         ({"causal": True, "query_start": 2**61}, [1.5] * 4),
         ({"window": (1, 0), "query_start": 2**61}, [0] * 4),
         ({"window": (2**61, 0), "query_start": 2**61}, [1.5, 2, 2.5, 3]),

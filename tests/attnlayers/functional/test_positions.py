@@ -1,7 +1,10 @@
 """Rotary positions and ALiBi."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from conftest import library_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import Pair
@@ -98,6 +101,39 @@ def test_alibi_by_loops(library: Library) -> None:
     bias, _ = F.alibi(library.array(slopes), library.array(i), library.array(j))
     expected = [[[-s * abs(a - b) for b in j] for a in i] for s in slopes]
     np.testing.assert_array_equal(library.numpy(bias), expected)
+
+
+INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "i", "j", "expected"), [("uint8", 0, [0, 1, 2], [0, -0.5, -1]), ("int8", 100, [-100, 100], [-100, 0])]
+)
+def test_distances_of_narrow_positions(library: Library, dtype: str, i: int, j: list[int], expected: Any) -> None:
+    bias, _ = F.alibi(library.array([0.5]), library.array([i], dtype), library.array(j, dtype))
+    assert library.numpy(bias).tolist() == [[expected]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), dtypes=st.tuples(*[st.sampled_from(INTEGERS)] * 2))
+@pytest.mark.parametrize("name", ["numpy", "array_api_strict", "torch", "cupy"])
+def test_positions_of_any_integer_dtype(name: str, data: st.DataObject, dtypes: tuple[str, str]) -> None:
+    """The ends of each dtype too, as far as float64 has them all."""
+    library = library_of(name)
+    i, j = (
+        data.draw(st.lists(st.integers(max(np.iinfo(t).min, -(2**52)), min(int(np.iinfo(t).max), 2**52)), min_size=3,
+                           max_size=3))
+        for t in dtypes
+    )  # fmt: skip
+    queries, keys = (library.array(np.array(at, t), t) for at, t in zip((i, j), dtypes, strict=True))
+    bias, _ = F.alibi(library.array([0.5]), queries, keys)
+    np.testing.assert_array_equal(library.numpy(bias)[0], [[-0.5 * abs(a - b) for b in j] for a in i])
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    found, _ = F.rotary(library.array(x), queries, size=2)
+    pairs = library.numpy(found)
+    angles = np.array([float(a) for a in i])
+    expected = (x[:, 0] + 1j * x[:, 1]) * np.exp(1j * angles)
+    np.testing.assert_allclose(pairs[:, 0] + 1j * pairs[:, 1], expected, atol=1e-12)
 
 
 def test_alibi_gradients(library: Library) -> None:

@@ -184,5 +184,5 @@ def test_bad_input(library: Library) -> None:
         ValueError, match=r"^`h_prev` must have shape \(N, H\) = \(3, H\) to go with x \(3, 7\), got \(4, 11\)$"
     ):
         LSTM(Wx, Wh, b).forward(d(N, D), d(N + 1, H), d(N, H))
-    with pytest.raises(TypeError, match=r"^`Wx` must have the dtype of x, .*float32, got .*float64"):
+    with pytest.raises(TypeError, match=r"^`xs` must have the dtype of Wx, .*float64, got .*float32"):
         TimeLSTM(Wx, Wh, b).forward(Draw(library, "float32")(N, T, D))

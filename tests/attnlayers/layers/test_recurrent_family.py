@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
+from cases import lstm_weights
+from support import Draw, Library
 
 import attnlayers
 from attnbackends import available_backends, backend, get_backend
@@ -124,6 +127,35 @@ def test_the_bidirectional_lstm_is_two_lstms() -> None:
     gradcheck(attnlayers.TimeBiLSTM(*there, *back), xs)
 
 
+def test_the_bidirectional_lstm_reads_each_sequence_alone(library: Library) -> None:
+    d = Draw(library)
+    own = *lstm_weights(d, D, H), *lstm_weights(d, D, H)
+    lengths, T = [3, 5, 0, 1], 5
+    live = np.arange(T) < np.array(lengths)[:, None]
+    xs, dhs = draw(4, T, D), draw(4, T, 2 * H) * live[..., None]
+    layer = attnlayers.TimeBiLSTM(*own)
+    hs = library.numpy(layer.forward(library.array(np.where(live[..., None], xs, np.nan)), library.array(live)))
+    dxs = library.numpy(layer.backward(library.array(dhs)))
+    total = [np.zeros(tuple(grad.shape)) for grad in layer.grads]
+    for n, length in enumerate(lengths):
+        # By loops over the steps, in NumPy: forwards, and over the reversed sequence without its padding.
+        for reader, order in enumerate((slice(None), slice(None, None, -1))):
+            Wx, Wh, b = (library.numpy(param) for param in own[3 * reader : 3 * reader + 3])
+            x, d_hs = (a[n : n + 1, :length][:, order] for a in (xs, dhs[..., reader * H : (reader + 1) * H]))
+            zeros = np.zeros((1, H))
+            if not length:
+                continue
+            out, _, _, steps = reference.lstm(x, Wx, Wh, b, zeros, zeros)
+            np.testing.assert_allclose(hs[n, :length, reader * H : (reader + 1) * H], out[0, order], rtol=1e-10)
+            dx, *grads, _, _ = reference.lstm_backward(steps, Wx, Wh, d_hs, zeros, zeros)
+            dxs[n, :length] -= dx[0, order]
+            for place, grad in zip(total[3 * reader :], grads, strict=False):
+                place += grad
+    np.testing.assert_allclose(dxs, 0, atol=1e-12)
+    for grad, expected in zip(layer.grads, total, strict=True):
+        np.testing.assert_allclose(library.numpy(grad), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_bidirectional_lstm_begins_where_it_is_told() -> None:
     layer = attnlayers.TimeBiLSTM(*weights(4), *weights(4, seed=1), stateful=True)
     xs = draw(N, T, D)
@@ -154,7 +186,7 @@ def test_every_library_agrees_and_nothing_is_mutated(name: str, library: str) ->
     count = {"TimeRNN": 1, "TimeGRU": 3, "TimeLSTM": 4, "TimeBiLSTM": 4}[name]
     own = weights(count) * (2 if name == "TimeBiLSTM" else 1)
     xs, mask = draw(N, T, D), np.arange(N * T).reshape(N, T) % 4 != 0
-    options = {} if name == "TimeBiLSTM" else {"mask": mask}
+    options = {"mask": mask}
     results = []
     for each in (backend if backend.name == "numpy" else get_backend("numpy"), get_backend(library)):
         frozen = [np.array(array) for array in (*own, xs, np.ones((N, T, H * (1 + (name == "TimeBiLSTM")))))]

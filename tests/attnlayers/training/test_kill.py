@@ -14,7 +14,7 @@ from time import sleep
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from support import ROOT
+from support import ROOT, search_path
 
 from attnlayers.training import RunFolder, Trainer
 from attnlayers.training.run import METRICS
@@ -36,7 +36,7 @@ for progress in Trainer(RunFolder.open(Path(sys.argv[1])), checkpoint_seconds=0)
 
 def start(run: RunFolder) -> "subprocess.Popen[str]":
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("ATTN_")}
-    environ = inherited | {"PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "backends")))}
+    environ = inherited | {"PYTHONPATH": search_path(ROOT / "src", ROOT / "backends")}
     command = [sys.executable, "-c", CODE, str(run.path)]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
 

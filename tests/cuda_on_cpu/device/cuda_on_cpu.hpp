@@ -64,14 +64,16 @@ inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }
 inline int __mulhi(int a, int b) { return (long long)a * b >> 32; }
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) { return (unsigned __int128)a * b >> 64; }
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
 inline float __uint2float_rn(unsigned x) { return (float)x; }
 inline float __int2float_rn(int x) { return (float)x; }
 inline int __float2int_rn(float x) { return (int)rintf(x); }
 inline int __float2int_rz(float x) { return (int)x; }
 inline int __float2int_rd(float x) { return (int)floorf(x); }
 
-// -- mathematics beyond <math.h>, whose C++ version has an overload for each type. What CUDA approximates is exact here.
+// -- mathematics beyond <math.h>, whose C++ version has an overload for each type. What CUDA approximates is exact
 inline double rsqrt(double x) { return 1 / sqrt(x); }
 inline float rsqrt(float x) { return 1 / sqrtf(x); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }

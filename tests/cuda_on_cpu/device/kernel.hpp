@@ -11,7 +11,7 @@ struct Kernel {
     void (*call)(void **arguments);  // one thread, from its beginning to its end
     int count;                       // parameters
     const size_t *sizes;             // bytes of each
-    const char *kinds;               // of each: 'p' pointer to what may be written, 'c' to const, 'n' number, 's' struct
+    const char *kinds;               // 'p' pointer to what may be written, 'c' to const, 'n' number, 's' struct
     bool fibers;                     // threads wait for each other
     bool alone;                      // an elementwise kernel of CuPy: its loop does all the work in one thread
     int max_threads;                 // __launch_bounds__, or 1024

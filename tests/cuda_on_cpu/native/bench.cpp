@@ -36,10 +36,12 @@ static Settings read_settings() {
     if (!found.shared_opt_in) bad_setting("CUDA_ON_CPU_CAPABILITY", capability, "7.5 8.0 8.6 8.9 9.0 10.0 12.0");
     sscanf(capability, "%d.%d", &found.major, &found.minor);
     found.devices = atoi(setting("CUDA_ON_CPU_DEVICES", "1"));
-    if (found.devices < 1 || found.devices > 2) bad_setting("CUDA_ON_CPU_DEVICES", getenv("CUDA_ON_CPU_DEVICES"), "1 2");
+    if (found.devices < 1 || found.devices > 2)
+        bad_setting("CUDA_ON_CPU_DEVICES", getenv("CUDA_ON_CPU_DEVICES"), "1 2");
     const std::string mode = setting("CUDA_ON_CPU_MODE", "run"), order = setting("CUDA_ON_CPU_ORDER", "up");
     if (mode != "run" && mode != "idle") bad_setting("CUDA_ON_CPU_MODE", mode.c_str(), "run idle");
-    if (order != "up" && order != "down" && order != "both") bad_setting("CUDA_ON_CPU_ORDER", order.c_str(), "up down both");
+    if (order != "up" && order != "down" && order != "both")
+        bad_setting("CUDA_ON_CPU_ORDER", order.c_str(), "up down both");
     found.idle = mode == "idle";
     found.order = order == "up" ? Settings::UP : order == "down" ? Settings::DOWN : Settings::BOTH;
     return found;
@@ -102,7 +104,8 @@ EXPORT int cuda_on_cpu_within(const void *address, size_t size, const char *what
     Guard guard(one_at_a_time);
     if (!within(address, size, what)) return false;
     if (!size || allocation_of(address)->device == current_device) return true;
-    refuse(ILLEGAL_ADDRESS, "%s: an operand is of device %d, the current one is %d", what, allocation_of(address)->device, current_device);
+    refuse(ILLEGAL_ADDRESS, "%s: an operand is of device %d, the current one is %d", what,
+           allocation_of(address)->device, current_device);
     lose(ILLEGAL_ADDRESS);
     return false;
 }

@@ -28,7 +28,8 @@
     _(719, LAUNCH_FAILED, LaunchFailure, "unspecified launch failure")                                 \
     _(801, NOT_SUPPORTED, NotSupported, "operation not supported")                                     \
     _(900, STREAM_CAPTURE_UNSUPPORTED, StreamCaptureUnsupported, "operation not permitted when stream is capturing") \
-    _(901, STREAM_CAPTURE_INVALIDATED, StreamCaptureInvalidated, "operation failed due to a previous error during capture") \
+    _(901, STREAM_CAPTURE_INVALIDATED, StreamCaptureInvalidated,                                       \
+      "operation failed due to a previous error during capture")                                       \
     _(906, STREAM_CAPTURE_IMPLICIT, StreamCaptureImplicit,                                             \
       "operation would make the legacy stream depend on a capturing blocking stream")
 
@@ -79,15 +80,15 @@ struct Operation;  // what a capture records
 struct Stream {
     int device = 0;
     bool blocking = true;  // it and the default stream wait for each other
-    bool capturing = false, broken = false;
+    bool capturing = false, relaxed = false, broken = false;
     std::vector<Operation *> captured;
 };
 // The stream behind a handle; `known` is false where there is none. The default stream is null.
 Stream *find_stream(void *handle, bool &known);
 // Whether work may go to that stream of the current device; outside of a capture and within.
 Error usable(void *stream, const char *what);
-// What may not be called while any stream captures.
-Error outside_capture(const char *what);
+// What may not be called while any stream captures; `strict`: nor while it does so in relaxed mode.
+Error outside_capture(const char *what, bool strict);
 bool capturing(void *stream);
 
 // -- memory

@@ -1,6 +1,7 @@
 // cuBLAS, as much of it as the project meets: products of matrices in columns, in float64, or summed in float32 for
-// operands of float32, float16 and bfloat16. What NVIDIA's manual does not list as supported is refused, as are operands
-// that do not lie in memory of the current device. `build.py` adds a function that aborts for every other name.
+// operands of float32, float16 and bfloat16. What NVIDIA's manual does not list as supported is refused, as are
+// operands that do not lie in memory of the current device. `build.py` adds a function that aborts for every other
+// name.
 
 #include <cmath>
 #include <cstdint>
@@ -136,7 +137,8 @@ struct Call {
 };
 
 static int refuse(Status status, const Call &call, const char *why) {
-    fprintf(stderr, "cuda_on_cpu: %s: %s (m %d, n %d, k %d, transposed %d %d, leading %d %d %d, types %d %d %d, compute %d)\n",
+    fprintf(stderr,
+            "cuda_on_cpu: %s: %s (m %d, n %d, k %d, transposed %d %d, leading %d %d %d, types %d %d %d, compute %d)\n",
             call.name, why, call.m, call.n, call.k, call.turn_a, call.turn_b, call.leading_a, call.leading_b,
             call.leading_c, call.type_a, call.type_b, call.type_c, call.compute);
     return status;
@@ -155,14 +157,17 @@ static bool supported(const Call &call) {
 
 static int check(const Call &call) {
     const int at_least_a = call.turn_a ? call.k : call.m, at_least_b = call.turn_b ? call.n : call.k;
-    if (call.m < 0 || call.n < 0 || call.k < 0 || call.count < 0 || call.turn_a < 0 || call.turn_a > 2 || call.turn_b < 0 || call.turn_b > 2)
+    if (call.m < 0 || call.n < 0 || call.k < 0 || call.count < 0 || call.turn_a < 0 || call.turn_a > 2 ||
+        call.turn_b < 0 || call.turn_b > 2)
         return refuse(INVALID_VALUE, call, "a size or an operation is out of range");
     if (call.leading_a < at_least_a || call.leading_b < at_least_b || call.leading_c < call.m || call.leading_a < 1 ||
         call.leading_b < 1 || call.leading_c < 1)
         return refuse(INVALID_VALUE, call, "a leading dimension is less than the rows of its matrix");
     if (!supported(call)) return refuse(NOT_SUPPORTED, call, "these types are not supported together");
-    if (call.handle->device != cuda_on_cpu_device()) return refuse(EXECUTION_FAILED, call, "the handle is of another device");
-    return cuda_on_cpu_product(call.name, call.m, call.n, call.k, call.count, call.handle->stream) ? EXECUTION_FAILED : SUCCESS;
+    if (call.handle->device != cuda_on_cpu_device())
+        return refuse(EXECUTION_FAILED, call, "the handle is of another device");
+    return cuda_on_cpu_product(call.name, call.m, call.n, call.k, call.count, call.handle->stream) ? EXECUTION_FAILED
+                                                                                                   : SUCCESS;
 }
 
 static int one(const Call &call, const void *a, const void *b, const void *c) {
@@ -178,7 +183,8 @@ static int one(const Call &call, const void *a, const void *b, const void *c) {
     return SUCCESS;
 }
 
-static int strided(const Call &call, const void *a, long long step_a, const void *b, long long step_b, void *c, long long step_c) {
+static int strided(const Call &call, const void *a, long long step_a, const void *b, long long step_b, void *c,
+                   long long step_c) {
     int status = check(call);
     for (int i = 0; i < call.count && !status; i++)
         status = one(call, (const char *)a + i * step_a * (long long)size_of(call.type_a),
@@ -190,17 +196,22 @@ static int strided(const Call &call, const void *a, long long step_a, const void
 // -- the names
 
 EXPORT int cublasGemmStridedBatchedEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *a,
-                                      int type_a, int lda, long long sa, const void *b, int type_b, int ldb, long long sb,
-                                      const void *beta, void *c, int type_c, int ldc, long long sc, int count, int compute, int) {
-    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, compute, count}, a, sa, b, sb, c, sc);
+                                      int type_a, int lda, long long sa, const void *b, int type_b, int ldb,
+                                      long long sb, const void *beta, void *c, int type_c, int ldc, long long sc,
+                                      int count, int compute, int) {
+    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, compute, count},
+                   a, sa, b, sb, c, sc);
 }
-EXPORT int cublasGemmEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int type_a, int lda,
-                        const void *b, int type_b, int ldb, const void *beta, void *c, int type_c, int ldc, int compute, int) {
-    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, compute, 1}, a, 0, b, 0, c, 0);
+EXPORT int cublasGemmEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int type_a,
+                        int lda, const void *b, int type_b, int ldb, const void *beta, void *c, int type_c, int ldc,
+                        int compute, int) {
+    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, compute, 1}, a, 0,
+                   b, 0, c, 0);
 }
-EXPORT int cublasSgemmEx(Handle *h, int ta, int tb, int m, int n, int k, const float *alpha, const void *a, int type_a, int lda,
-                         const void *b, int type_b, int ldb, const float *beta, void *c, int type_c, int ldc) {
-    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, C_32F, 1}, a, 0, b, 0, c, 0);
+EXPORT int cublasSgemmEx(Handle *h, int ta, int tb, int m, int n, int k, const float *alpha, const void *a, int type_a,
+                         int lda, const void *b, int type_b, int ldb, const float *beta, void *c, int type_c, int ldc) {
+    return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type_a, type_b, type_c, lda, ldb, ldc, C_32F, 1}, a, 0,
+                   b, 0, c, 0);
 }
 
 #define PRODUCTS(letter, T, type, compute_type)                                                                        \
@@ -209,16 +220,18 @@ EXPORT int cublasSgemmEx(Handle *h, int ta, int tb, int m, int n, int k, const f
         return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type, type, type, lda, ldb, ldc, compute_type, 1},  \
                        a, 0, b, 0, c, 0);                                                                              \
     }                                                                                                                  \
-    EXPORT int cublas##letter##gemmStridedBatched(Handle *h, int ta, int tb, int m, int n, int k, const T *alpha,      \
-                                                  const T *a, int lda, long long sa, const T *b, int ldb,              \
-                                                  long long sb, const T *beta, T *c, int ldc, long long sc, int count) { \
-        return strided({h, __func__, ta, tb, m, n, k, alpha, beta, type, type, type, lda, ldb, ldc, compute_type, count}, \
-                       a, sa, b, sb, c, sc);                                                                           \
+    EXPORT int cublas##letter##gemmStridedBatched(                                                                     \
+        Handle *h, int ta, int tb, int m, int n, int k, const T *alpha, const T *a, int lda, long long sa, const T *b, \
+        int ldb, long long sb, const T *beta, T *c, int ldc, long long sc, int count) {                                \
+        return strided(                                                                                                \
+            {h, __func__, ta, tb, m, n, k, alpha, beta, type, type, type, lda, ldb, ldc, compute_type, count}, a, sa,  \
+            b, sb, c, sc);                                                                                             \
     }                                                                                                                  \
     EXPORT int cublas##letter##gemmBatched(Handle *h, int ta, int tb, int m, int n, int k, const T *alpha,             \
                                            const T *const *a, int lda, const T *const *b, int ldb, const T *beta,      \
                                            T *const *c, int ldc, int count) {                                          \
-        const Call call = {h, __func__, ta, tb, m, n, k, alpha, beta, type, type, type, lda, ldb, ldc, compute_type, count}; \
+        const Call call = {h,   __func__, ta,  tb,           m,    n, k, alpha, beta, type, type, type,                \
+                           lda, ldb,      ldc, compute_type, count};                                                   \
         int status = check(call);                                                                                      \
         for (int i = 0; i < count && !status && !cuda_on_cpu_idle(); i++) status = one(call, a[i], b[i], c[i]);        \
         return status;                                                                                                 \
@@ -228,17 +241,21 @@ EXPORT int cublasSgemmEx(Handle *h, int ta, int tb, int m, int n, int k, const f
                                        const T *x, int step_x, const T *beta, T *y, int step_y) {                      \
         const int rows = turn ? n : m, k = turn ? m : n;                                                               \
         if (step_x < 1 || step_y < 1) return INVALID_VALUE;                                                            \
-        return strided({h, __func__, 0, !turn, 1, rows, k, alpha, beta, type, type, type, step_x, lda, step_y,         \
-                        compute_type, 1}, x, 0, a, 0, y, 0);                                                           \
+        return strided(                                                                                                \
+            {h, __func__, 0, !turn, 1, rows, k, alpha, beta, type, type, type, step_x, lda, step_y, compute_type, 1},  \
+            x, 0, a, 0, y, 0);                                                                                         \
     }                                                                                                                  \
     EXPORT int cublas##letter##dot_v2(Handle *h, int n, const T *x, int step_x, const T *y, int step_y, T *result) {   \
         if (step_x < 1 || step_y < 1) return INVALID_VALUE;                                                            \
         const T zero = 0, one_ = 1;                                                                                    \
         T sum = 0;                                                                                                     \
-        const Call call = {h, __func__, 0, 1, 1, 1, n, &one_, &zero, type, type, type, step_x, step_y, 1, compute_type, 1}; \
+        const Call call = {h, __func__,     0, 1, 1, 1, n, &one_, &zero, type, type, type, step_x, step_y,             \
+                           1, compute_type, 1};                                                                        \
         if (const int status = check(call)) return status;                                                             \
-        const size_t span_x = n ? ((size_t)(n - 1) * step_x + 1) * sizeof(T) : 0, span_y = n ? ((size_t)(n - 1) * step_y + 1) * sizeof(T) : 0; \
-        if (!cuda_on_cpu_within(x, span_x, call.name) || !cuda_on_cpu_within(y, span_y, call.name)) return EXECUTION_FAILED; \
+        const size_t span_x = n ? ((size_t)(n - 1) * step_x + 1) * sizeof(T) : 0,                                      \
+                     span_y = n ? ((size_t)(n - 1) * step_y + 1) * sizeof(T) : 0;                                      \
+        if (!cuda_on_cpu_within(x, span_x, call.name) || !cuda_on_cpu_within(y, span_y, call.name))                    \
+            return EXECUTION_FAILED;                                                                                   \
         if (cuda_on_cpu_idle()) return SUCCESS;                                                                        \
         T part = 0;                                                                                                    \
         for (int i = 0; i < n; i++) {                                                                                  \

@@ -10,14 +10,16 @@
 EXPORT int cuInit(unsigned) { return SUCCESS; }
 EXPORT int cuGetErrorName(int error, const char **name) {
     *name = nullptr;
-#define NAME(number, driver, runtime, text) if (error == number) *name = number ? "CUDA_ERROR_" #driver : "CUDA_SUCCESS";
+#define NAME(number, driver, runtime, text) \
+    if (error == number) *name = number ? "CUDA_ERROR_" #driver : "CUDA_SUCCESS";
     ERRORS(NAME)
 #undef NAME
     return *name ? SUCCESS : INVALID_VALUE;
 }
 EXPORT int cuGetErrorString(int error, const char **string) {
     *string = nullptr;
-#define TEXT(number, driver, runtime, text) if (error == number) *string = text;
+#define TEXT(number, driver, runtime, text) \
+    if (error == number) *string = text;
     ERRORS(TEXT)
 #undef TEXT
     return *string ? SUCCESS : INVALID_VALUE;
@@ -58,7 +60,8 @@ static const char IMAGE[] = "cuda_on_cpu:";
 
 EXPORT int cuModuleLoadData(Module **module, const char *image) {
     Guard guard(one_at_a_time);
-    if (strncmp(image, IMAGE, sizeof IMAGE - 1)) return refuse(INVALID_SOURCE, "cuModuleLoadData: an image that the bench did not make");
+    if (strncmp(image, IMAGE, sizeof IMAGE - 1))
+        return refuse(INVALID_SOURCE, "cuModuleLoadData: an image that the bench did not make");
     auto made = std::make_unique<Module>(Module{nullptr, current_device, image + sizeof IMAGE - 1});
     if (!made->path.empty()) made->library = dlopen(made->path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!made->path.empty() && !made->library) return refuse(INVALID_SOURCE, "%s", dlerror());
@@ -77,12 +80,13 @@ EXPORT int cuModuleGetFunction(Function **function, Module *module, const char *
         if (!kernel) return refuse(NOT_FOUND, "kernel %s is not in its module", name);
     }
     const size_t fixed = kernel ? kernel->shared_end - kernel->shared_begin : 0;
-    if (fixed > SHARED_DEFAULT) return refuse(INVALID_SOURCE, "kernel %s has more than 48 KB of static shared memory", name);
+    if (fixed > SHARED_DEFAULT)
+        return refuse(INVALID_SOURCE, "kernel %s has more than 48 KB of static shared memory", name);
     *function = new Function{name, kernel, SHARED_DEFAULT - fixed, module->device};
     return lost;
 }
 
-enum Attribute { MAX_THREADS = 0, SHARED_SIZE = 1, LOCAL_SIZE = 3, REGISTERS = 4, MAX_DYNAMIC_SHARED = 8, CARVEOUT = 9 };
+enum Attribute { MAX_THREADS = 0, SHARED_SIZE = 1, MAX_DYNAMIC_SHARED = 8, CARVEOUT = 9 };
 
 EXPORT int cuFuncGetAttribute(int *value, int attribute, Function *function) {
     const Kernel *const kernel = function->kernel;
@@ -94,10 +98,12 @@ EXPORT int cuFuncGetAttribute(int *value, int attribute, Function *function) {
 }
 EXPORT int cuFuncSetAttribute(Function *function, int attribute, int value) {
     if (attribute == CARVEOUT) return lost;
-    if (attribute != MAX_DYNAMIC_SHARED) return refuse(INVALID_VALUE, "cuFuncSetAttribute: the bench does not know attribute %d", attribute);
+    if (attribute != MAX_DYNAMIC_SHARED)
+        return refuse(INVALID_VALUE, "cuFuncSetAttribute: the bench does not know attribute %d", attribute);
     const size_t fixed = function->kernel ? function->kernel->shared_end - function->kernel->shared_begin : 0;
     if (value < 0 || value + fixed > settings.shared_opt_in)
-        return refuse(INVALID_VALUE, "kernel %s wants %d bytes of shared memory beside %zu of its own, the device has %zu for a block",
+        return refuse(INVALID_VALUE,
+                      "kernel %s wants %d bytes of shared memory beside %zu of its own, the device has %zu for a block",
                       function->name.c_str(), value, fixed, settings.shared_opt_in);
     function->dynamic_limit = value;
     return lost;
@@ -125,8 +131,8 @@ struct KernelLaunch : Operation {
     Error run() override { return run_kernel(launch); }
 };
 
-EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                          unsigned shared, void *stream, void **arguments, void **) {
+EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                          unsigned bz, unsigned shared, void *stream, void **arguments, void **) {
     Guard guard(one_at_a_time);
     if (const Error error = usable(stream, function->name.c_str())) return error;
     const Launch launch = {function, {gx, gy, gz}, {bx, by, bz}, shared, arguments};
@@ -134,3 +140,18 @@ EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned
     capture(stream, new KernelLaunch(launch));
     return SUCCESS;
 }
+
+// -- what CuPy looks up as well
+#define MISSING(name) \
+    EXPORT int name() { cuda_on_cpu_missing(#name); }
+MISSING(cuCtxCreate_v2)
+MISSING(cuCtxCreate_v4)
+MISSING(cuCtxDestroy_v2)
+MISSING(cuLaunchCooperativeKernel)
+MISSING(cuLinkAddData_v2)
+MISSING(cuLinkAddFile_v2)
+MISSING(cuLinkComplete)
+MISSING(cuLinkCreate_v2)
+MISSING(cuLinkDestroy)
+MISSING(cuModuleGetGlobal_v2)
+MISSING(cuModuleLoad)

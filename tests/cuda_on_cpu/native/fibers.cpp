@@ -1,5 +1,5 @@
-// The threads of a block that wait for each other: fibers, each with a stack of its own, which take turns. One runs until
-// it waits or ends. In the opposite order of turns, a kernel that lacks a barrier computes something else.
+// The threads of a block that wait for each other: fibers, each with a stack of its own, which take turns. One runs
+// until it waits or ends. In the opposite order of turns, a kernel that lacks a barrier computes something else.
 
 #include <cstdio>
 #include <cstring>
@@ -62,7 +62,8 @@ static void begin() {
 // Stacks of all fibers, with a page between them that nobody may touch.
 static char *stacks() {
     static char *const all = [] {
-        char *const room = (char *)mmap(nullptr, MOST * (STACK + GUARD), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *const room = (char *)mmap(nullptr, MOST * (STACK + GUARD), PROT_NONE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         for (int i = 0; i < MOST; i++) mprotect(room + i * (STACK + GUARD) + GUARD, STACK, PROT_READ | PROT_WRITE);
         return room;
     }();
@@ -85,8 +86,7 @@ static Place place(int i) {
 
 extern "C" void cuda_on_cpu_wait_block() { leave(BLOCK); }
 
-extern "C" unsigned long long cuda_on_cpu_wait_warp(
-    unsigned mask, unsigned long long value, int from) {
+extern "C" unsigned long long cuda_on_cpu_wait_warp(unsigned mask, unsigned long long value, int from) {
     Fiber &own = fibers[running];
     own.mask = mask, own.value = value, own.from = from;
     leave(WARP);
@@ -150,7 +150,9 @@ bool run_fibers(const Kernel &which, void **with, int count, bool backwards, cha
         if (fibers[i].waits != ENDED) example = i;
     }
     if (waiting[ENDED] == count) return true;
-    snprintf(why, room, "a barrier is not reached by all: %d threads wait for their block, %d for their warp (such as thread %d), %d have ended",
+    snprintf(why, room,
+             "a barrier is not reached by all: %d threads wait for their block, %d for their warp (such as thread %d), "
+             "%d have ended",
              waiting[BLOCK], waiting[WARP], example, waiting[ENDED]);
     return false;
 }

@@ -48,18 +48,18 @@ static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 // The handlers of these signals are ours while this lives, and whose they were before after that.
 struct Handlers {
     struct sigaction before[4];
+    stack_t stack_before;
     Handlers() {
         static thread_local char stack[64 << 10];  // a fiber's own may be what has overflowed
         const stack_t alternate = {stack, 0, sizeof stack};
-        sigaltstack(&alternate, nullptr);
+        sigaltstack(&alternate, &stack_before);
         struct sigaction own = {};
         own.sa_sigaction = on_signal, own.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK;
         for (int i = 0; i < 4; i++) sigaction(SIGNALS[i], &own, &before[i]);
     }
     ~Handlers() {
         for (int i = 0; i < 4; i++) sigaction(SIGNALS[i], &before[i], nullptr);
-        const stack_t none = {nullptr, SS_DISABLE, 0};
-        sigaltstack(&none, nullptr);
+        sigaltstack(&stack_before, nullptr);
     }
 };
 
@@ -87,7 +87,8 @@ static bool run_block(const Launch &launch, bool backwards) {
         }
     }
     for (size_t i = 0; i < SHARED_GUARD; i++)
-        if (cuda_on_cpu_shared[launch.shared + i] != GUARD) return stop(ILLEGAL_ADDRESS, "it writes behind its shared memory");
+        if (cuda_on_cpu_shared[launch.shared + i] != GUARD)
+            return stop(ILLEGAL_ADDRESS, "it writes behind its shared memory");
     return true;
 }
 
@@ -157,7 +158,8 @@ static Error run_both(const Launch &launch) {
     if (const Error error = run_once(launch, true)) return error;
     for (const Saved &one : before)
         if (memcmp(one.allocation->begin, one.bytes.data(), one.bytes.size()))
-            return lose(refuse(LAUNCH_FAILED, "kernel %s: its result depends on the order of its threads", launch.function->name.c_str()));
+            return lose(refuse(LAUNCH_FAILED, "kernel %s: its result depends on the order of its threads",
+                               launch.function->name.c_str()));
     return SUCCESS;
 }
 
@@ -168,25 +170,37 @@ static Error check_launch(const Launch &launch) {
     const char *const name = function.name.c_str();
     const unsigned *const g = launch.grid, *const b = launch.block;
     if (!g[0] || !g[1] || !g[2] || g[0] > 0x7fffffff || g[1] > 65535 || g[2] > 65535)
-        return refuse(INVALID_VALUE, "kernel %s: grid (%u, %u, %u) is not within (1, 1, 1) and (2147483647, 65535, 65535)", name, g[0], g[1], g[2]);
+        return refuse(INVALID_VALUE,
+                      "kernel %s: grid (%u, %u, %u) is not within (1, 1, 1) and (2147483647, 65535, 65535)", name, g[0],
+                      g[1], g[2]);
     const size_t threads = (size_t)b[0] * b[1] * b[2];
     if (!threads || threads > 1024 || b[2] > 64)
-        return refuse(INVALID_VALUE, "kernel %s: block (%u, %u, %u) must have 1 to 1024 threads, and at most 64 along z", name, b[0], b[1], b[2]);
+        return refuse(INVALID_VALUE,
+                      "kernel %s: block (%u, %u, %u) must have 1 to 1024 threads, and at most 64 along z", name, b[0],
+                      b[1], b[2]);
     if (function.device != current_device)
-        return refuse(INVALID_HANDLE, "kernel %s was loaded on device %d, the current one is %d", name, function.device, current_device);
-    if (!function.kernel) return launch.shared <= function.dynamic_limit ? SUCCESS : refuse(INVALID_VALUE, "kernel %s: %zu bytes of shared memory", name, launch.shared);
+        return refuse(INVALID_HANDLE, "kernel %s was loaded on device %d, the current one is %d", name, function.device,
+                      current_device);
+    if (!function.kernel)
+        return launch.shared <= function.dynamic_limit
+                   ? SUCCESS
+                   : refuse(INVALID_VALUE, "kernel %s: %zu bytes of shared memory", name, launch.shared);
     if ((int)threads > function.kernel->max_threads)
-        return refuse(INVALID_VALUE, "kernel %s: %zu threads, its __launch_bounds__ are %d", name, threads, function.kernel->max_threads);
+        return refuse(INVALID_VALUE, "kernel %s: %zu threads, its __launch_bounds__ are %d", name, threads,
+                      function.kernel->max_threads);
     const size_t fixed = function.kernel->shared_end - function.kernel->shared_begin;
     if (launch.shared > function.dynamic_limit)
-        return refuse(INVALID_VALUE, "kernel %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu", name, launch.shared, fixed, function.dynamic_limit + fixed);
+        return refuse(INVALID_VALUE,
+                      "kernel %s: %zu bytes of dynamic and %zu of static shared memory, the limit is %zu", name,
+                      launch.shared, fixed, function.dynamic_limit + fixed);
     return SUCCESS;
 }
 
 Error run_kernel(const Launch &launch) {
     counts.launches[launch.function->name]++;
-    note("launch %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared", launch.function->name.c_str(), launch.grid[0],
-         launch.grid[1], launch.grid[2], launch.block[0], launch.block[1], launch.block[2], launch.shared);
+    note("launch %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared", launch.function->name.c_str(),
+         launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1], launch.block[2],
+         launch.shared);
     if (const Error error = check_launch(launch)) return error;
     const Kernel *const kernel = launch.function->kernel;
     if (!kernel || settings.idle) return SUCCESS;

@@ -104,9 +104,11 @@ void describe_address(const void *address, char *text, size_t size) {
         if (at < one.mapping || at >= one.mapping + one.mapped) continue;
         const char *const owner = one.device < 0 ? "the host" : one.device ? "device 1" : "device 0";
         if (at < one.begin)
-            snprintf(text, size, "an address %zu bytes before an allocation of %zu bytes of %s", (size_t)(one.begin - at), one.size, owner);
+            snprintf(text, size, "an address %zu bytes before an allocation of %zu bytes of %s",
+                     (size_t)(one.begin - at), one.size, owner);
         else
-            snprintf(text, size, "an address %zu bytes into an allocation of %zu bytes of %s", (size_t)(at - one.begin), one.size, owner);
+            snprintf(text, size, "an address %zu bytes into an allocation of %zu bytes of %s", (size_t)(at - one.begin),
+                     one.size, owner);
         return;
     }
     snprintf(text, size, "address %p, which belongs to no allocation", address);
@@ -129,7 +131,7 @@ void show_all_devices() {
 // -- the runtime's functions
 
 EXPORT int answer_cudaMalloc(void **address, size_t size) {
-    const Error error = outside_capture("cudaMalloc");
+    const Error error = outside_capture("cudaMalloc", false);
     return error ? error : allocate(address, size, current_device);
 }
 EXPORT int answer_cudaFree(void *address) { return release(address, false); }
@@ -167,8 +169,10 @@ static Error copy(void *to, const void *from, size_t size, int direction) {
     Guard guard(one_at_a_time);
     if (lost) return lost;
     if (direction == BY_ADDRESS) direction = 2 * on_device(from) + on_device(to);
-    if (direction != HOST_TO_HOST && direction != TO_HOST && !within(to, size, "a copy to a device")) return INVALID_VALUE;
-    if (direction != HOST_TO_HOST && direction != TO_DEVICE && !within(from, size, "a copy from a device")) return INVALID_VALUE;
+    if (direction != HOST_TO_HOST && direction != TO_HOST && !within(to, size, "a copy to a device"))
+        return INVALID_VALUE;
+    if (direction != HOST_TO_HOST && direction != TO_DEVICE && !within(from, size, "a copy from a device"))
+        return INVALID_VALUE;
     static const char *const names[] = {"on host", "to device", "to host", "on device"};
     note("copy %s: %zu bytes", names[direction], size);
     counts.to_device += direction == TO_DEVICE, counts.to_host += direction == TO_HOST;
@@ -192,7 +196,8 @@ struct Copy : Operation {
     const void *from;
     size_t size;
     int direction;
-    Copy(void *to, const void *from, size_t size, int direction) : to(to), from(from), size(size), direction(direction) {}
+    Copy(void *to, const void *from, size_t size, int direction)
+        : to(to), from(from), size(size), direction(direction) {}
     Error run() override { return copy(to, from, size, direction); }
 };
 struct Fill : Operation {
@@ -211,7 +216,7 @@ EXPORT int answer_cudaMemcpyAsync(void *to, const void *from, size_t size, int d
     return SUCCESS;
 }
 EXPORT int answer_cudaMemcpy(void *to, const void *from, size_t size, int direction) {
-    const Error error = outside_capture("cudaMemcpy");
+    const Error error = outside_capture("cudaMemcpy", true);
     return error ? error : copy(to, from, size, direction);
 }
 EXPORT int answer_cudaMemcpyPeerAsync(void *to, int, const void *from, int, size_t size, void *stream) {
@@ -228,7 +233,7 @@ EXPORT int answer_cudaMemsetAsync(void *to, int value, size_t size, void *stream
     return SUCCESS;
 }
 EXPORT int answer_cudaMemset(void *to, int value, size_t size) {
-    const Error error = outside_capture("cudaMemset");
+    const Error error = outside_capture("cudaMemset", true);
     return error ? error : fill(to, value, size);
 }
 

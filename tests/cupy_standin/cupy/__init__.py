@@ -141,7 +141,7 @@ class ndarray:
     flags = property(lambda self: self._a.flags)
     T = property(lambda self: _wrap(self._a.T, "T", (self,)))
     mT = property(lambda self: _wrap(self._a.mT, "mT", (self,)))
-    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0], device_id=0))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

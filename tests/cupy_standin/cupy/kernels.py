@@ -92,27 +92,28 @@ def _cleared(x: Array, keep: Array) -> Array:
     return np.where(keep[..., None], x, 0)
 
 
-def attention_small(q: Array, k: Array, v: Array, out: Array, lse: Array, *rest: Any) -> None:
+def attention_small(q: Array, k: Array, v: Array, out: Array, stats: Array, *rest: Any) -> None:
     *sight, D, D_v, scale = rest
     seen = _seen(len(q), *sight)
     if (*q.shape, *v.shape) != (len(q), seen.shape[1], D, len(q), seen.shape[2], D_v):
         raise ValueError(f"{q.shape} and {v.shape} are not rows of {D} and {D_v}")
     scores = _scores(q, k, scale, seen)
     top = scores.max(axis=-1, keepdims=True)
-    weights = np.exp(scores - np.where(top == -np.inf, 0, top))
+    stats[0] = np.where(top == -np.inf, 0, top)
+    weights = np.exp(scores - stats[0])
     total = weights.sum(axis=-1, keepdims=True)
-    lse[...] = np.where(total == 0, 1e30, top + np.log(total))
+    stats[1] = np.where(total == 0, 0, 1 / total)
     out[...] = weights / np.where(total == 0, 1, total) @ _cleared(v, seen.any(axis=1))
 
 
-def _backward(q: Array, k: Array, v: Array, delta: Any, lse: Array, *rest: Any) -> None:
+def _backward(q: Array, k: Array, v: Array, delta: Any, stats: Array, *rest: Any) -> None:
     dout, dlse, dq, dk, dv, *sight, _, _, scale, by_entry, by_row = rest
     if dout.strides != (by_entry * dout.itemsize, by_row * dout.itemsize, dout.itemsize):
         raise ValueError(f"dout has strides {dout.strides}, not {by_entry} and {by_row} values")
     seen = _seen(len(q), *sight)
     rows, keys = seen.any(axis=2), seen.any(axis=1)
     own_q, own_dout, own_k = _cleared(q, rows), _cleared(dout, rows), _cleared(k, keys)
-    weights = np.exp(_scores(own_q, own_k, scale, seen) - lse)
+    weights = np.exp(_scores(own_q, own_k, scale, seen) - stats[0]) * stats[1]
     dweights = own_dout @ np.swapaxes(_cleared(v, keys), 1, 2)
     if delta is None:
         delta = np.sum(weights * dweights, axis=-1, keepdims=True)
@@ -127,15 +128,15 @@ def _backward(q: Array, k: Array, v: Array, delta: Any, lse: Array, *rest: Any) 
         dv[...] = into_values
 
 
-def attention_small_backward(q: Array, k: Array, v: Array, lse: Array, *rest: Any) -> None:
-    _backward(q, k, v, None, lse, *rest)
+def attention_small_backward(q: Array, k: Array, v: Array, stats: Array, *rest: Any) -> None:
+    _backward(q, k, v, None, stats, *rest)
 
 
 attention_tiled = attention_small
 
 
-def attention_tiled_backward(q: Array, k: Array, v: Array, out: Array, lse: Array, dout: Array, *rest: Any) -> None:
-    _backward(q, k, v, np.sum(dout * out, axis=-1, keepdims=True), lse, dout, *rest)
+def attention_tiled_backward(q: Array, k: Array, v: Array, out: Array, stats: Array, dout: Array, *rest: Any) -> None:
+    _backward(q, k, v, np.sum(dout * out, axis=-1, keepdims=True), stats, dout, *rest)
 
 
 def uniform(

@@ -9,6 +9,7 @@ from attnbackends import Array, Backend
 
 from .._dtypes import wide, widen
 from .._integers import integer
+from .._pieces import or_zero
 from .blocks import Chain, plan
 from .layout import Layout
 from .masks import Mask
@@ -152,16 +153,15 @@ class Problem(NamedTuple):
             seen[...] = False
             for block in chain.blocks:
                 seen[:, block.keys, :] |= xp.any(self._attended(block), axis=-2, keepdims=True).mT
-            k = xp.where(seen, k, backend.zero(like=k))
-            v = k if self.v is None else xp.where(seen, v, backend.zero(like=v))
+            k = or_zero(backend, seen, k)
+            v = k if self.v is None else or_zero(backend, seen, v)
         return k, v
 
     def queries(self, block: Block) -> Array:
         """The queries of a block, as operands; one that attends to nothing as `keys` does it."""
         q = self.operand(self.q[block.entries, block.rows, :])
         if self._may_spread(q):
-            xp, attends = self.backend.xp, self._attended(block)
-            q = xp.where(xp.any(attends, axis=-1, keepdims=True), q, self.backend.zero(like=q))
+            q = or_zero(self.backend, self.backend.xp.any(self._attended(block), axis=-1, keepdims=True), q)
         return q
 
     def operand(self, x: Array) -> Array:
@@ -266,4 +266,4 @@ def _largest_norm(backend: Backend, x: Array) -> float:
 
 def _numbers(backend: Backend, x: Array) -> Array:
     """x with 0 for NaN and infinity."""
-    return backend.xp.where(backend.xp.isfinite(x), x, backend.zero(like=x))
+    return or_zero(backend, backend.xp.isfinite(x), x)

@@ -14,7 +14,6 @@ from .gradients import InputGrads, OutputGrads
 from .layout import Layout, Shape
 from .problem import Problem
 
-
 Result = dense.Dense | tiled.Tiled | OwnAttention
 """What a way leaves for backward."""
 

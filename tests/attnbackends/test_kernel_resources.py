@@ -1,0 +1,76 @@
+"""The CUDA kernels as `nvcc` compiles them, and the tiles that devices are given."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from attnbackends._cuda_attention import RESERVED, TILES, tile_for
+
+SHARED_KB = {
+    "7.5": (64, 64),
+    "8.0": (163, 164),
+    "8.6": (99, 100),
+    "9.0": (227, 228),
+    "10.0": (227, 228),
+    "12.0": (99, 100),
+}
+"""Shared memory of a block and of a multiprocessor."""
+
+
+@pytest.mark.parametrize("capability", SHARED_KB)
+def test_nothing_lies_in_local_memory(capability: str, tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not on the PATH")
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.kernel_resources",
+        capability,
+        "--json",
+        str(tmp_path / "resources.json"),
+    ]
+    path = ":".join(str(ROOT / part) for part in ("src", "backends"))
+    done = subprocess.run(
+        command, cwd=ROOT, env={"PATH": _path(), "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    rows = json.loads((tmp_path / "resources.json").read_text(encoding="utf-8"))
+    kernels = {(row["kernel"], row["dtype"]) for row in rows}
+    assert {("attention_small", "d"), ("attention_tiled", "f"), ("attention_tiled_backward", "f")} <= kernels
+    tiled = [row for row in rows if "WIDTH" in row["macros"]]
+    assert len(tiled) == 4, "both kernels for both widths"
+    assert all(row["shared"] <= SHARED_KB[capability][0] * 1024 for row in tiled)
+    assert [row for row in rows if row["local"]] == []
+    assert all(0 < row["registers"] <= 255 for row in rows)
+    assert done.returncode == 0, done.stderr
+
+
+def _path() -> str:
+    compiler = shutil.which("nvcc")
+    return f"{Path(compiler).parent}:/usr/bin:/bin" if compiler else ""
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("capability", SHARED_KB)
+@pytest.mark.parametrize("width", [1, 64, 65, 128])
+def test_every_device_has_tiles(width: int, capability: str, backward: bool) -> None:
+    """Two blocks share a multiprocessor unless only the smaller tiles would let them."""
+    block, multiprocessor = (kb * 1024 for kb in SHARED_KB[capability])
+    tile = tile_for(width, backward, block)
+    assert tile is not None
+    assert width <= tile.width
+    assert tile.bytes(backward) <= block
+    larger = TILES[: TILES.index((tile.down, tile.across))] if (tile.down, tile.across) in TILES else TILES
+    together = multiprocessor // (tile.bytes(backward) + RESERVED)
+    for down, across in larger:  # does not fit as often as the one that was taken
+        size = tile._replace(down=down, across=across).bytes(backward)
+        assert size > block or multiprocessor // (size + RESERVED) < min(together, 2)
+
+
+def test_rows_that_are_too_wide_have_none() -> None:
+    assert tile_for(129, False, 227 * 1024) is None
+    assert tile_for(128, True, 48 * 1024) is None
