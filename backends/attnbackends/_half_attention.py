@@ -190,14 +190,20 @@ class HalfAttention:
             )
             within = (index >= begin) & (index < end)
             seen = within if seen is None else seen & within
-        return x if seen is None else xp.where(seen, x, xp.zeros((1, 1, 1), dtype=x.dtype))
+        return x if seen is None else self._or_zero(seen, x)
 
     def _queries(self, call: AttentionCall, sight: Sight, inverse: Array, place: tuple[slice, ...]) -> Array:
         """The queries of a block, 0 in place of one that sees nothing."""
-        xp, q = self._backend.xp, call.q[place]
+        q = call.q[place]
         if call.mask is None and sight.all_see:
             return q
-        return xp.where(inverse[place] != 0, q, xp.zeros((1, 1, 1), dtype=q.dtype))
+        return self._or_zero(inverse[place] != 0, q)
+
+    def _or_zero(self, seen: Array, x: Array) -> Array:
+        """`x` where it is seen, else 0; chosen by its bits, as CuPy's `where` makes float32 of bfloat16."""
+        xp = self._backend.xp
+        bits = xp.where(seen, x.view(np.uint16), xp.zeros((1, 1, 1), dtype=xp.uint16))
+        return bits.view(x.dtype)
 
     def _blocks(self, call: AttentionCall) -> Iterator[tuple[slice, list[slice]]]:
         """Entries, and their rows in slices that fit in memory: all of them, or parts of one query head."""
