@@ -1,4 +1,4 @@
-"""A small program in a process of its own on the fake device, for the tests of the bench."""
+"""A small program in a process of its own on the fake device."""
 
 import subprocess
 import sys
@@ -9,6 +9,10 @@ import pytest
 from cuda_on_cpu import environment, unavailable
 
 needs_bench = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+"""For tests that start processes on the bench: they run wherever it is available, in this process or not.
+
+`make cuda-tests` selects tests by the word cupy: outside this folder it belongs into their names, or their file's.
+"""
 
 PRELUDE = """
 import cupy, numpy as np
