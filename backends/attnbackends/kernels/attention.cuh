@@ -71,6 +71,8 @@ struct Stats {
     }
 };
 
+constexpr int UNBOUNDED = 1 << 30;  // the side of a window that has no end
+
 // Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
 struct Sight {
     const bool *mask;  // null, or read at row % period
