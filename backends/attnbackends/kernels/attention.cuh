@@ -71,10 +71,10 @@ struct Stats {
     }
 };
 
-constexpr int UNBOUNDED = 1 << 30;  // the side of a window that has no end
-
 // Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
 struct Sight {
+    static constexpr int UNBOUNDED = 1 << 30;  // `left` or `right` of a window without an end there
+
     const bool *mask;  // null, or read at row % period
     long long mask_row, mask_key;
     int period, T_q, start, left, right, length;
