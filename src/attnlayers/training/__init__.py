@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .files import RunError
-    from .optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
-    from .run import Checkpoint, RunFolder, Settings
+    from .optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
+    from .run import Checkpoint, RunFolder
+    from .settings import Settings
     from .trainer import Progress, Trainer
 
 __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "AdamW",
     "Checkpoint",
     "Momentum",
     "Nesterov",
@@ -26,7 +28,7 @@ __all__ = [
     "clip_grads",
 ]
 
-_HOMES = {"RunError": "files"} | dict.fromkeys(("Checkpoint", "RunFolder", "Settings"), "run")
+_HOMES = {"RunError": "files", "Settings": "settings"} | dict.fromkeys(("Checkpoint", "RunFolder"), "run")
 _HOMES |= dict.fromkeys(("Progress", "Trainer"), "trainer")
 
 

@@ -15,7 +15,8 @@ from support import Library
 from attnlayers.models import AttentionSeq2seq
 from attnlayers.training import Adam, Progress, RunError, RunFolder, Trainer
 from attnlayers.training.run import METRICS
-from attnlayers.training.trainer import REPORT_EVERY, exact_matches
+from attnlayers.training.evaluation import exact_matches
+from attnlayers.training.trainer import REPORT_EVERY
 
 Begin = Callable[..., RunFolder]
 
