@@ -212,7 +212,7 @@ class RunFolder:
         for key, array in arrays.items():
             kind, _, name = key.partition(".")
             parts.setdefault(kind, {})[name] = array
-        return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata["progress"]))
+        return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata.get("progress", "{}")))
 
     def load_model(self) -> Translator:
         """The trained model."""

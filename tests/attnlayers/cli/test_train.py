@@ -25,7 +25,10 @@ def test_it_leaves_a_run(trained: Any) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     run = RunFolder.open(trained.path)
     assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=32, wordvec=4, hidden=8, lr=0.01)
-    assert run.vocabulary == Vocabulary.from_pairs(run.pairs(), "character")
+    train, test = run.settings.split_pairs(run.pairs())
+    known = [run.pairs()[place] for place in sorted(train)]
+    assert run.vocabulary == Vocabulary.from_pairs(known, "character", unknown=True, normalize="NFC")
+    assert not {run.pairs()[place][0] for place in test} & {source for source, _ in known}
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
     assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 9)
@@ -39,9 +42,9 @@ def test_it_leaves_a_run(trained: Any) -> None:
 def test_it_tells_what_it_does(trained: Any) -> None:
     assert trained.said.stderr == ""
     first, *others = trained.said.stdout.splitlines()
-    assert first.startswith("270 pairs to learn from, 30 held out, 7 tokens, on numpy ")
-    assert re.search(r"^epoch 1/1  loss \d+\.\d{4}  exact \d+\.\d\d%  [\d,]+ tokens/s", "\n".join(others), re.MULTILINE)
-    assert "run: weights, metrics.csv, training.png, attention.png" in others
+    assert first.startswith("270 pairs to learn from, 30 held out, 8 tokens, on numpy ")
+    assert re.search(r"^epoch 1/1  loss \d+\.\d{4}  held out \d+\.\d{4}  exact \d+\.\d\d%  chrF \d+\.\d  best  [\d,]+ tokens/s", "\n".join(others), re.MULTILINE)
+    assert "run: weights of epoch 1, metrics.csv, training.png, attention.png" in others
 
 
 def test_what_to_try_next_works(trained: Any, attnlayers: Any) -> None:
@@ -61,7 +64,7 @@ def test_the_book_s_format(attnlayers: Any, make_pairs: Callable[..., Path], tin
     run = RunFolder.open(attnlayers.cwd / "runs" / "date")  # named after the file
     assert (run.settings.reverse, run.settings.seed, run.settings.max_grad_norm) == (False, 3, 2.5)
     assert " " not in "".join(token for pair in run.pairs() for token in pair), "padding is no text"
-    assert len(run.vocabulary) == 7
+    assert len(run.vocabulary) == 8
 
 
 FEWER_DATES = """
@@ -87,9 +90,9 @@ def test_words(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> 
     assert ended.returncode == 0, ended
     run = RunFolder.open(attnlayers.cwd / "words")
     assert run.vocabulary.unit == "word"
-    assert run.vocabulary.tokens("the Δ") == ["the", "Δ"]
-    (word,) = {source for source, _ in run.pairs()} & {run.pairs()[0][0]}
-    assert attnlayers("translate", "words", word).returncode == 0
+    assert run.vocabulary.encode("the Δ never seen")[2:] == [run.vocabulary.UNK] * 2
+    assert run.settings.min_count == 2
+    assert attnlayers("translate", "words", "the word is not known").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,7 @@ def test_a_folder_with_a_name_of_any_kind(attnlayers: Any, pairs: Path, tiny: Ti
     name = "my runs [today]/a name that is long enough to pass the end of a line of eighty characters"
     ended = attnlayers.train(pairs, *tiny, "--out", name)
     assert ended.returncode == 0, ended
-    assert f"{name}: weights, metrics.csv, training.png, attention.png" in ended.stdout.splitlines()
+    assert f"{name}: weights of epoch 1, metrics.csv, training.png, attention.png" in ended.stdout.splitlines()
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("try it: ")]
     assert shlex.split(line)[4] == name
 
@@ -148,9 +151,9 @@ def test_a_file_that_is_none(attnlayers: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epochs", 0], "epochs must be positive, got 0"),
-        (["--seed", -1], "seed must be 0 or more, got -1"),
-        (["--tokens", "letter"], "tokens must be character or word, got 'letter'"),
+        (["--epochs", 0], "--epochs must be positive, got 0"),
+        (["--seed", -1], "--seed must be 0 or more, got -1"),
+        (["--tokens", "letter"], "--tokens must be one of character, word, subword, got 'letter'"),
     ],
 )
 def test_options_that_make_no_sense(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:

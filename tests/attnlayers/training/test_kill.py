@@ -66,7 +66,7 @@ def assert_whole(run: RunFolder) -> None:
 def final(run: RunFolder) -> dict[str, object]:
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
-    metrics = [line.split(",")[:4] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
+    metrics = [line.split(",")[:6] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
     arrays = checkpoint.weights | checkpoint.optimizer
     return {name: array.tobytes() for name, array in arrays.items()} | {"metrics": metrics}
 
