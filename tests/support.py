@@ -38,6 +38,11 @@ class Library:
         assert isinstance(array, own), f"not an array of {self.backend.name}: {type(array)}"
         return self.backend.to_numpy(array)
 
+    def wait(self, result: Any) -> Any:
+        """`result`, when the device has computed it: an error that it reports comes here at the latest."""
+        self.backend.synchronize()
+        return result
+
 
 class Draw:
     """Random arrays of one library, the same for all libraries."""

@@ -15,20 +15,12 @@ from typing import Any
 import numpy as np
 
 from ._attention import WholeAttention
+from ._ids import Check, outside
+from ._random import Place, Uniform, uniform
 from ._recurrent import RecurrentSteps
 
 Array = Any
 DType = Any
-
-
-class HostUniform:
-    """Uniform numbers drawn by NumPy and moved. A copy goes on from where the original stands."""
-
-    def __init__(self, backend: "Backend", draw: "np.random.Generator") -> None:  # loaded when drawn from
-        self.backend, self.draw = backend, draw
-
-    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
-        return self.backend.asarray(self.draw.random(shape, dtype=np.float32), like=like)
 
 
 class Backend(RecurrentSteps, WholeAttention):
@@ -74,6 +66,9 @@ class Backend(RecurrentSteps, WholeAttention):
         """Where `array` lives. Devices of one library compare equal when they are the same."""
         return array.device
 
+    def check_device(self, device: Any) -> None:
+        """Refuse to compute on a device where the library would not: CuPy computes on the current one alone."""
+
     def synchronize(self) -> None:
         """Wait until the device has done everything it was asked to do."""
 
@@ -82,12 +77,30 @@ class Backend(RecurrentSteps, WholeAttention):
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        """A seeded source of float32 numbers, uniform over [0, 1).
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        """Float32 numbers (b, r, K), uniform over [0, 1), for some keys of some rows of some entries.
+
+        The same bits on every device, however work is cut: `_random.py` has the rule. No two libraries draw alike.
+
+        Parameters
+        ----------
+        key : int
+            Of the stream, 0 to 2**128 - 1.
+        place : (slice, slice, slice)
+            Entries, rows and keys.
+        R, T : int
+            Rows of an entry and keys of a row, of all.
+        like : array, optional
+            An array of the device on which they are wanted.
+        """
+        return self.asarray(uniform(key, place, R, T), like=like)
+
+    def generator(self, seed: int) -> Uniform:
+        """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.
 
         Called with a shape and, where it is not the default device that they are wanted on, an array of that device.
         """
-        return HostUniform(self, np.random.default_rng(seed))
+        return Uniform(self, seed)
 
     # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
 
@@ -115,6 +128,35 @@ class Backend(RecurrentSteps, WholeAttention):
         """
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        """Int64 ids that name one of `size` things, after a check; `ignore`, where it stands, becomes 0.
+
+        The rule for every index that a caller gives: one outside 0 .. size - 1 is an `IndexError`. Where reading is
+        free it comes at once. A device is not waited for: there the id counts as 0 until the error comes, which is
+        with the next value that is read through the backend (`to_numpy`), at `synchronize`, or at a later check.
+        NumPy takes negative indices, PyTorch's error ends the device's work, and CuPy takes any index as one within.
+
+        Parameters
+        ----------
+        ids : integer array (M,)
+        size : int
+        name, advice : str
+            For the error: what the caller calls them, and what to do.
+        ignore : int, optional
+        """
+        xp = self.xp
+        if ignore is not None:
+            ids = xp.where(ids == ignore, xp.zeros_like(ids), ids)
+        if self.reading_is_free and 0 not in ids.shape:
+            lowest, highest = int(xp.min(ids)), int(xp.max(ids))
+            if lowest < 0 or highest >= size:
+                raise outside(Check(name, size, advice, ignore), lowest if lowest < 0 else highest)
+        return ids
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        """Rows of a table (V, D) by ids (M,), checked as in `ids_within`: CUDA does both at once."""
+        return self.xp.take(table, self.ids_within(ids, table.shape[0], name, advice), axis=0)
 
     def has_fast_exp2(self, dtype: DType) -> bool:
         """Whether ``xp.exp2`` of ordinary numbers takes less time than ``xp.exp``.
@@ -167,8 +209,7 @@ class Backend(RecurrentSteps, WholeAttention):
         array (..., T)
             `dweights` itself.
         """
-        # Rounded to the dtype of the sum, `weights * dweights` may be as large as the scores: one temporary.
-        dweights -= self.xp.sum(weights * dweights, axis=-1, keepdims=True)
+        dweights -= self.xp.astype(self.vecdot(weights, dweights), dweights.dtype, copy=False)[..., None]
         dweights *= weights
         return dweights
 
@@ -210,6 +251,13 @@ class Backend(RecurrentSteps, WholeAttention):
         Half precision is widened first; CUDA multiplies it as it is.
         """
         return array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+
+    def vecdot(self, a: Array, b: Array) -> Array:
+        """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
+
+        NumPy has the standard's ``vecdot``, CuPy has none.
+        """
+        return self.xp.vecdot(self.operand(a), self.operand(b))
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         """Matrix product over the last two axes.

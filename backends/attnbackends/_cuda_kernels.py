@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent / "kernels"
 
 FILES = {
     "steps.cu": ("lstm_cell", "lstm_cell_backward", "lstm_all_steps", "softmax_rows", "adam_step"),
+    "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),
     "attention_tiled.cu": ("attention_tiled",),
     "attention_tiled_backward.cu": ("attention_tiled_backward",),

@@ -1,7 +1,8 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, wraps
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from ._cuda_kernels import Kernels
 from ._cudnn import CudnnAttention
 from ._errors import BackendError
 from ._half_attention import HalfAttention
+from ._ids import Check, DeviceIds
+from ._random import COUNT, Place, panel
 from ._ufunc import UfuncBackend
 
 NO_CUDNN = "not used: for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
@@ -30,6 +33,22 @@ MANY_UNITS = 1024
 def _blocks(count: int) -> tuple[int, int]:
     """Blocks and threads for one thread an item."""
     return -(-count // 256), 256
+
+
+HERE = nullcontext()
+"""Where the device of an array is the current one already."""
+
+
+def _on_its_device(method: Callable[..., Any], at: int) -> Callable[..., Any]:
+    """A method with the device of its argument number `at` as the current one: there CuPy computes."""
+
+    @wraps(method)
+    def there(self: "CupyBackend", *arguments: Any, **options: Any) -> Any:
+        array = arguments[at]
+        with self._on(array.q if isinstance(array, AttentionCall) else array):
+            return method(self, *arguments, **options)
+
+    return there
 
 
 def _load() -> Any:
@@ -69,21 +88,67 @@ class CupyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         if not isinstance(data, self.xp.ndarray):
             data = np.asarray(data)
-        return self.xp.asarray(data, dtype=dtype)
+        with self._on(like):
+            return self.xp.asarray(data, dtype=dtype)
+
+    def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
+        with self._on(like):
+            return super().empty(shape, like, dtype)
+
+    def arange(self, count: int, like: Array) -> Array:
+        with self._on(like):
+            return super().arange(count, like)
+
+    def _on(self, array: Array | None) -> AbstractContextManager[object]:
+        """The device of an array as the current one, entered only where it is another: that takes the host time."""
+        if array is None or array.data.device_id == self.xp.cuda.runtime.getDevice():
+            return HERE
+        return self.xp.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
+
+    def check_device(self, device: Any) -> None:
+        current = self.xp.cuda.runtime.getDevice()
+        if device.id != current:
+            raise BackendError(
+                f"the arrays live on CUDA device {device.id}, and the current one is {current}, where CuPy would "
+                f"compute: call within `with cupy.cuda.Device({device.id}):`"
+            )
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        return np.asarray(self.xp.asnumpy(array))
+        values = np.asarray(self.xp.asnumpy(array))
+        self._ids.raise_found()
+        return values
 
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
+        self._ids.raise_found()
+
+    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
+        return self._ids.within(ids, Check(name, size, advice, ignore))
+
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        return self._ids.take_rows(table, ids, Check(name, table.shape[0], advice, None))
+
+    @cached_property
+    def _ids(self) -> DeviceIds:
+        return DeviceIds(self.xp)
 
     @property
     def reading_is_free(self) -> bool:
         return False
 
-    def generator(self, seed: int) -> Callable[..., Array]:
-        draw = self.xp.random.default_rng(seed)
-        return lambda shape, like=None: draw.random(shape, dtype=self.xp.float32)
+    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+        entries, rows, keys = place
+        shape = b, r, _ = tuple(part.stop - part.start for part in place)
+        threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
+        words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
+        width = panel(T)
+        with self._on(like):
+            out = self.xp.empty(shape, dtype=np.float32)
+            if out.size:
+                where = (*map(np.int32, (*shape, entries.start, rows.start)), np.int64(keys.start), np.int32(R))
+                arguments = (out, *words, *where, np.int64(-(-T // width)), np.int32(width))
+                self._kernels.launch("uniform", _blocks(threads), arguments)
+        return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         self.xp.add.at(target, ids, values)
@@ -101,6 +166,14 @@ class CupyBackend(UfuncBackend):
         a, b = super().operand(a), super().operand(b)
         product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
         return product if dtype is None else product.astype(dtype, copy=False)
+
+    def vecdot(self, a: Array, b: Array) -> Array:
+        dtype = np.promote_types(np.promote_types(a.dtype, b.dtype), np.float32)
+        return self._vecdot(a, b, self.xp.empty(a.shape[:-1], dtype=dtype), axis=-1)
+
+    @cached_property
+    def _vecdot(self) -> Any:
+        return self.xp.ReductionKernel("A a, B b", "R sum", "R(a) * R(b)", "a + b", "sum = a", "0", "vecdot")
 
     @cached_property
     def _products(self) -> Products | None:
@@ -214,7 +287,7 @@ class CupyBackend(UfuncBackend):
         if not self._has_kernels(param, grad, m, v):
             super().adam_step(param, grad, m, v, lr, beta1, beta2)
             return
-        numbers = (param.dtype.type(number) for number in (lr, beta1, beta2))
+        numbers = (param.dtype.type(number) for number in (lr, 1 - beta1, 1 - beta2))
         self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
 
     def _has_kernels(self, *arrays: Array) -> bool:
@@ -238,3 +311,11 @@ class CupyBackend(UfuncBackend):
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
             "cuDNN": NO_CUDNN if self._cudnn is None else f"frontend {self._cudnn.version}",
         }
+
+
+for _name in (
+    *("attention", "attention_backward", "attention_backward_reads_out", "operand", "matmul", "vecdot", "scores"),
+    *("arrange_keys", "sum_rows", "sum_of_squares", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
+    *("take_rows", "ids_within", "adam_step", "lstm_steps", "lstm_steps_backward", "lstm_cell", "lstm_cell_backward"),
+):
+    setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -105,12 +105,14 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
     TypeError
         If an argument is no array of a known library.
     BackendError
-        If the arguments belong to more than one library or live on more than one device.
+        If the arguments belong to more than one library or live on more than one device, or on a device of CuPy
+        that is not the current one.
     """
     values = (*arrays, *named.values())
     if values and (found := _of_type.get(type(values[0]))) is not None:  # the usual case, in a small layer's time
         kind, place = type(values[0]), found.device(values[0])
         if all(type(value) is kind and found.device(value) == place for value in values):
+            found.check_device(place)
             return found
     arguments = {f"argument {i}": array for i, array in enumerate(arrays, 1)} | named
     if not arguments:
@@ -120,6 +122,7 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
     if all(other is first for other in others) and (
         not others or _same([first.device(array) for array in arguments.values()])
     ):
+        first.check_device(first.device(values[0]))
         return first
     places = [
         f"`{name}` is a {backends[name].name} array on {backends[name].device(array)}"

@@ -4,29 +4,12 @@ Its autograd is not used: every gradient in this project is explicit.
 """
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ._base import Array, Backend, DType
 from ._errors import BackendError
-
-
-class _Uniform:
-    """Uniform numbers drawn on the generator's device. A copy goes on from where the original stands."""
-
-    def __init__(self, draw: Any) -> None:
-        self.draw = draw
-
-    def __call__(self, shape: tuple[int, ...], like: Array | None = None) -> Array:
-        import torch
-
-        numbers = torch.rand(shape, generator=self.draw, device=self.draw.device, dtype=torch.float32)
-        return numbers if like is None else numbers.to(like.device)
-
-    def __deepcopy__(self, memo: object) -> "_Uniform":
-        return _Uniform(self.draw.clone_state())
 
 
 class TorchBackend(Backend):
@@ -43,7 +26,7 @@ class TorchBackend(Backend):
             import array_api_compat.torch as xp
             import torch
         except ImportError as error:
-            raise BackendError(f"PyTorch cannot be imported ({error}): install torch") from error
+            raise BackendError(f"PyTorch cannot be imported ({error}): install attnlayers[torch]") from error
         self.xp = xp
         self._torch = torch
         device = os.environ.get("ATTN_TORCH_DEVICE", "").strip() or torch.get_default_device()
@@ -72,9 +55,6 @@ class TorchBackend(Backend):
     @property
     def reading_is_free(self) -> bool:
         return bool(self._device.type == "cpu")
-
-    def generator(self, seed: int) -> Callable[..., Array]:
-        return _Uniform(self._torch.Generator(device=self._device).manual_seed(seed))
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         target.index_add_(0, ids.to(self._torch.int64), values)

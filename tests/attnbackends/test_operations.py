@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Library
 
@@ -107,6 +107,29 @@ def test_softmax_backward_in_place(library: Library) -> None:
     np.testing.assert_allclose(library.numpy(out), np.einsum("...ij,...j->...i", jacobian, dweights), atol=1e-15)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.lists(st.integers(0, 7), min_size=1, max_size=4).map(tuple),
+    dtypes=st.tuples(*[st.sampled_from(["float16", "float32", "float64"])] * 2),
+    reverse=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_vecdot(library: Library, shape: tuple[int, ...], dtypes: tuple[str, str], reverse: bool, seed: int) -> None:
+    dtypes = tuple(dtype if hasattr(library.xp, dtype) else "float32" for dtype in dtypes)
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal(shape).astype(dtype) for dtype in dtypes)
+    own = [library.array(x) for x in (a, b)]
+    if reverse:  # axes in another order than they lie in memory
+        a, b = a.T, b.T
+        own = [library.xp.permute_dims(x, tuple(reversed(range(len(shape))))) for x in own]
+    out = library.numpy(library.backend.vecdot(*own))
+    assert out.dtype == np.result_type(np.float32, *dtypes)
+    wide, other = a.astype(np.float64), b.astype(np.float64)
+    size = np.sum(np.abs(wide * other), axis=-1)
+    allowed = 2 * (1 + a.shape[-1]) * float(np.finfo(out.dtype).eps) * size
+    assert np.all(np.abs(out - np.sum(wide * other, axis=-1)) <= allowed)
+
+
 @pytest.mark.parametrize("tail", [(), (7,), (2, 3), (0,)])
 @pytest.mark.parametrize("ids", [[3, 1, 3, 3, 0], [], [4] * 9])
 def test_scatter_add_counts_every_occurrence(library: Library, ids: list[int], tail: tuple[int, ...]) -> None:
@@ -144,6 +167,27 @@ def test_scatter_add_keeps_nan_and_infinity_in_their_rows(library: Library) -> N
     values = library.array([[np.nan, 1.0], [1.0, INF], [1.0, 1.0]])
     library.backend.scatter_add(target, library.array([2, 2, 0]), values)
     np.testing.assert_array_equal(library.numpy(target), [[1, 1], [0, 0], [np.nan, INF]])
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    dtype=st.sampled_from(["float32", "float64"]),
+    betas=st.tuples(st.floats(0, 0.9999), st.floats(0, 0.99999)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_adam_step_to_the_last_places(library: Library, dtype: str, betas: tuple[float, float], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    param, grad = (rng.standard_normal(5).astype(dtype) for _ in range(2))
+    arrays = [writable(library, x) for x in (param, grad, np.zeros_like(grad), np.zeros_like(grad))]
+    library.backend.adam_step(*arrays, 0.01, *betas)
+    wide = grad.astype(np.longdouble)
+    m, v = (1 - np.longdouble(betas[0])) * wide, (1 - np.longdouble(betas[1])) * wide**2
+    exact = param - np.longdouble(0.01) * m / (np.sqrt(v) + np.longdouble(1e-7))
+    places = 8 * float(np.finfo(dtype).eps)
+    moved, _, own_m, own_v = (library.numpy(x) for x in arrays)
+    for found, expected in ((own_m, m), (own_v, v)):
+        assert np.all(np.abs(found - expected) <= places * np.abs(expected))
+    assert np.all(np.abs(moved - exact) <= places * (np.abs(param) + np.abs(exact - param)))
 
 
 def test_apply_in_place(library: Library) -> None:

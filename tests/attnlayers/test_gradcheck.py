@@ -23,6 +23,25 @@ def test_every_layer_passes(library: Library, case: str) -> None:
     assert max(errors.values()) < 1e-7
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_gradient_that_is_zero_in_theory_is_rounding_alone(library: Library, seed: int) -> None:
+    """A bias on the keys moves all scores of a row alike."""
+    layer, inputs = CASES["MultiHeadAttention"](Draw(library))
+    assert gradcheck(layer, *inputs, seed=seed)["key.b"] < 1e-7
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_not_zero_where_zero_is_right_is_found(seed: int) -> None:
+    class Wrong(WeightSum):
+        def backward(self, dout: np.ndarray) -> Any:
+            dvalues, dweights = super().backward(dout)
+            return dvalues, dweights + 1e-6
+
+    values, weights = np.zeros((2, 5, 3)), np.ones((2, 5))  # every derivative by the weights is 0
+    with pytest.raises(GradientError, match="input 1 by"):
+        gradcheck(Wrong(), values, weights, seed=seed)
+
+
 class Product(Layer):
     """x * y * w, right but for what a test changes."""
 

@@ -22,6 +22,9 @@ alignas(16) unsigned char shared[1 << 18];
 #define __launch_bounds__(...)
 #define __syncthreads() wait_for(BLOCK)
 #define __syncwarp() wait_for(WARP)
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
 using std::exp, std::isnan, std::log, std::max, std::min, std::sqrt, std::tanh;
 
 enum Waits { NOTHING, WARP, BLOCK, ENDED };

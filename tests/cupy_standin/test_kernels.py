@@ -14,6 +14,7 @@ from attnbackends._cuda_kernels import FILES, FOLDER, source
 
 VARIANTS = {
     "steps.cu": ("REAL=float", "REAL=double"),
+    "random.cu": ("REAL=float",),
     "attention_small.cu": ("REAL=float", "REAL=double"),
     "attention_tiled.cu": ("WIDTH=64", "WIDTH=128"),
     "attention_tiled_backward.cu": ("WIDTH=64", "WIDTH=128"),
@@ -91,7 +92,13 @@ def test_softmax_rows(kernels: CpuKernels, dtype: Any, columns: int) -> None:
 
 def test_adam_step(kernels: CpuKernels, dtype: Any) -> None:
     arrays = [draw(dtype, 50), draw(dtype, 50) * 2, draw(dtype, 50) * 3, np.abs(draw(dtype, 50))]
-    kernels.launch("adam_step", (4, 16), (*arrays, *map(dtype.type, (0.01, 0.9, 0.999)), np.int64(50)))
+    kernels.launch("adam_step", (4, 16), (*arrays, *map(dtype.type, (0.01, 0.1, 0.001)), np.int64(50)))
+
+
+def test_uniform(kernels: CpuKernels) -> None:
+    out = np.empty((2, 3, 90), np.float32)
+    numbers = (np.int64(5), np.int64(1), *map(np.int32, (*out.shape, 7, 2)), np.int64(61), np.int32(11))
+    kernels.launch("uniform", (5, 16), (out, *numbers, np.int64(3), np.int32(64)))
 
 
 def test_every_kernel_is_known() -> None:

@@ -41,11 +41,15 @@ def softmax(x: Any) -> Array:
 def cross_entropy_error(y: Any, t: Any) -> Array:
     """Mean of ``-log(y[t])`` for probabilities y (N, V) or (V,), t of labels (N,) or one-hot of y's shape."""
     y = as_floats(y)
-    xp = backend_of(y).xp
+    backend = backend_of(y)
+    xp = backend.xp
     labels = ids(y, t, y.shape[-1])
     if y.ndim == 1:
         y, labels = y.reshape(1, -1), labels.reshape(1, -1)
     if labels.size == y.size:
         labels = xp.argmax(labels, axis=1)
-    picked = xp.take_along_axis(y, labels.reshape(-1, 1), axis=1)
+    labels = labels.reshape(-1)
+    if not backend.reading_is_free:  # CuPy takes any index as one within
+        labels = backend.ids_within(labels.astype("int64"), y.shape[-1], "t", "give y a column for each label")
+    picked = xp.take_along_axis(y, labels[:, None], axis=1)
     return -xp.mean(xp.log(picked + TINY))

@@ -7,7 +7,6 @@ from attnbackends import Array, Backend
 
 from ._check import check
 from ._dtypes import narrow, wide, widen
-from ._embedding import check_ids
 
 
 class SavedCrossEntropy(NamedTuple):
@@ -31,7 +30,7 @@ def cross_entropy(
     ----------
     logits : array (..., V)
     labels : integer array (...)
-        Ids 0 to V - 1 (checked where looking at values is free), or `ignore`.
+        Ids 0 to V - 1, or `ignore`.
     ignore : int
         Label of the places that do not count. Where none counts the loss is 0.
     smoothing : float
@@ -46,7 +45,8 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        For a label outside 0 .. V - 1 that is not `ignore`.
+        For a label outside 0 .. V - 1 that is not `ignore`; from a device when a value is next read
+        (`Backend.ids_within`).
     TypeError, ValueError, BackendError
         For arguments that do not fit each other.
 
@@ -69,10 +69,8 @@ def cross_entropy(
     rows, V = prod(labels.shape), logits.shape[-1]
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
     counts = flat_labels != ignore
-    flat_labels = xp.where(counts, flat_labels, xp.zeros_like(flat_labels))
     if V or (backend.reading_is_free and bool(xp.any(counts))):
-        also = f", or be {ignore} where they do not count"
-        check_ids(backend, "labels", flat_labels, V, "give logits a column for each label", also)
+        flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore)
     dtype = wide(backend, logits.dtype)
     source = xp.reshape(logits, (rows, V))
     probabilities = backend.empty((rows, V), like=logits, dtype=dtype)

@@ -25,7 +25,7 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     ----------
     W : array (V, D)
     ids : integer array (...)
-        From 0 to V - 1. Where looking at values is free (on the CPU) this is checked; on a device it is not.
+        From 0 to V - 1.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     Raises
     ------
     IndexError
-        For an id outside the table.
+        For an id outside the table; from a device when a value is next read (`Backend.ids_within`).
 
     Examples
     --------
@@ -48,8 +48,8 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     backend = check(W=(W, "V D"), ids=(ids, "*: int"))
     xp = backend.xp
     flat = xp.astype(xp.reshape(ids, (prod(ids.shape),)), xp.int64, copy=False)
-    check_ids(backend, "ids", flat, W.shape[0], "give W a row for each id, or leave the id out")
-    out = xp.reshape(xp.take(W, flat, axis=0), (*ids.shape, W.shape[1]))
+    rows = backend.take_rows(W, flat, "ids", "give W a row for each id, or leave the id out")
+    out = xp.reshape(rows, (*ids.shape, W.shape[1]))
     return out, SavedEmbedding(backend, W, flat, tuple(out.shape))
 
 
@@ -77,14 +77,3 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
     out[...] = 0
     backend.scatter_add(out, saved.ids, rows)
     return out
-
-
-def check_ids(backend: Backend, name: str, ids: Array, size: int, advice: str, also: str = "") -> None:
-    """Refuse ids outside ``0 .. size - 1``, where that needs no wait for a device."""
-    if not backend.reading_is_free or 0 in ids.shape:
-        return
-    xp = backend.xp
-    lowest, highest = int(xp.min(ids)), int(xp.max(ids))
-    if lowest < 0 or highest >= size:
-        outside = lowest if lowest < 0 else highest
-        raise IndexError(f"`{name}` must lie in 0 .. {size - 1}{also}, got {outside}: {advice}")

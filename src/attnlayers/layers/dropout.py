@@ -17,7 +17,7 @@ class Dropout(Layer):
     dropout_ratio : float
         Share that is dropped, 0 <= dropout_ratio < 1.
     seed : int
-        Of the generator; it lives on the device of the data.
+        Of what is drawn: the same on every device and in every library.
 
     Attributes
     ----------

@@ -86,9 +86,12 @@ class KVCache:
         check(rows=(rows, "N: int"))
         if rows.shape[0] != self._all[0].shape[0]:
             raise ValueError(f"`rows` must have shape (N,) = ({self._all[0].shape[0]},), got {tuple(rows.shape)}")
+        xp = self._backend.xp
+        rows = xp.astype(rows, xp.int64, copy=False)
+        rows = self._backend.ids_within(rows, rows.shape[0], "rows", "name an entry of the batch for each")
         for room in self._all:
             held = room[:, :, : self.length, :]
-            held[...] = self._backend.xp.take(held, rows, axis=0)
+            held[...] = xp.take(held, rows, axis=0)
 
     def truncate(self, length: int = 0) -> None:
         """Forget all steps after the first `length`."""

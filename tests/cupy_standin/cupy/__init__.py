@@ -1,5 +1,6 @@
 """A stand-in for CuPy, on top of NumPy: see the README beside this package. It is not CuPy."""
 
+import ctypes
 import operator
 from importlib import import_module
 from types import SimpleNamespace
@@ -37,7 +38,7 @@ LAUNCHES = {"mean": 2, "var": 4, "std": 4}
 FREE = {"empty", "empty_like"}
 JOINED = {"concat", "concatenate", "stack", "hstack", "vstack"}
 ON_THE_HOST = {"isdtype", "result_type", "can_cast", "broadcast_shapes"}
-GONE = {"scatter_add", "asfarray", "float_"}
+GONE = {"scatter_add", "vecdot", "asfarray", "float_"}
 
 
 def _unwrap(value: Any) -> Any:
@@ -140,7 +141,7 @@ class ndarray:
     flags = property(lambda self: self._a.flags)
     T = property(lambda self: _wrap(self._a.T, "T", (self,)))
     mT = property(lambda self: _wrap(self._a.mT, "mT", (self,)))
-    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0]))
+    data = property(lambda self: SimpleNamespace(ptr=self._a.__array_interface__["data"][0], device_id=0))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -369,6 +370,11 @@ class _Cuda:
     def get_current_stream(self) -> Any:
         return SimpleNamespace(ptr=0)
 
+    def alloc_pinned_memory(self, count: int) -> Any:
+        memory = (ctypes.c_char * count)()
+        memory.ptr = ctypes.addressof(memory)
+        return memory
+
 
 cuda = _Cuda()
 
@@ -391,6 +397,37 @@ class RawModule:
                 function(*(arg._a if isinstance(arg, ndarray) else arg for arg in args))
 
         return launch
+
+
+class ElementwiseKernel:
+    """The checks of ids, the only ones of their kind that are launched."""
+
+    def __init__(self, inputs: str, outputs: str, code: str, name: str, preamble: str) -> None:
+        self._name = name
+
+    def __call__(self, ids: ndarray, size: int, skips: bool, ignore: int, check: int, report: int, *more: Any) -> Any:
+        counts.launch(self._name)
+        skipped = skips & (ids._a == ignore)
+        wrong = ~skipped & ((ids._a < 0) | (ids._a >= size))
+        for found in ids._a[wrong][-1:]:
+            ctypes.c_int64.from_address(report).value = check * 2**40 + int(found)
+        places = numpy.where(skipped | wrong, 0, ids._a)
+        return ndarray._of(more[0]._a[places[:, 0]] if more else places)
+
+
+class ReductionKernel:
+    """Sums of products over an axis, the only one of its kind that is launched."""
+
+    def __init__(self, inputs: str, outputs: str, each: str, both: str, last: str, identity: str, name: str) -> None:
+        if (each, both, identity) != ("R(a) * R(b)", "a + b", "0"):
+            raise NotImplementedError(each)
+        self._name = name
+
+    def __call__(self, a: ndarray, b: ndarray, out: ndarray, axis: int) -> ndarray:
+        counts.launch(self._name)
+        with numpy.errstate(all="ignore"):  # a kernel warns of nothing
+            numpy.sum(a._a * b._a.astype(out.dtype), axis=axis, out=out._a)
+        return out
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from attnbackends import _random
+
 Array = np.ndarray[Any, Any]
 
 
@@ -58,11 +60,11 @@ def softmax_rows(scores: Array, T: int) -> None:
     scores /= np.where(total == 0, 1, total)
 
 
-def adam_step(param: Array, grad: Array, m: Array, v: Array, lr: Any, beta1: Any, beta2: Any, size: int) -> None:
+def adam_step(param: Array, grad: Array, m: Array, v: Array, lr: Any, share1: Any, share2: Any, size: int) -> None:
     if size != param.size:
         raise ValueError(f"{param.size} values, not {size}")
-    m += (1 - beta1) * (grad - m)
-    v += (1 - beta2) * (grad * grad - v)
+    m += share1 * (grad - m)
+    v += share2 * (grad * grad - v)
     param -= lr * (m / (np.sqrt(v) + param.dtype.type(1e-7)))
 
 
@@ -134,3 +136,10 @@ attention_tiled = attention_small
 
 def attention_tiled_backward(q: Array, k: Array, v: Array, out: Array, lse: Array, dout: Array, *rest: Any) -> None:
     _backward(q, k, v, np.sum(dout * out, axis=-1, keepdims=True), lse, dout, *rest)
+
+
+def uniform(
+    out: Array, key0: int, key1: int, b: int, r: int, K: int, entry: int, row: int, t: int, R: int, panels: int, w: int
+) -> None:
+    place = slice(entry, entry + b), slice(row, row + r), slice(t, t + K)
+    out[...] = _random.uniform(int(key0) % 2**64 + int(key1) * 2**64, place, int(R), int(panels * w))

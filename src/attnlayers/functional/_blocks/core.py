@@ -182,10 +182,10 @@ class Core(NamedTuple):
         return tanh
 
     def dropped(self, block: Block, weights: Array) -> Array:
-        """What dropout multiplies the weights of a block by: drawn anew, from a seed that is the block's own."""
-        place = (block.entries.start * self.q.shape[1] + block.rows.start) * self.k.shape[1] + block.keys.start
-        draw = self.backend.generator((self.seed * 1_000_003 + place) % 2**63)
-        kept = draw(tuple(weights.shape), weights) >= self.dropout
+        """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
+        key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
+        place = block.entries, block.rows, block.keys
+        kept = self.backend.uniform(key, place, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
     def write_lse(self, block: Block, total: Array, top: Array | None) -> Array:
@@ -244,10 +244,10 @@ def _or_zero(backend: Backend, keep: Array, x: Array) -> Array:
 def _largest_norm(backend: Backend, x: Array) -> float:
     """Of the rows of x (b, T, D)."""
     xp = backend.xp
-    square = float(xp.max(xp.vecdot(x, x)))
+    square = float(xp.max(backend.vecdot(x, x)))
     if not isfinite(square):
         numbers = _numbers(backend, x)
-        square = float(xp.max(xp.vecdot(numbers, numbers)))
+        square = float(xp.max(backend.vecdot(numbers, numbers)))
     return sqrt(square)
 
 

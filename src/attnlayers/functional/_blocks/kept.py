@@ -75,7 +75,7 @@ def _backward(
         dweights *= dropped
     if incoming.dweights is not None:
         dweights += widen(backend, incoming.dweights[entries, rows, keys])
-    delta = xp.vecdot(weights, dweights)[..., None]
+    delta = backend.vecdot(weights, dweights)[..., None]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[entries, rows, :]
     dweights -= delta

@@ -96,7 +96,7 @@ def _backward(
     place = block.entries, block.rows, slice(None)
     q, dout = core.queries(block, core.scale), widen(backend, incoming.dout[place])  # type: ignore[index]
     lse = core.lse[place]  # type: ignore[index]
-    delta = xp.vecdot(dout, core.out[place])[..., None]  # type: ignore[index]
+    delta = backend.vecdot(dout, core.out[place])[..., None]  # type: ignore[index]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[place]
     core.write_sinks_gradient(block, delta, outgoing.dsinks)
