@@ -9,6 +9,7 @@ from ._attention import EMPTY_ROW, AttentionCall, visible_keys
 from ._base import Array, Backend, DType
 from ._errors import BackendError
 from ._memory import keep_freed_memory
+from ._quiet import quiet
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "backend_of",
     "get_backend",
     "keep_freed_memory",
+    "quiet",
     "visible_keys",
     "xp",
 ]

@@ -10,6 +10,7 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,12 @@ class Backend(RecurrentSteps, WholeAttention):
     def empty_rows(self, shape: tuple[int, ...], like: Array) -> Array:
         """As `empty`, perhaps with gaps behind the last axis: a CPU's cache wants rows no power of two apart."""
         return self.empty(shape, like)
+
+    def zero(self, like: Array) -> Array:
+        """0 as an array without axes, on the device and in the dtype of `like`, for `where`."""
+        zero = self.empty((), like)
+        zero[...] = 0
+        return zero
 
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
@@ -107,6 +114,24 @@ class Backend(RecurrentSteps, WholeAttention):
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         """Whether a dtype is of a kind, or of one of several, in the standard's words."""
         return bool(self.xp.isdtype(dtype, kind))
+
+    def float_dtype(self, name: str) -> DType:
+        """The floating point dtype of that name.
+
+        Raises
+        ------
+        ValueError
+            If the library has none.
+        """
+        with suppress(AttributeError, TypeError):
+            dtype = self.named_dtype(name)
+            if self.is_dtype(dtype, "real floating"):
+                return dtype
+        raise ValueError(f"`dtype` must be the name of a floating point dtype of {self.name}, got {name!r}")
+
+    def named_dtype(self, name: str) -> DType:
+        """What the library has under the name of a dtype."""
+        return getattr(self.xp, name)
 
     def bits(self, dtype: DType) -> int:
         """Of a floating point dtype."""

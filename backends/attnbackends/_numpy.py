@@ -11,6 +11,7 @@ import numpy as np
 from . import _lstm, _products
 from ._base import Array, DType
 from ._products import split
+from ._quiet import quiet
 from ._select import select_threads
 from ._threads import Workers
 from ._ufunc import UfuncBackend
@@ -79,9 +80,9 @@ class NumpyBackend(UfuncBackend):
     def has_fast_exp2(self, dtype: DType) -> bool:
         return _has_fast_exp2(np.dtype(dtype))
 
+    @quiet
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
-        with np.errstate(invalid="ignore"):  # NaN and infinity go through, without a warning from a thread
-            return super().softmax(scores, mask)
+        return super().softmax(scores, mask)
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         # NumPy has a fast path for one axis alone: up to six times faster than add.at of whole rows.
@@ -92,6 +93,7 @@ class NumpyBackend(UfuncBackend):
         flat = (ids.astype(np.intp)[:, None] * width + np.arange(width)).reshape(-1)
         np.add.at(target.reshape(-1), flat, values.reshape(-1))
 
+    @quiet
     def sum_of_squares(self, array: Array) -> Array:
         # Short products, added in pairs: in a long one the sum outgrows what comes, 4e-5 off for 6.5 million numbers.
         flat = array.reshape(-1, order="A") if array.flags.forc else array.reshape(-1)
@@ -99,13 +101,12 @@ class NumpyBackend(UfuncBackend):
         rows, rest = flat[: count * SQUARES].reshape(count, SQUARES), flat[count * SQUARES :]
         sums = np.empty(count + 1, dtype=array.dtype)
         pieces = self.chunks(count, row_bytes, at_least=BLOCK_BYTES // row_bytes)
-        with np.errstate(all="ignore"):
-            sums[count] = np.vecdot(rest, rest)
-            if len(pieces) == 1:
-                np.vecdot(rows, rows, out=sums[:count])
-            else:
-                self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
-            return np.sum(sums)
+        sums[count] = np.vecdot(rest, rest)
+        if len(pieces) == 1:
+            np.vecdot(rows, rows, out=sums[:count])
+        else:
+            self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
+        return np.sum(sums)
 
     def lstm_steps(
         self,
@@ -141,12 +142,12 @@ class NumpyBackend(UfuncBackend):
         """NumPy's own where a step's product takes less than to think about it."""
         return np.matmul if gates.shape[1] < _lstm.FEW_ROWS and self.workers.busy else self.matmul
 
+    @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         if dtype is not None:
             return self.matmul(a, b, out).astype(dtype, copy=False)
         if a.shape[-1] == 1:  # four times faster than BLAS is at it
-            with np.errstate(all="ignore"):
-                return np.multiply(a, b, out=out)
+            return np.multiply(a, b, out=out)
         if out is None:
             stack, other = a.shape[:-2], b.shape[:-2]
             if stack != other:
@@ -156,14 +157,12 @@ class NumpyBackend(UfuncBackend):
         if self.workers.busy:
             self._multiply(a, b, out)
         elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:
-            with np.errstate(all="ignore"):
-                np.matmul(a, b, out=out)
+            np.matmul(a, b, out=out)
         else:
             pieces, sums = _products.pieces(a, b, out)
             self.map(lambda piece: self._multiply(*piece), pieces)
             for some in sums:
-                with np.errstate(all="ignore"):
-                    out += some
+                out += some
         return out
 
     def sum_rows(self, x: Array) -> Array:
@@ -205,12 +204,9 @@ class NumpyBackend(UfuncBackend):
     def keys_at_once(self, column_bytes: int) -> int:
         return max(_products.KEYS, BLOCK_BYTES // max(1, column_bytes))
 
+    @quiet  # and so are the threads that help
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
-        if self.workers.busy:
-            self.workers.map(function, pieces)
-            return
-        with np.errstate(all="ignore"):  # NaN and infinity go through, and no thread warns of them
-            self.workers.map(function, pieces)
+        self.workers.map(function, pieces)
 
     def describe(self) -> dict[str, str]:
         blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]

@@ -28,6 +28,14 @@ class UfuncBackend(Backend):
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         return _is_dtype(dtype, kind)
 
+    def named_dtype(self, name: str) -> DType:
+        if name == "bfloat16":
+            try:
+                import ml_dtypes  # noqa: F401  makes the name known to NumPy
+            except ImportError as error:
+                raise ImportError("bfloat16 in NumPy and CuPy needs ml_dtypes: pip install ml_dtypes") from error
+        return np.dtype(name)
+
     def bits(self, dtype: DType) -> int:
         return _bits(dtype)
 

@@ -37,6 +37,7 @@ def test_public_names() -> None:
         "backend_of",
         "get_backend",
         "keep_freed_memory",
+        "quiet",
         "visible_keys",
         "xp",
     ]

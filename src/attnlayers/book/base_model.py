@@ -11,6 +11,7 @@ import numpy
 
 from attnbackends import Array, backend_of
 
+from ..training.files import RunError, write_whole
 from ._arrays import to_host
 from .np import GPU, np
 from .util import to_cpu, to_gpu
@@ -34,9 +35,18 @@ class BaseModel:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def save_params(self, file_name: str | None = None) -> None:
-        """Write all parameters as float16, by default to ``<class name>.pkl``."""
+        """Write all parameters as float16, by default to ``<class name>.pkl``.
+
+        Raises
+        ------
+        OSError
+            Where the file cannot be written; what stood there is untouched then.
+        """
         arrays = [to_host(param).astype(numpy.float16) for param in self.params]
-        Path(self._file(file_name)).write_bytes(pickle.dumps(arrays))
+        try:
+            write_whole(Path(self._file(file_name)), lambda aside: aside.write_bytes(pickle.dumps(arrays)))
+        except RunError as error:
+            raise OSError(str(error)) from error
 
     def load_params(self, file_name: str | None = None) -> None:
         """Overwrite all parameters with those of a file that `save_params` wrote.

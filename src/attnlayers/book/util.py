@@ -104,17 +104,15 @@ def _print_best(similarity: numpy.ndarray, id_to_word: Names, left_out: set[str]
 
 def convert_one_hot(corpus: Any, vocab_size: int) -> numpy.ndarray:
     """ids (N,) or (N, C) -> int32 (N, V) or (N, C, V), 1 at each id."""
-    corpus = to_host(corpus)
+    corpus = _words(corpus, vocab_size)
     one_hot = numpy.zeros((*corpus.shape, vocab_size), dtype=numpy.int32)
-    _check_words(corpus, vocab_size)
     numpy.put_along_axis(one_hot, corpus[..., None], 1, axis=-1)
     return one_hot
 
 
 def create_co_matrix(corpus: Any, vocab_size: int, window_size: int = 1) -> numpy.ndarray:
     """How often two words stand at most `window_size` apart: int32 (V, V)."""
-    corpus = to_host(corpus)
-    _check_words(corpus, vocab_size)
+    corpus = _words(corpus, vocab_size)
     counts = numpy.zeros((vocab_size, vocab_size), dtype=numpy.int32)
     for distance in range(1, min(window_size, len(corpus) - 1) + 1):
         left, right = corpus[:-distance], corpus[distance:]
@@ -125,12 +123,13 @@ def create_co_matrix(corpus: Any, vocab_size: int, window_size: int = 1) -> nump
 
 def ppmi(C: Any, verbose: bool = False, eps: float = 1e-8) -> numpy.ndarray:
     """Positive pointwise mutual information of co-occurrences C (V, V): float32 (V, V)."""
-    C = to_host(C)
-    M = numpy.zeros_like(C, dtype=numpy.float32)
-    N, S = numpy.sum(C), numpy.sum(C, axis=0)
+    C = numpy.asarray(to_host(C))
+    M = numpy.zeros(C.shape, dtype=numpy.float32)
+    S = numpy.asarray(numpy.sum(C, axis=0, dtype=numpy.float64))  # in which no product of counts overflows
+    N = numpy.sum(S)
     for start in range(0, len(C), ROWS):
         rows = slice(start, start + ROWS)
-        with numpy.errstate(divide="ignore", invalid="ignore"):  # a word that never occurs
+        with numpy.errstate(all="ignore"):  # a word that never occurs
             pmi = numpy.log2(C[rows] * N / (S[None, :] * S[rows, None]) + eps)
         M[rows] = numpy.where(pmi > 0, pmi, 0)
         if verbose:
@@ -140,7 +139,7 @@ def ppmi(C: Any, verbose: bool = False, eps: float = 1e-8) -> numpy.ndarray:
 
 def create_contexts_target(corpus: Any, window_size: int = 1) -> tuple[numpy.ndarray, numpy.ndarray]:
     """The words around each word, (N, 2 * window_size), and the word itself, (N,)."""
-    corpus = to_host(corpus)
+    corpus = numpy.asarray(to_host(corpus))
     if len(corpus) <= 2 * window_size:
         raise ValueError(
             f"the corpus must have more than 2 * window_size = {2 * window_size} words, got {len(corpus)}: "
@@ -235,7 +234,12 @@ def normalize(x: Any) -> Any:
     return x
 
 
-def _check_words(corpus: numpy.ndarray, vocab_size: int) -> None:
-    if corpus.size and (corpus.min() < 0 or corpus.max() >= vocab_size):
-        outside = corpus.min() if corpus.min() < 0 else corpus.max()
+def _words(corpus: Any, vocab_size: int) -> numpy.ndarray:
+    """The ids of a corpus in the dtype of an index: what is computed from them must not be bound by their own."""
+    words = numpy.asarray(to_host(corpus))
+    if words.size and words.dtype.kind not in "iu":
+        raise TypeError(f"`corpus` must hold the ids of words, integers, got {words.dtype}")
+    if words.size and (words.min() < 0 or words.max() >= vocab_size):
+        outside = words.min() if words.min() < 0 else words.max()
         raise IndexError(f"the ids of `corpus` must lie in 0 .. {vocab_size - 1}, the vocabulary, got {outside}")
+    return numpy.asarray(words, dtype=numpy.intp)

@@ -91,7 +91,10 @@ def _names(option: str, given: str | None, known: tuple[str, ...]) -> tuple[str,
 
 
 def _write_json(report: Report, out: Path) -> None:
-    (out / "bench.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    from ..training.files import write_whole
+
+    text = json.dumps(report.to_json(), indent=1) + "\n"
+    write_whole(out / "bench.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _show(report: Report, console: Console, out: Path | None) -> None:
@@ -106,9 +109,10 @@ def _show(report: Report, console: Console, out: Path | None) -> None:
         console.print(f"wrong: {entry['part']}: {entry['contender']}: {entry['reason']}", markup=False, soft_wrap=True)
     if out is not None:
         from ..bench.picture import bench_figure
+        from ..training.files import write_whole
         from ..training.plots import save_figure
 
         _write_json(report, out)
-        save_figure(bench_figure(report), out / "bench.png")
+        write_whole(out / "bench.png", lambda path: save_figure(bench_figure(report), path))
         console.print(f"{out}: bench.json, bench.png", markup=False, soft_wrap=True)
     console.print(last_line(report), markup=False, soft_wrap=True)

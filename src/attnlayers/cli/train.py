@@ -48,9 +48,7 @@ def train(
         int | None, _data("Words or characters that occur less often become <unk> [words: 2, characters: 1].")
     ] = None,
     normalize: Annotated[str | None, _data("Normal form of Unicode: 'NFC', 'NFKC' or 'none' [NFC].")] = None,
-    max_length: Annotated[
-        int | None, _data("Leave out pairs with a text of more tokens [0: leave out none].")
-    ] = None,
+    max_length: Annotated[int | None, _data("Leave out pairs with a text of more tokens [0: leave out none].")] = None,
     split: Annotated[
         str | None, _data("Hold out all pairs of a 'source', or single pairs as the 'book' does [source].")
     ] = None,
@@ -66,16 +64,16 @@ def train(
     heads: Annotated[int | None, _model("Attention heads of a transformer [4].")] = None,
     depth: Annotated[int | None, _model("Layers of a transformer's encoder, and of its decoder [2].")] = None,
     dropout: Annotated[float | None, _model("Share of values that is set to 0 in training [0].")] = None,
-    epochs: Annotated[
-        int | None, _training("Passes over the data [4]; with --resume: train up to this one.")
-    ] = None,
+    epochs: Annotated[int | None, _training("Passes over the data [4]; with --resume: train up to this one.")] = None,
     batch_size: Annotated[int | None, _training("Pairs in a step at most [128].")] = None,
     lr: Annotated[float | None, _training("Learning rate of Adam [0.001].")] = None,
     warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
-    weight_decay: Annotated[float | None, _training("Share that AdamW takes off the weights, times the rate [0].")] = None,
+    weight_decay: Annotated[
+        float | None, _training("Share that AdamW takes off the weights, times the rate [0].")
+    ] = None,
     label_smoothing: Annotated[
         float | None, _training("Share of the wanted probability that is spread over all tokens [0].")
     ] = None,
@@ -86,9 +84,7 @@ def train(
     seed: Annotated[int | None, _training("Of all that is drawn [1984].")] = None,
     out: Annotated[Path | None, _run("The run folder [runs/NAME OF THE DATA].")] = None,
     resume: Annotated[bool, _run("Go on with the run in the folder.", "--resume")] = False,
-    moved: Annotated[
-        str | None, _run("With --resume: where the data of the run are now.", "--data")
-    ] = None,
+    moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
     """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
     # Not at the top: NumPy, a device and pictures have no part in `--help`.

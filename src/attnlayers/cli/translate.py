@@ -117,9 +117,7 @@ def _refusal(text: str) -> Exception | None:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError as error:
         character = text[error.start].encode("unicode_escape").decode()
-        return DataError(
-            f"the output's encoding {sys.stdout.encoding} has no {character}; set PYTHONIOENCODING=utf-8"
-        )
+        return DataError(f"the output's encoding {sys.stdout.encoding} has no {character}; set PYTHONIOENCODING=utf-8")
     return None
 
 

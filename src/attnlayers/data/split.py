@@ -63,7 +63,9 @@ def split_pairs(
     sources = [" ".join(source.split()) for source, _ in pairs]
     pairs_of = Counter(sources)
     if len(pairs_of) == 1:
-        raise DataError(f"all {len(pairs)} pairs have the same source; none can be held out: add pairs of other sources")
+        raise DataError(
+            f"all {len(pairs)} pairs have the same source; none can be held out: add pairs of other sources"
+        )
     chosen: set[str] = set()
     for source in dict.fromkeys(sources[place] for place in order[::-1]):
         if pairs_of[source] <= count:

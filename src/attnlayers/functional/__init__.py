@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from attnbackends import quiet
+
 if TYPE_CHECKING:
     from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
     from ._affine import affine, affine_backward
@@ -86,11 +88,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a function's module at the first use: a layer needs few of them."""
+    """Load a function's module at the first use: a layer needs few of them. Here all of them become `quiet`."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     pair = name.removesuffix("_backward")
-    value = getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name)
+    value = quiet(getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name))
+    value.__module__ = __name__  # where pickle finds it
     globals()[name] = value
     return value
 

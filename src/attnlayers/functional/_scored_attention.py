@@ -191,7 +191,7 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
 def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:
     """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
     x = widen(backend, x)
-    return x if mask is None else backend.xp.where(mask[..., None], x, backend.xp.zeros_like(x[:1, :1, :1]))
+    return x if mask is None else backend.xp.where(mask[..., None], x, backend.zero(like=x))
 
 
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:

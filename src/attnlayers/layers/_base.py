@@ -1,8 +1,9 @@
 """The protocol of every layer."""
 
+from inspect import isfunction
 from typing import Any
 
-from attnbackends import Array, Backend, backend_of
+from attnbackends import Array, Backend, backend_of, quiet
 
 
 class Layer:
@@ -17,6 +18,14 @@ class Layer:
     """
 
     names: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make all public methods `quiet` in the library's own layers; what others report is for them to say."""
+        super().__init_subclass__(**options)
+        if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
+            for name, method in list(vars(cls).items()):
+                if isfunction(method) and not name.startswith("_"):
+                    setattr(cls, name, quiet(method))
 
     def __init__(self, *params: Array) -> None:
         self.params: list[Array] = list(params)

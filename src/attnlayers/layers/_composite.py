@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 import attnbackends
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, quiet
 
 from ._base import Layer
 
@@ -53,15 +53,16 @@ class Initial:
     ----------
     seed : int
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, …
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        NumPy's bfloat16 is that of the package ml_dtypes.
     backend : Backend, optional
         Where they live. Default: the one that the environment chose.
     """
 
     def __init__(self, seed: int = 0, dtype: str = "float32", backend: Backend | None = None) -> None:
         self.rng = np.random.default_rng(seed)
-        self.dtype = dtype
         self.backend = backend or attnbackends.backend
+        self.dtype = self.backend.float_dtype(dtype)
 
     @classmethod
     def of(cls, initial: "Initial | int") -> "Initial":
@@ -72,9 +73,10 @@ class Initial:
         """For a generator of a layer's own."""
         return int(self.rng.integers(2**31))
 
+    @quiet
     def array(self, values: np.ndarray) -> Array:
         """These values, as a weight."""
-        return self.backend.asarray(values, dtype=getattr(self.backend.xp, self.dtype))
+        return self.backend.asarray(values, dtype=self.dtype)
 
     def normal(self, *shape: int, scale: float = 1.0) -> Array:
         """Normal numbers of that standard deviation."""

@@ -51,5 +51,5 @@ def one_mask(mask: Array | None, bias: Array | None, k: Array, v: Array) -> tupl
     if backend.is_dtype(bias.dtype, "bool"):
         return keys & bias, k, v
     # Only a boolean mask keeps what it leaves out from being read.
-    k, v = (xp.where(mask[:, None, :, None], x, xp.zeros_like(x[:1, :1, :1, :1])) for x in (k, v))
+    k, v = (xp.where(mask[:, None, :, None], x, backend.zero(like=x)) for x in (k, v))
     return xp.where(keys, bias, xp.full_like(bias[..., :1, :1], -xp.inf)), k, v

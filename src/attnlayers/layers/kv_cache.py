@@ -35,7 +35,7 @@ class KVCache:
     def __init__(
         self, batch: int, heads: int, capacity: int, head_size: int, *, like: Array, value_size: int | None = None
     ) -> None:
-        if min(batch, heads, capacity, head_size) < 1:
+        if min(heads, capacity, head_size) < 1 or batch < 0:
             raise ValueError(f"the sizes of a cache must be 1 or more, got {(batch, heads, capacity, head_size)}")
         self._backend = backend_of(like=like)
         sizes = head_size, head_size if value_size is None else value_size

@@ -189,7 +189,7 @@ class MultiHeadAttention(Composite):
         check(x=(x, "N T D"), context=(source, "N T_k D_context"), mask=(mask, "N T_k: bool"))
         if cross and mask is not None:  # the gradients of Wk and Wv are products with all of it
             xp = self.backend.xp
-            source = xp.where(mask[..., None], source, xp.zeros_like(source[:1, :1, :1]))
+            source = xp.where(mask[..., None], source, self.backend.zero(like=source))
         q = split(self.query.forward(x), self.heads)
         k, v = self._keys_and_values(source)
         rotary = None

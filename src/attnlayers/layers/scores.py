@@ -161,7 +161,7 @@ class TimeAdditiveAttention(_TimeScores):
         W_enc, W_dec, b, w = self.params
         if mask is not None:  # the gradient of W_enc is a product with all of hs_enc
             xp = self.backend.xp
-            hs_enc = xp.where(mask[..., None], hs_enc, xp.zeros_like(hs_enc[:1, :1, :1]))
+            hs_enc = xp.where(mask[..., None], hs_enc, self.backend.zero(like=hs_enc))
         k, saved_k = F.affine(hs_enc, W_enc)
         q, saved_q = F.affine(hs_dec, W_dec, b)
         out, saved = F.additive_attention(q, k, hs_enc, w, mask=mask)

@@ -86,17 +86,20 @@ class Translator(Network):
             Steps at most.
         source_mask : boolean array (N, T_enc), optional
         beam : int
-            Answers that are followed side by side. With 1, the most probable token is taken at every step.
+            Answers that are followed side by side. With 1, the most probable token is taken at every step. With more,
+            every answer in the beam may end at every step: it is set aside then, and takes no place in the beam. The
+            search stops when none in the beam can become better than the best that was set aside, or at `max_length`,
+            where those in the beam count as they are.
         length_penalty : float
-            Of the answers in the beam, the one whose log-probability divided by ``length**length_penalty`` is
-            largest is returned.
+            The answer whose log-probability, divided by ``length**length_penalty``, is largest is returned; its end
+            counts as a token. With 0, the most probable one.
 
         Returns
         -------
         ids : integer array (N, L), L <= max_length
             After its `end_id` an answer goes on with arbitrary ids until the longest one ends.
         weights : array (N, L, T_enc) or (N, L, layers, heads, T_enc)
-            Attention weights of each step.
+            Attention weights of each step, arbitrary after the end.
         """
         for name, value in (("max_length", max_length), ("beam", beam)):
             if value < 1:
@@ -132,38 +135,83 @@ class Translator(Network):
         """Beam search; the network computes N * beam rows at a time, the choice between them is made on the host."""
         backend, take = self.backend, self.backend.xp.take
         N = sources.shape[0]
-        each = np.arange(N * beam) // beam
-        many = backend.asarray(each, like=sources)
-        mask = None if source_mask is None else take(source_mask, many, axis=0)
-        self.begin(take(sources, many, axis=0), mask, max_length)
-        last = backend.xp.full_like(take(sources, many, axis=0)[:, :1], start_id)
-        totals = np.where(np.arange(N * beam) % beam == 0, 0.0, -np.inf)  # at first a beam holds one answer
+        many = backend.asarray(np.arange(N * beam) // beam, like=sources)
+        sources = take(sources, many, axis=0)
+        self.begin(sources, None if source_mask is None else take(source_mask, many, axis=0), max_length)
+        last = backend.xp.full_like(sources[:, :1], start_id)
+        found = _Finished(N, end_id, max_length, length_penalty)
+        totals = np.full((N, beam), -np.inf)
+        totals[:, :1] = 0.0  # at first there is one answer
         ids = np.zeros((N * beam, 0), np.int64)
         weights: Any = None
-        for _ in range(max_length):
+        for step in range(1, max_length + 1):
             scores = backend.to_numpy(self.step(last))[:, 0, :]  # (N beam, V)
             now = backend.to_numpy(self.step_weights())[:, None]
-            ended = np.any(ids == end_id, axis=1)
-            gains = _log_softmax(scores)
-            gains[ended] = -np.inf
-            gains[ended, end_id] = 0  # what has ended stays in the beam as it is
-            V = gains.shape[1]
-            candidates = (totals[:, None] + gains).reshape(N, beam * V)
+            weights = now if weights is None else np.concatenate((weights, now), axis=1)
+            V = scores.shape[1]
+            candidates = totals[..., None] + _log_softmax(scores).reshape(N, beam, V)
+            found.set_aside(candidates[..., end_id], ids, weights)
+            candidates[..., end_id] = -np.inf
+            candidates = candidates.reshape(N, beam * V)
             best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam]  # (N, beam)
-            totals = np.take_along_axis(candidates, best, axis=1).reshape(-1)
+            totals = np.take_along_axis(candidates, best, axis=1)
             rows = (best // V + np.arange(N)[:, None] * beam).reshape(-1)
-            ids = np.concatenate((ids[rows], (best % V).reshape(-1, 1)), axis=1)
-            weights = now[rows] if weights is None else np.concatenate((weights[rows], now[rows]), axis=1)
-            if np.all(np.any(ids == end_id, axis=1)):
+            ids, weights = np.concatenate((ids[rows], (best % V).reshape(-1, 1)), axis=1), weights[rows]
+            if found.cannot_be_beaten(totals, step):
                 break
             self.keep(backend.asarray(rows, like=sources))
             last = backend.asarray(ids[:, -1:], dtype=sources.dtype, like=sources)
-        is_end = ids == end_id
-        lengths = np.where(is_end.any(axis=1), is_end.argmax(axis=1) + 1, ids.shape[1])
-        merits = (totals / lengths**length_penalty).reshape(N, beam)
-        chosen = np.arange(N) * beam + merits.argmax(axis=1)
-        answers = backend.asarray(ids[chosen], dtype=sources.dtype, like=sources)
-        return answers, backend.asarray(weights[chosen], like=sources)
+        else:
+            found.cut_off(totals, ids, weights)
+        answers, weights = found.answers(ids, weights)
+        return backend.asarray(answers, dtype=sources.dtype, like=sources), backend.asarray(weights, like=sources)
+
+
+class _Finished:
+    """The best answer that has ended, for each entry of a batch; it takes no place in the beam.
+
+    Parameters
+    ----------
+    N : int
+        Entries of the batch.
+    end_id, max_length, length_penalty
+        As in `Translator.generate`.
+    """
+
+    def __init__(self, N: int, end_id: int, max_length: int, length_penalty: float) -> None:
+        self._end_id, self._max_length, self._penalty = end_id, max_length, length_penalty
+        self._merits = np.full(N, -np.inf)
+        self._best: list[tuple[np.ndarray, np.ndarray] | None] = [None] * N  # ids (L,), weights (L, ...)
+
+    def set_aside(self, totals: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> None:
+        """Let every answer of the beam end here: totals (N, beam), ids (N beam, L - 1), weights (N beam, L, ...)."""
+        ended = np.concatenate((ids, np.full((ids.shape[0], 1), self._end_id)), axis=1)
+        self.cut_off(totals, ended, weights)
+
+    def cut_off(self, totals: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> None:
+        """Take the answers as they are: totals (N, beam), ids (N beam, L), weights (N beam, L, ...)."""
+        beam = totals.shape[1]
+        merits = totals / ids.shape[1] ** self._penalty
+        for n, place in enumerate(merits.argmax(axis=1)):
+            if merits[n, place] > self._merits[n]:
+                row = n * beam + place
+                self._merits[n], self._best[n] = merits[n, place], (ids[row].copy(), weights[row].copy())
+
+    def cannot_be_beaten(self, totals: np.ndarray, length: int) -> bool:
+        """Whether no answer (N, beam) of that length can go on to become better: none gains log-probability."""
+        longest = max((length + 1) ** self._penalty, self._max_length**self._penalty)
+        return bool(np.all(self._merits >= totals.max(axis=1) / longest))
+
+    def answers(self, ids: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (N, L) and weights (N, L, ...), ended many times where another is longer; NaN leaves the first of all."""
+        beam = ids.shape[0] // max(1, len(self._best))
+        best = [(ids[n * beam], weights[n * beam]) if found is None else found for n, found in enumerate(self._best)]
+        L = max((len(own) for own, _ in best), default=ids.shape[1])
+        all_ids = np.full((len(best), L), self._end_id)
+        all_weights = np.zeros((len(best), L, *weights.shape[2:]), weights.dtype)
+        for n, (own, attended) in enumerate(best):
+            all_ids[n, : len(own)], all_weights[n, : len(own)] = own, attended
+        return all_ids, all_weights
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -107,6 +107,8 @@ class AttentionSeq2seq(Translator):
         As in `TimeSoftmaxWithLoss`.
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
+    dtype : str
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
 
@@ -125,9 +127,10 @@ class AttentionSeq2seq(Translator):
         dropout: float = 0.0,
         label_smoothing: float = 0.0,
         seed: int = 0,
+        dtype: str = "float32",
         backend: Backend | None = None,
     ) -> None:
-        draw = _Initial(seed, backend=backend)
+        draw = _Initial(seed, dtype, backend)
         self.encoder = AttentionEncoder(vocab_size, wordvec_size, hidden_size, draw, dropout)
         self.decoder = AttentionDecoder(vocab_size, wordvec_size, hidden_size, draw, attention, dropout)
         self.loss = TimeSoftmaxWithLoss(label_smoothing)

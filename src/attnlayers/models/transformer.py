@@ -34,7 +34,7 @@ class Transformer(Translator):
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
-        Of the weights.
+        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
     **options

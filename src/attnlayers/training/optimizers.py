@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 
-from attnbackends import Array, Backend, backend_of
+import attnbackends
+from attnbackends import Array, Backend, backend_of, quiet
 
+from ..functional._dtypes import narrow, wide, widen
 from ..models._base import check_state
 
 SMALL_BYTES = 128 * 1024
@@ -16,6 +19,7 @@ PIECE_BYTES = 1024 * 1024
 """What a piece of a parameter touches at least: other parameters are there to be shared out."""
 
 
+@quiet
 def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     """Scale all gradients down so that their common norm is at most `max_norm`.
 
@@ -28,11 +32,14 @@ def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     Returns
     -------
     norm : array ()
-        Before clipping, on the device.
+        Before clipping, on the device; in float32 for half precision, whose squares would overflow, and 0 where there
+        are no gradients.
     """
+    if not grads:
+        return attnbackends.backend.asarray(np.zeros((), np.float32))
     backend = backend_of(*grads)
     xp = backend.xp
-    total = sum(backend.sum_of_squares(grad) for grad in grads)
+    total = sum(backend.sum_of_squares(widen(backend, grad)) for grad in grads)
     norm = xp.sqrt(total)
     rate = max_norm / (norm + 1e-6)
     rate = xp.where(rate < 1, rate, xp.ones_like(rate))
@@ -53,6 +60,12 @@ class Optimizer:
         How many updates there were.
     slots : tuple of str
         What an optimizer remembers for each parameter, an array of its shape under each name.
+
+    Notes
+    -----
+    A step on parameters in half precision is computed in float32, from gradients that are widened first, and so is
+    what is remembered; the parameter is rounded once. A step that is less than half the distance to the next number
+    of its dtype changes nothing: in bfloat16 that is 0.002 just below 1.
     """
 
     slots: tuple[str, ...] = ()
@@ -64,26 +77,39 @@ class Optimizer:
         self.steps = 0
         self.memory: dict[str, list[Array]] = {}
 
+    @quiet
     def update(self, params: Sequence[Array], grads: Sequence[Array]) -> None:
         """One step: change `params` in place."""
-        backend = backend_of(*params)
+        backend = backend_of(*params) if params else attnbackends.backend
         if not self.memory and self.slots:
-            self.memory = {slot: [backend.xp.zeros_like(param) for param in params] for slot in self.slots}
+            zeros_like = backend.xp.zeros_like
+            self.memory = {slot: [zeros_like(p, dtype=wide(backend, p.dtype)) for p in params] for slot in self.slots}
         self.steps += 1
         arrays = list(zip(params, grads, *self.memory.values(), strict=True))
 
-        def piece(part: tuple[int, slice]) -> None:
-            i, rows = part
-            self._change(backend, *(array[rows, ...] for array in arrays[i]))
+        def piece(part: tuple[int, Any]) -> None:
+            i, place = part
+            param, grad, *memory = (array[place] for array in arrays[i])
+            own = widen(backend, param)
+            self._change(backend, own, widen(backend, grad), *memory)
+            if own is not param:
+                param[...] = narrow(backend, own, param.dtype)
 
-        pieces = []
+        pieces: list[tuple[int, Any]] = []
         total = 0
         for i, param in enumerate(params):
-            row_bytes = prod(param.shape[1:]) * backend.xp.finfo(param.dtype).bits // 8
+            if isinstance(param, np.generic):
+                kind = type(param).__name__
+                raise TypeError(
+                    f"`params[{i}]` cannot be changed in place, it is a numpy.{kind} and no array: wrap it in np.array"
+                )
+            rows, *row = param.shape or (1,)  # one number has no axis to be cut along
+            row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
             touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
             at_least = -(-PIECE_BYTES // max(1, touched))
-            pieces += [(i, rows) for rows in backend.chunks(param.shape[0], touched, at_least)]
-            total += param.shape[0] * touched
+            cuts = backend.chunks(rows, touched, at_least)
+            pieces += [(i, (cut, ...) if param.shape else ...) for cut in cuts]
+            total += rows * touched
         if total < SMALL_BYTES:
             for part in pieces:
                 piece(part)
@@ -98,23 +124,29 @@ class Optimizer:
         flat = {f"{slot}.{i}": array for slot, arrays in self.memory.items() for i, array in enumerate(arrays)}
         return {name: np.array(backend_of(array).to_numpy(array)) for name, array in flat.items()}
 
+    @quiet
     def load_state(self, state: Mapping[str, np.ndarray], params: Sequence[Array], steps: int) -> None:
         """Go on from what `state` returned after that many steps on parameters of these shapes.
+
+        What was remembered in half precision, as version 0.1 did, goes on in float32.
 
         Raises
         ------
         ValueError
             If the state is that of another optimizer or of other parameters.
         """
-        backend = backend_of(*params)
         slots = self.slots if steps else ()
         shapes = {f"{slot}.{i}": tuple(p.shape) for slot in slots for i, p in enumerate(params)}
         check_state(state, shapes, "state of another optimizer")
         self.steps = steps
-        self.memory = {
-            slot: [backend.asarray(state[f"{slot}.{i}"].copy(), dtype=p.dtype) for i, p in enumerate(params)]
-            for slot in slots
-        }
+        self.memory = {slot: [_remembered(state[f"{slot}.{i}"], p) for i, p in enumerate(params)] for slot in slots}
+
+
+def _remembered(saved: np.ndarray, param: Array) -> Array:
+    """A copy of what was saved for a parameter, where that is and in the dtype to compute in."""
+    backend = backend_of(param)
+    copied = saved.astype(np.promote_types(saved.dtype, np.float32))  # not every library takes NumPy's bfloat16
+    return backend.asarray(copied, dtype=wide(backend, param.dtype), like=param)
 
 
 class SGD(Optimizer):

@@ -118,7 +118,7 @@ def _heat_map(
     for set_ticks, tokens, side in ((panel.set_xticks, across, inches[0]), (panel.set_yticks, down, inches[1])):
         room = max(1, min(LABELS, int(side * 110 / font_size)))  # a line of text takes font_size / 72 inches, and space
         places = range(0, len(tokens), -(-len(tokens) // room) or 1)
-        set_ticks(places, [_cut(tokens[place]) for place in places], parse_math=False)
+        set_ticks(places, [_cut(tokens[place]) for place in places], parse_math=False, fontfamily=_fonts())
     panel.tick_params(length=0, labelsize=font_size)
     if max(map(len, across), default=0) > 2:
         panel.tick_params(axis="x", rotation=60)
@@ -153,11 +153,15 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _figure(size: tuple[float, float]) -> Figure:
-    # No pyplot: nothing global is opened, and no display is asked for.
-    import matplotlib
-    from matplotlib import font_manager
+    # No pyplot: nothing global is opened or set, and no display is asked for.
     from matplotlib.figure import Figure
 
-    installed = set(font_manager.get_font_names())
-    matplotlib.rcParams["font.family"] = [name for name in _FONTS if name in installed]
     return Figure(figsize=size, layout="constrained")
+
+
+def _fonts() -> list[str]:
+    """The first fonts to look for a token's characters in; matplotlib warns of those that are not installed."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return [name for name in _FONTS if name in installed]

@@ -215,9 +215,7 @@ class Settings:
         known = [pairs[place] for place in sorted(train)]
         if self.unit == "subword":
             return SubwordVocabulary.train(known, self.vocab_size, self.normalize)
-        return Vocabulary.from_pairs(
-            known, self.unit, min_count=self.min_count, unknown=True, normalize=self.normalize
-        )
+        return Vocabulary.from_pairs(known, self.unit, min_count=self.min_count, unknown=True, normalize=self.normalize)
 
     @property
     def free_text(self) -> bool:

@@ -30,6 +30,30 @@ def test_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     np.testing.assert_array_equal(own, model.params[0])
 
 
+def full_disk(aside: Path, content: bytes) -> int:
+    """Half of the content is written, and no more."""
+    with aside.open("wb") as file:
+        file.write(content[: len(content) // 2])
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, model = tmp_path / "a.pkl", Small()
+    model.save_params(str(path))
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    model.params[0] += 1
+    with pytest.raises(OSError, match=r"a\.pkl cannot be written: No space left on device; .* is untouched"):
+        model.save_params(str(path))
+    assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"cannot be written: No such file or directory"):
+        Small().save_params(str(tmp_path / "none" / "a.pkl"))
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol_that_python_writes(tmp_path: Path, protocol: int) -> None:
     arrays = [np.arange(6, dtype=np.float16).reshape(2, 3), np.asfortranarray(np.ones((3, 2), dtype="f"))]

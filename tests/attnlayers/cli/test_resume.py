@@ -84,7 +84,9 @@ def test_the_same_options_are_not(attnlayers: Any, finished: Path, trained: Any)
 def test_other_data_are_refused(attnlayers: Any, finished: Path, make_pairs: Callable[..., Path]) -> None:
     other = make_pairs(attnlayers.cwd / "other.tsv", 40, "{0}\t{0}{0}\n")
     message = attnlayers.fails("train", other, "--resume", "--epochs", 2, "--out", "run")
-    assert message.startswith(f"{other} does not hold the pairs of {finished.parent / 'pairs.tsv'}, with which the run run")
+    assert message.startswith(
+        f"{other} does not hold the pairs of {finished.parent / 'pairs.tsv'}, with which the run run"
+    )
 
 
 def test_a_folder_that_is_no_run(attnlayers: Any) -> None:

@@ -43,7 +43,11 @@ def test_it_tells_what_it_does(trained: Any) -> None:
     assert trained.said.stderr == ""
     first, *others = trained.said.stdout.splitlines()
     assert first.startswith("270 pairs to learn from, 30 held out, 8 tokens, on numpy ")
-    assert re.search(r"^epoch 1/1  loss \d+\.\d{4}  held out \d+\.\d{4}  exact \d+\.\d\d%  chrF \d+\.\d  best  [\d,]+ tokens/s", "\n".join(others), re.MULTILINE)
+    assert re.search(
+        r"^epoch 1/1  loss \d+\.\d{4}  held out \d+\.\d{4}  exact \d+\.\d\d%  chrF \d+\.\d  best  [\d,]+ tokens/s",
+        "\n".join(others),
+        re.MULTILINE,
+    )
     assert "run: weights of epoch 1, metrics.csv, training.png, attention.png" in others
 
 

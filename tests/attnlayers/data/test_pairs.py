@@ -69,7 +69,10 @@ def test_written_pairs_are_read_back(path: Path, end: str, pairs: list[tuple[str
         (b"a\tb\r\n  \r\nc\td", ", line 2 is blank; remove it"),
         (b"a\tb\rc\td\r\xe9\te\n", ", line 3: byte 0xe9 is not UTF-8; save the file as UTF-8"),
         (b"a\tb\nc d\n", ", line 2: expected one tab between source and target, got none in 'c d'"),
-        (b"a\tb\tc\n", r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'; --columns 1,2 takes the first two columns"),
+        (
+            b"a\tb\tc\n",
+            r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'; --columns 1,2 takes the first two columns",
+        ),
         (b"a\tb\nc\t" + 99 * b"d" + b"\t", f", got 2 in 'c\\t{58 * 'd'}…'; --columns 1,2 takes the first two columns"),
         (
             b"a b\n",

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from PIL import Image
+from support import output_of
 
 from attnlayers.training.plots import attention_figure, heads_figure, training_figure
 from attnlayers.translation import Translation
@@ -136,3 +137,39 @@ def test_many_heads_over_a_long_text(tmp_path: Path) -> None:
 def test_any_script_is_drawn(tmp_path: Path) -> None:
     tokens = ["日", "本", "한", "ة", "🙂"]
     assert min(saved(attention_figure([answer(tokens, tokens)]), tmp_path)) > 100
+
+
+def test_nothing_global_of_matplotlib_changes(tmp_path: Path) -> None:
+    """Whatever was set before, and whatever the texts are; in a process that never chose a backend."""
+    code = f"""
+import warnings
+import matplotlib
+import numpy as np
+from pathlib import Path
+from attnlayers.bench.picture import bench_figure
+from attnlayers.bench.run import Report
+from attnlayers.training.plots import attention_figure, heads_figure, picture_formats, save_figure, training_figure
+from attnlayers.translation import Translation
+
+matplotlib.rcParams["font.family"] = ["serif"]
+matplotlib.rcParams["lines.linewidth"] = 7.0
+before = dict(dict.items(matplotlib.rcParams))
+filters = list(warnings.filters)
+tokens = list("東京ab")
+answer = Translation("abcd", tokens, tokens, np.eye(4), np.ones((2, 3, 4, 4)) / 4)
+row = dict(epoch=1, step=1, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
+figures = [training_figure([row, row | dict(step=2)]), attention_figure([answer]), heads_figure(answer)]
+figures.append(bench_figure(Report({{}}, 1.0)))
+for i, figure in enumerate(figures):
+    assert "png" in picture_formats()
+    save_figure(figure, Path({str(tmp_path)!r}) / f"{{i}}.png")
+after = dict(dict.items(matplotlib.rcParams))
+print(before == after, filters == warnings.filters, "matplotlib.pyplot" in __import__("sys").modules)
+"""
+    assert output_of(code) == "True True False"
+
+
+def test_tokens_are_looked_up_in_fonts_that_are_installed() -> None:
+    figure = attention_figure([answer(["東", "京"], ["a", "b"])])
+    for label in figure.axes[0].get_xticklabels():
+        assert label.get_fontfamily()[0] == "DejaVu Sans"

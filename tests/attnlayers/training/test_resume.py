@@ -30,7 +30,9 @@ def bits(run: RunFolder) -> dict[str, Any]:
     arrays = checkpoint.weights | {f"optimizer {name}": array for name, array in checkpoint.optimizer.items()}
     found: dict[str, Any] = {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
     rows = [line.split(",")[:6] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
-    counts = {name: checkpoint.progress[name] for name in ("epoch", "batch", "optimizer_steps", "loss_sum", "tokens", "best")}
+    counts = {
+        name: checkpoint.progress[name] for name in ("epoch", "batch", "optimizer_steps", "loss_sum", "tokens", "best")
+    }
     weights = Path(run.path, "weights.safetensors").read_bytes()
     return found | counts | {"metrics": rows, "weights.safetensors": weights}
 
