@@ -71,9 +71,7 @@ def train(
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
-    weight_decay: Annotated[
-        float | None, _training("Share that AdamW takes off the weights, times the rate [0].")
-    ] = None,
+    weight_decay: Annotated[float | None, _training("Share that AdamW takes off weights, times the rate [0].")] = None,
     label_smoothing: Annotated[
         float | None, _training("Share of the wanted probability that is spread over all tokens [0].")
     ] = None,

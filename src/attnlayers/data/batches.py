@@ -63,4 +63,5 @@ def _rounded_up(lengths: Ids) -> Ids:
     """Lengths rounded up to three binary digits: those that come out alike are shuffled with each other."""
     _, digits = np.frexp(lengths)
     step = 2 ** np.maximum(digits.astype(np.int64) - 3, 0)
-    return -(-lengths // step) * step
+    rounded: Ids = -(-lengths // step) * step
+    return rounded

@@ -90,7 +90,8 @@ def _read_pair(line: str, separator: str, where: str) -> tuple[str, str]:
     if (count := line.count(separator)) != 1:
         more = "; --columns 1,2 takes the first two columns" if separator == "\t" and count > 1 else ""
         raise DataError(f"{where}: {_EXPECTED[separator]}, got {count or 'none'} in {quote(line)}{more}")
-    source, target = _checked(*line.split(separator), line, where)
+    source, _, target = line.partition(separator)
+    source, target = _checked(source, target, line, where)
     return (source, target) if separator == "\t" else (source.rstrip(" "), target.rstrip(" "))
 
 

@@ -43,9 +43,9 @@ class SubwordVocabulary(Vocabulary):
             raise DataError(f"expected a model of the library tokenizers, got {quote(tokenizer)}: {error}") from None
         # Else "<eos>" in a text would end it.
         self._tokenizer.encode_special_tokens = True
-        names = [self._tokenizer.id_to_token(index) for index in range(self._tokenizer.get_vocab_size())]
+        names = [str(self._tokenizer.id_to_token(index)) for index in range(self._tokenizer.get_vocab_size())]
         if tuple(names[: len(self.SPECIAL)]) != self.SPECIAL:
-            raise DataError(f"the first tokens must be {', '.join(self.SPECIAL)}, got {', '.join(map(str, names[:4]))}")
+            raise DataError(f"the first tokens must be {', '.join(self.SPECIAL)}, got {', '.join(names[:4])}")
         self._set("subword", normalize, self.SPECIAL, names[len(self.SPECIAL) :])
 
     @classmethod

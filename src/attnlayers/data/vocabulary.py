@@ -6,7 +6,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
 from .errors import DataError, quote
 
@@ -131,10 +131,10 @@ class Vocabulary:
             raise DataError(f"expected a vocabulary as JSON, got {quote(text)}: {error}") from None
         match content:
             case {"unit": "character" | "word" as unit, "tokens": [*tokens], **rest}:
-                options = {"unknown": False, "normalize": "none"} | rest  # version 0.1 had neither
-                known = options.keys() == {"unknown", "normalize"} and isinstance(options["unknown"], bool)
-                if known and _is_form(options["normalize"]) and all(isinstance(token, str) for token in tokens):
-                    return cls(tokens, unit, **options)
+                unknown, form = rest.pop("unknown", False), rest.pop("normalize", "none")  # version 0.1 had neither
+                texts = all(isinstance(token, str) for token in tokens)
+                if isinstance(unknown, bool) and _is_form(form) and texts and not rest:
+                    return cls(tokens, unit, unknown=unknown, normalize=form)
             case {"unit": "subword", "normalize": form, "tokenizer": {**tokenizer}, **rest} if not rest:
                 if _is_form(form):
                     from .subwords import SubwordVocabulary
@@ -237,7 +237,7 @@ class Vocabulary:
         )
 
 
-def _is_form(value: object) -> bool:
+def _is_form(value: Any) -> TypeGuard[Normalize]:
     return value in get_args(Normalize)
 
 

@@ -78,7 +78,7 @@ def chrf(answers: Sequence[str], expected: Sequence[str]) -> float:
     ----------
     Popović, "chrF: character n-gram F-score for automatic MT evaluation", 2015; as the library sacrebleu computes it.
     """
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     score: float = CHRF().corpus_score(answers, [expected]).score
     return score

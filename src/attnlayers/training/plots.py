@@ -62,7 +62,7 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     right.set_ylim(-3, 108)
     right.set_ylabel("answers to held-out pairs, of 100")
     lines = [*left.get_lines(), *right.get_lines()]
-    left.legend(lines, [line.get_label() for line in lines], loc="center right", fontsize=8)
+    left.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize=8)
     return figure
 
 

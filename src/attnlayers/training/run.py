@@ -261,8 +261,8 @@ def _read_arrays(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         raise RunError(f"{path} is truncated or no safetensors file ({error})") from error
     if kind == CHECKPOINT and metadata.get("format") == "attnlayers checkpoint 1":
         raise RunError(
-            f"{path} was written by version 0.1, which drew other batches and held out other pairs: `translate` answers "
-            "from this run, to train begin a new one in another --out"
+            f"{path} was written by version 0.1, which drew other batches and held out other pairs: "
+            "`translate` answers from this run, to train begin a new one in another --out"
         )
     if metadata.get("format") != kind:
         raise RunError(f"{path} must be an {kind!r} file, got {metadata.get('format', 'one of another program')!r}")

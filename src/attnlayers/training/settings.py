@@ -37,7 +37,7 @@ BELONGS = {
 }
 """Settings that mean something with some choices of another setting only."""
 
-VERSION_1 = {
+VERSION_1: dict[str, Any] = {
     "architecture": "seq2seq", "attention": "dot", "heads": 4, "depth": 2, "warmup": 0,
     "columns": "", "normalize": "none", "split": "book", "max_length": 0, "min_count": 1, "vocab_size": 8000,
     "schedule": "constant", "dropout": 0.0, "label_smoothing": 0.0, "weight_decay": 0.0, "patience": 0,

@@ -108,9 +108,9 @@ class Trainer:
         run, settings = self.run, self.run.settings
         pairs = run.pairs()
         data = PairDataset(pairs, run.vocabulary, reverse=settings.reverse).to(self.backend.asarray)
-        places = settings.split_pairs(pairs)
+        places = [*settings.split_pairs(pairs)]
         if settings.max_length:
-            places = tuple(some[data.lengths[some] <= settings.max_length] for some in places)
+            places = [some[data.lengths[some] <= settings.max_length] for some in places]
             if not all(map(len, places)):
                 shortest = int(data.lengths.min())
                 raise DataError(

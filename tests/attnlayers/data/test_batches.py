@@ -67,5 +67,5 @@ def test_one_long_line_costs_its_own_memory() -> None:
 
 
 def test_a_batch_size_that_is_none() -> None:
-    with pytest.raises(ValueError, match="^`batch_size` must be 1 or more, got 0$"):
+    with pytest.raises(ValueError, match=r"^`batch_size` must be 1 or more, got 0$"):
         batches_by_length(np.ones(3, np.int64), 0)

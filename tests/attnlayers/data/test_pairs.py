@@ -71,9 +71,13 @@ def test_written_pairs_are_read_back(path: Path, end: str, pairs: list[tuple[str
         (b"a\tb\nc d\n", ", line 2: expected one tab between source and target, got none in 'c d'"),
         (
             b"a\tb\tc\n",
-            r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'; --columns 1,2 takes the first two columns",
+            r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'; "
+            "--columns 1,2 takes the first two columns",
         ),
-        (b"a\tb\nc\t" + 99 * b"d" + b"\t", f", got 2 in 'c\\t{58 * 'd'}…'; --columns 1,2 takes the first two columns"),
+        (
+            b"a\tb\nc\t" + 99 * b"d" + b"\t",
+            f", got 2 in 'c\\t{58 * 'd'}…'; --columns 1,2 takes the first two columns",
+        ),
         (
             b"a b\n",
             ", line 1: expected one '_' between source and target (or one tab, from line 1 on), got none in 'a b'",
@@ -124,7 +128,7 @@ def test_columns_that_are_not_there(path: Path, content: bytes, columns: tuple[i
 
 @pytest.mark.parametrize("columns", [(0, 1), (2, 2), (1, -1)])
 def test_columns_that_make_no_sense(path: Path, columns: tuple[int, int]) -> None:
-    with pytest.raises(DataError, match="^columns must be two different numbers from 1 on, got "):
+    with pytest.raises(DataError, match=r"^columns must be two different numbers from 1 on, got "):
         read_pairs(path, columns)
 
 

@@ -73,7 +73,7 @@ def test_one_source_alone() -> None:
 
 
 def test_a_split_that_is_none() -> None:
-    with pytest.raises(ValueError, match="^`by` must be 'source' or 'book', got 'target'$"):
+    with pytest.raises(ValueError, match=r"^`by` must be 'source' or 'book', got 'target'$"):
         split_pairs(PAIRS, seed=0, by="target")  # type: ignore[arg-type]
 
 

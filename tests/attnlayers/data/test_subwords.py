@@ -70,7 +70,7 @@ def test_too_little_text() -> None:
 
 @pytest.mark.parametrize("tokenizer", ["{}", '{"model": {"type": "BPE"}}'])
 def test_json_that_is_no_model(tokenizer: str) -> None:
-    with pytest.raises(DataError, match="^expected a model of the library tokenizers, got "):
+    with pytest.raises(DataError, match=r"^expected a model of the library tokenizers, got "):
         Vocabulary.from_json(json.dumps({"unit": "subword", "normalize": "NFC", "tokenizer": json.loads(tokenizer)}))
 
 

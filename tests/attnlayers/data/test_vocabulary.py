@@ -240,7 +240,7 @@ def test_normal_forms() -> None:
     assert Vocabulary.from_pairs([(typed, "ﬁ")], "character", normalize="NFC").tokens(typed) == [composed]
     assert Vocabulary.from_pairs([(typed, "ﬁ")], "character", normalize="NFKC").encode("ﬁ") == [4, 5]
     assert Vocabulary.from_pairs([(typed, "x")], "character").encode(typed) == [3, 4]
-    with pytest.raises(ValueError, match="^`normalize` must be one of NFC, NFKC, none, got 'nfc'$"):
+    with pytest.raises(ValueError, match=r"^`normalize` must be one of NFC, NFKC, none, got 'nfc'$"):
         Vocabulary("ab", "character", normalize="nfc")  # type: ignore[arg-type]
 
 

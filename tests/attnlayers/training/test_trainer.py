@@ -17,8 +17,8 @@ from support import Library
 from attnlayers.data import DataError
 from attnlayers.models import AttentionSeq2seq
 from attnlayers.training import Adam, Progress, RunError, RunFolder, Trainer
-from attnlayers.training.run import METRICS
 from attnlayers.training.evaluation import Evaluation, exact_matches
+from attnlayers.training.run import METRICS
 from attnlayers.training.trainer import REPORT_EVERY
 
 Begin = Callable[..., RunFolder]
@@ -273,9 +273,10 @@ def test_long_pairs_are_left_out(begin: Begin) -> None:
     assert 0 < trainer.left_out == long
     assert len(trainer.train) + len(trainer.test) == 300 - long
     assert max(len(source) for source, _ in trainer.train.pairs + trainer.test.pairs) == 2
-    with pytest.raises(DataError, match="^--max-length 2 leaves too few pairs: the shortest has 3 tokens$"):
-        Path(run.settings.data).write_text("abc\tabc\nbca\tbca\n" * 5)
-        Trainer(begin("other", max_length=2))
+    Path(run.settings.data).write_text("abc\tabc\nbca\tbca\n" * 5)
+    other = begin("other", max_length=2)
+    with pytest.raises(DataError, match=r"^--max-length 2 leaves too few pairs: the shortest has 3 tokens$"):
+        Trainer(other)
 
 
 def test_no_source_is_learned_from_and_held_out(begin: Begin) -> None:
