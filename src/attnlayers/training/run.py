@@ -121,6 +121,11 @@ class RunFolder:
 
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs of the run, which must be what they were when it began."""
+        if self.settings.data != "dates" and not Path(self.settings.data).exists():
+            raise RunError(
+                f"{self.settings.data} does not exist, with which the run {self.path} began: "
+                "if it was moved, say where to with --resume --data PATH"
+            )
         pairs = self.settings.pairs()
         if fingerprint(pairs) != self.data_fingerprint:
             raise RunError(f"{self.settings.data} has changed since the run {self.path} began: start a new one")

@@ -24,14 +24,14 @@ FILES = {
 def test_it_leaves_a_run(trained: Any) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     run = RunFolder.open(trained.path)
-    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=32, wordvec=4, hidden=8, lr=0.01)
+    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=8, wordvec=4, hidden=8, lr=0.01)
     train, test = run.settings.split_pairs(run.pairs())
     known = [run.pairs()[place] for place in sorted(train)]
     assert run.vocabulary == Vocabulary.from_pairs(known, "character", unknown=True, normalize="NFC")
     assert not {run.pairs()[place][0] for place in test} & {source for source, _ in known}
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
-    assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 9)
+    assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 34)
     for name in ("training.png", "attention.png"):
         with Image.open(trained.path / name) as image:
             image.load()
@@ -71,10 +71,15 @@ def test_the_book_s_format(attnlayers: Any, make_pairs: Callable[..., Path], tin
     assert len(run.vocabulary) == 8
 
 
+NO_PICTURES = """
+from attnlayers.training import RunFolder, trainer
+trainer.training_figure = trainer.attention_figure = RunFolder.write_figure = lambda *arguments: None
+"""
+
 FEWER_DATES = """
 from attnlayers.data import generate_dates
-from attnlayers.training import run
-run.generate_dates = lambda seed: generate_dates(100, seed)
+from attnlayers.training import settings
+settings.generate_dates = lambda seed: generate_dates(100, seed)
 """
 
 
@@ -173,6 +178,66 @@ def test_a_folder_that_cannot_be_made(attnlayers: Any, pairs: Path, tiny: Tiny) 
 def test_a_loss_that_becomes_no_number(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
     message = attnlayers.fails("train", pairs, *tiny, "--batch-size", 16, "--lr", 1e37, "--out", "run")
     assert re.fullmatch(r"the loss became (nan|inf) in epoch 1: start again with a smaller --lr", message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--heads", 8], "--heads belongs to --model transformer, got seq2seq: leave it out"),
+        (
+            ["--tokens", "subword", "--vocab-size", 6],
+            "--vocab-size must be 10 or more for 5 different characters, got 6",
+        ),
+        (
+            ["--tokens", "word", "--min-count", 999],
+            "no word occurs 999 times or more, so that --min-count 999 leaves nothing: give --min-count",
+        ),
+        (["--max-length", 1, "--tokens", "character", "--split", "book", "--seed", 5], ""),
+    ],
+    ids=["heads", "vocab-size", "min-count", "book"],
+)
+def test_what_cannot_begin_leaves_nothing(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:
+    if message:
+        assert attnlayers.fails("train", pairs, *options, "--out", "run").startswith(message)
+        assert [*attnlayers.cwd.iterdir()] == [pairs]
+    else:
+        ended = attnlayers.train(pairs, *options, "--epochs", 1, "--hidden", 8, "--out", "run")
+        assert re.search(r"^\d+ pairs have more than 1 tokens and are left out$", ended.stdout, re.MULTILINE), ended
+
+
+NO_MEMORY = """
+from attnlayers.training import Trainer
+def step(self, batch):
+    raise MemoryError("Unable to allocate 21.0 GiB")
+Trainer._step = step
+"""
+
+
+def test_memory_that_cannot_be_had(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
+    assert attnlayers.fails("train", pairs, *tiny, "--out", "run", before=NO_MEMORY) == (
+        "there is not enough memory (Unable to allocate 21.0 GiB): a smaller --batch-size, --max-length, --vocab-size or "
+        "--hidden needs less"
+    )
+    assert [*attnlayers.cwd.iterdir()] == [pairs], "a folder would be in the way of the next try"
+    assert "--hidden needs less" in attnlayers.fails("train", pairs, "--hidden", 10**7, "--out", "run")
+    assert [*attnlayers.cwd.iterdir()] == [pairs]
+
+
+def test_a_third_column(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 40, "{0}\t{0}\tCC-BY 2.0\n")
+    assert "--columns 1,2 takes the first two columns" in attnlayers.fails("train", "p.tsv", *tiny, "--out", "run")
+    ended = attnlayers.train("p.tsv", *tiny, "--columns", "1,2", "--out", "run")
+    assert ended.returncode == 0, ended
+    assert RunFolder.open(attnlayers.cwd / "run").settings.columns == "1,2"
+
+
+def test_subwords_in_a_console_without_unicode(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 60, "é{0}{0} the\tthe {0}é\n")
+    arguments = ("p.tsv", *tiny, "--tokens", "subword", "--vocab-size", 40, "--out", "run")
+    ended = attnlayers("train", *arguments, PYTHONIOENCODING="ascii", before=NO_PICTURES)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    assert RunFolder.open(attnlayers.cwd / "run").vocabulary.unit == "subword"
+    assert r"try it: attnlayers translate run '\xe9" in ended.stdout
 
 
 def test_the_configuration_names_the_file_from_the_root(attnlayers: Any, trained: Any) -> None:

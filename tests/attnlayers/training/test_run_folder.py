@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from attnlayers.data import DataError
 from attnlayers.training import RunError, RunFolder
 
 Begin = Callable[..., RunFolder]
@@ -219,5 +218,5 @@ def test_the_same_pairs_written_otherwise_are_the_same_data(begin: Begin, copy_t
 def test_data_that_is_gone(begin: Begin, copy_task: Path) -> None:
     run = begin()
     copy_task.unlink()
-    with pytest.raises(DataError, match=f"^{re.escape(str(copy_task))} does not exist"):
+    with pytest.raises(RunError, match=f"^{re.escape(str(copy_task))} does not exist.*--resume --data PATH$"):
         RunFolder.open(run.path).pairs()
