@@ -215,8 +215,8 @@ Trainer._step = step
 
 def test_memory_that_cannot_be_had(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
     assert attnlayers.fails("train", pairs, *tiny, "--out", "run", before=NO_MEMORY) == (
-        "there is not enough memory (Unable to allocate 21.0 GiB): a smaller --batch-size, --max-length, --vocab-size or "
-        "--hidden needs less"
+        "there is not enough memory (Unable to allocate 21.0 GiB): "
+        "a smaller --batch-size, --max-length, --vocab-size or --hidden needs less"
     )
     assert [*attnlayers.cwd.iterdir()] == [pairs], "a folder would be in the way of the next try"
     assert "--hidden needs less" in attnlayers.fails("train", pairs, "--hidden", 10**7, "--out", "run")
