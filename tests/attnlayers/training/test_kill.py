@@ -73,9 +73,10 @@ def final(run: RunFolder) -> dict[str, object]:
 
 @pytest.mark.usefixtures("small_pictures")
 def test_killed_again_and_again(begin: Callable[..., RunFolder]) -> None:
-    expected = begin("undisturbed", epochs=3)
+    options = {"epochs": 3, "dropout": 0.2, "schedule": "cosine", "warmup": 5, "weight_decay": 0.1, "patience": 3}
+    expected = begin("undisturbed", **options)
     assert [*Trainer(expected).steps()]
-    run, rng, kills = begin("killed", epochs=3), random.Random(0), 0
+    run, rng, kills = begin("killed", **options), random.Random(0), 0
     for _ in range(6):
         process = start(run)
         assert process.stdout is not None

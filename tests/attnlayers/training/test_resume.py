@@ -57,6 +57,13 @@ def leave_at(run: RunFolder, place: int, *, save: bool) -> Progress:
     return progress
 
 
+@pytest.fixture
+def begin(begin: Begin) -> Begin:
+    """Runs in which something is drawn at every step."""
+    drawn = {"dropout": 0.2, "label_smoothing": 0.1, "weight_decay": 0.1}
+    return lambda name="run", **changes: begin(name, **(drawn | changes))
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
     return {}
