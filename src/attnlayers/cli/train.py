@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
@@ -24,7 +25,7 @@ def _in(panel: str) -> Callable[..., Any]:
     """Options of a panel of the help."""
 
     def option(help: str, *names: str) -> Any:
-        return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel)
+        return typer.Option(*names, help=escape(help), show_default=False, rich_help_panel=panel)
 
     return option
 
@@ -36,7 +37,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="'dates', or a UTF-8 file of source<TAB>target lines, or one in the book's format [dates]."
+            help=escape("'dates', or a UTF-8 file of source<TAB>target lines, or one in the book's format [dates].")
         ),
     ] = None,
     columns: Annotated[str | None, _data("Columns of source and target in a file that has more, as in '1,2'.")] = None,
@@ -115,7 +116,8 @@ def train(
     try:
         _train(run, console)
     except (Exception, KeyboardInterrupt):
-        run.discard()  # unless there is a checkpoint to go on from
+        if not resume:
+            run.discard()  # unless there is a checkpoint to go on from
         raise
 
 

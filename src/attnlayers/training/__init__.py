@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .files import RunError
     from .optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
+    from .progress import Progress
     from .run import Checkpoint, RunFolder
     from .settings import Settings
-    from .trainer import Progress, Trainer
+    from .trainer import Trainer
 
 __all__ = [
     "SGD",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {"RunError": "files", "Settings": "settings"} | dict.fromkeys(("Checkpoint", "RunFolder"), "run")
-_HOMES |= dict.fromkeys(("Progress", "Trainer"), "trainer")
+_HOMES |= {"Progress": "progress", "Trainer": "trainer"}
 
 
 def __getattr__(name: str) -> Any:

@@ -96,7 +96,10 @@ def test_data_and_run_that_were_moved(attnlayers: Any, finished: Path, trained: 
     lines = trained.data.read_bytes().replace(b"\n", b"\r\n")
     (attnlayers.cwd / "here.tsv").write_bytes(lines)
     goes_on = ("train", "--resume", "--epochs", 2, "--out", "moved")
-    message = attnlayers.fails(*goes_on)
+    (attnlayers.cwd / "moved" / "checkpoint.safetensors").rename(attnlayers.cwd / "kept")
+    message = attnlayers.fails(*goes_on)  # what cannot go on is left alone, with a checkpoint and without
+    (attnlayers.cwd / "kept").rename(attnlayers.cwd / "moved" / "checkpoint.safetensors")
+    assert attnlayers.fails(*goes_on) == message
     assert message.startswith("/gone/pairs.tsv does not exist")
     assert message.endswith("if it was moved, say where to with --resume --data PATH")
     ended = attnlayers.train(*goes_on[1:], "--data", "here.tsv")
