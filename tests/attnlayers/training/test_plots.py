@@ -157,7 +157,7 @@ before = dict(dict.items(matplotlib.rcParams))
 filters = list(warnings.filters)
 tokens = list("東京ab")
 answer = Translation("abcd", tokens, tokens, np.eye(4), np.ones((2, 3, 4, 4)) / 4)
-row = dict(epoch=1, step=1, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
+row = dict(epoch=1, step=1, held_out_loss=None, chrf=None, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
 figures = [training_figure([row, row | dict(step=2)]), attention_figure([answer]), heads_figure(answer)]
 figures.append(bench_figure(Report({{}}, 1.0)))
 for i, figure in enumerate(figures):
