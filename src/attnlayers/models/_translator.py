@@ -7,6 +7,7 @@ import numpy as np
 from attnbackends import Array
 
 from ..functional._integers import integer, sizes
+from ..layers._composite import switch_dropout
 from ._base import Network
 
 
@@ -14,7 +15,19 @@ class Translator(Network):
     """A network with an encoder and a decoder that goes on step by step.
 
     What decoding has come to is kept in the network: one batch is answered at a time.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False drops and smooths nothing in `forward`; `generate` never drops.
     """
+
+    train_flg = True
+
+    def _drop(self, flag: bool) -> None:
+        """Switch dropout within, and smoothing of the loss; `train_flg` stays what it is."""
+        for layer in self.layers.values():
+            switch_dropout(layer, flag)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
         """Mean loss of predicting `labels` from `sources` and what comes before.
