@@ -97,16 +97,18 @@ class Translator(Network):
 
         Returns
         -------
-        ids : integer array (N, L), L <= max_length
+        ids : int64 array (N, L), L <= max_length
             After its `end_id` an answer goes on with arbitrary ids until the longest one ends.
         weights : array (N, L, T_enc) or (N, L, layers, heads, T_enc)
             Attention weights of each step, arbitrary after the end.
         """
         max_length, beam = sizes(max_length=max_length, beam=beam)
         start_id, end_id = integer("start_id", start_id), integer("end_id", end_id)
+        xp = self.backend.xp
+        if self.backend.is_dtype(sources.dtype, "integral"):  # an answer may need larger ids than its source
+            sources = xp.astype(sources, xp.int64, copy=False)
         if beam > 1:
             return self._search(sources, start_id, end_id, max_length, source_mask, beam, length_penalty)
-        xp = self.backend.xp
         self.begin(sources, source_mask, max_length)
         last = xp.full_like(sources[:, :1], start_id)
         ended = last != start_id
