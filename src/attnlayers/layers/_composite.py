@@ -34,7 +34,9 @@ class Composite(Layer):
     def reseed(self, *seed: int) -> None:
         """Start all that is drawn within anew: what is dropped from here on is a function of these numbers."""
         drawing = [layer for layer in self.layers.values() if hasattr(layer, "reseed")]
-        seeds = np.random.SeedSequence(seed).generate_state(max(1, len(drawing)))
+        seeds = np.random.SeedSequence([integer("seed", number, least=0) for number in seed]).generate_state(
+            max(1, len(drawing))
+        )
         for layer, own in zip(drawing, seeds.tolist(), strict=False):
             layer.reseed(own)
 
