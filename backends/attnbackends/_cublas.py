@@ -17,7 +17,7 @@ Array = Any
 Strides = tuple[int, ...]
 
 DISALLOW_REDUCED_PRECISION = 16
-"""Of cuBLAS' math modes: partial sums are never added up in half precision."""
+"""A math mode of cuBLAS: partial sums are never added up in half precision."""
 
 
 def by_columns(shape: tuple[int, int], strides: tuple[int, int]) -> tuple[bool, int] | None:

@@ -19,7 +19,7 @@ BLOCK = 2**27
 """Bytes of everything that has the shape of scores, at a time."""
 
 BYTES_EACH = 12
-"""Of scores, their gradients, and both of them rounded."""
+"""Bytes for each score: scores, their gradients, and both of them rounded."""
 
 LIMITED_ROWS = 512
 """Rows of a block where positions hide keys: the fewer, the more keys no row of the block sees."""
