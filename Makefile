@@ -10,6 +10,8 @@ KIT := 'nvidia-cudnn-frontend>=1.18,<1.29' 'array-api-compat>=1.11' 'array-api-s
 CUDA_VENV := .venv-cuda
 ON_CUDA := $(CUDA_VENV)/bin/python tests/cuda_on_cpu/run.py -m pytest -n auto -k cupy
 DEPEND_ON_THE_CARD := tests/attnbackends tests/attnlayers/functional tests/attnlayers/layers
+# On cards with little, more and much shared memory, and with the threads of a block in both orders of turns.
+KERNELS := tests/attnbackends/kernels
 
 .PHONY: train test cuda-tests lint book bench gpu-kit clean
 
@@ -21,8 +23,9 @@ test: $(INSTALLED)  ## run the tests on every array library that is installed
 
 cuda-tests: $(CUDA_VENV)/.installed  ## every CuPy test on the real CuPy, which runs on the CPU; needs g++, no GPU
 	$(CUDA_VENV)/bin/python -m pytest -n auto tests/cuda_on_cpu
-	CUDA_ON_CPU_CAPABILITY=9.0 $(ON_CUDA) --ignore=tests/cuda_on_cpu --ignore=tests/cupy_standin
-	CUDA_ON_CPU_CAPABILITY=8.6 CUDA_ON_CPU_ORDER=both $(ON_CUDA) $(DEPEND_ON_THE_CARD)
+	CUDA_ON_CPU_CAPABILITY=9.0 $(ON_CUDA) --ignore=tests/cuda_on_cpu --ignore=$(KERNELS)
+	CUDA_ON_CPU_CAPABILITY=8.6 $(ON_CUDA) $(DEPEND_ON_THE_CARD) --ignore=$(KERNELS)
+	for card in 7.5 8.6 9.0; do CUDA_ON_CPU_CAPABILITY=$$card CUDA_ON_CPU_ORDER=both $(ON_CUDA) $(KERNELS) || exit; done
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check

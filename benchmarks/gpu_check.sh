@@ -6,7 +6,8 @@
 #
 # A step (benchmarks/device) is a process of its own with a hard limit; one that fails, hangs or is killed does not keep
 # the next from running. $PYTHON chooses the interpreter; `make gpu-kit` fetches wheels that it lacks into .gpu-kit.
-# GPU_CHECK_REHEARSAL=1: small shapes and longer limits, for a device that is not there; results say "device: fake".
+# GPU_CHECK_REHEARSAL=short, or full: small or all shapes and longer limits, for a device that is not there (results say
+# "device: fake"): after `make cuda-tests`, with PYTHON=".venv-cuda/bin/python tests/cuda_on_cpu/run.py".
 # GPU_CHECK_STEPS="attention table": these steps alone.
 set -uo pipefail
 cd "$(dirname "$0")/.."

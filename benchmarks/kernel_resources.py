@@ -74,7 +74,19 @@ def with_nvcc(capability: str, variant: Variant) -> list[Resources]:
         path = Path(folder) / "kernels.cu"
         path.write_text(variant.code, encoding="utf-8")
         target = f"-arch=sm_{capability.replace('.', '')}"
-        command = ["nvcc", target, "-std=c++17", "-cubin", "-Xptxas", "-v", "-o", f"{folder}/kernels.cubin", str(path)]
+        command = [
+            "nvcc",
+            target,
+            "-std=c++17",
+            "-Werror",
+            "all-warnings",
+            "-cubin",
+            "-Xptxas",
+            "-v",
+            "-o",
+            f"{folder}/kernels.cubin",
+            str(path),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"nvcc does not compile {variant.file} for {capability}: {done.stdout}{done.stderr}")

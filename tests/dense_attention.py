@@ -103,3 +103,39 @@ def from_scores(
         "dv": np.swapaxes(weights, -1, -2) @ dout,
         "dsinks": -(of_sink * delta).sum(axis=(-2, -1)),
     }
+
+
+def visible_everywhere(q: np.ndarray, k: np.ndarray, *, mask: np.ndarray | None = None, **positions: Any) -> np.ndarray:
+    """Which keys each query sees, by position and by the mask: boolean (..., T_q, T_k) for every head of q."""
+    lead, T_q, T_k = q.shape[:-2], q.shape[-2], k.shape[-2]
+    entries = np.stack([visible(T_q, T_k, entry=entry, **positions) for entry in range(lead[0])])
+    seen = np.broadcast_to(entries.reshape(lead[0], *(1,) * (len(lead) - 1), T_q, T_k), (*lead, T_q, T_k))
+    return seen if mask is None else seen & mask
+
+
+def dense_gradients(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    dout: np.ndarray,
+    dlse: np.ndarray,
+    *,
+    shared: bool,
+    scale: float | None = None,
+    grouped: bool = False,
+    **sight: Any,
+) -> list[np.ndarray]:
+    """Output, log-sum-exp, and the gradients of q, k and v in float64; `shared`: that of k is for both."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
+    scale = 1 / np.sqrt(q.shape[-1]) if scale is None else scale
+    seen = visible_everywhere(q, k, **sight)
+    groups = q.shape[-3] // k.shape[-3] if grouped else 1
+    if grouped:
+        k, v = (np.repeat(x, groups, axis=-3) for x in (k, v))
+    scores = np.where(seen, scale * (q @ np.swapaxes(k, -1, -2)), -np.inf)
+    found = from_scores(scores, v, dout, dlse)
+    dscores = scale * found["dscores"]
+    into_k = [np.swapaxes(dscores, -1, -2) @ q, found["dv"]]
+    if grouped:  # heads that share keys add up
+        into_k = [x.reshape(*x.shape[:-3], -1, groups, *x.shape[-2:]).sum(axis=-3) for x in into_k]
+    return [found["out"], found["lse"], dscores @ k, *([sum(into_k)] if shared else into_k)]

@@ -103,18 +103,3 @@ def assert_as_exact_as(plain: np.ndarray, actual: np.ndarray, exact: np.ndarray,
     allowed = factor * (largest_error(plain, exact) + float(np.finfo(plain.dtype).eps))
     error = largest_error(actual, exact)
     assert error <= allowed, f"an error of {error:.1e}, where a plain evaluation would make {allowed / factor:.1e}"
-
-
-def run_on_standin(code: str, *arguments: str) -> str:
-    """What a script prints that finds the stand-in for CuPy where it imports cupy."""
-    tests = Path(__file__).parent
-    places = (tests / "cupy_standin", tests.parent / "src", tests.parent / "backends")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={"PYTHONPATH": os.pathsep.join(map(str, places))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.strip()

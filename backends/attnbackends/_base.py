@@ -131,7 +131,7 @@ class Backend(WholeLSTM):
         return getattr(self.xp, name)
 
     def bits(self, dtype: DType) -> int:
-        """Of a floating point dtype."""
+        """Bits of a number of a floating point dtype."""
         return int(self.xp.finfo(dtype).bits)
 
     # -- operations

@@ -17,7 +17,7 @@ Array = Any
 Strides = tuple[int, ...]
 
 DISALLOW_REDUCED_PRECISION = 16
-"""Of cuBLAS' math modes: partial sums are never added up in half precision."""
+"""A math mode of cuBLAS: partial sums are never added up in half precision."""
 
 
 def by_columns(shape: tuple[int, int], strides: tuple[int, int]) -> tuple[bool, int] | None:
@@ -189,11 +189,15 @@ class Products:
 
 
 def _as_cupy_does(a: Array, b: Array, out: Array | None) -> bool:
-    """Whether CuPy multiplies these without a copy of what is transposed: then it is left to it."""
+    """Whether CuPy multiplies these without a copy: then it is left to it.
+
+    It copies what has gaps between its rows, and in stacks what is transposed.
+    """
     if out is not None and not out.flags.c_contiguous:
         return False
-    one_by_one = a.shape[:-2] == b.shape[:-2] and a.flags.c_contiguous and b.flags.c_contiguous
-    return bool(one_by_one or a.ndim == b.ndim == 2)
+    if a.ndim == b.ndim == 2:
+        return all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
+    return bool(a.shape[:-2] == b.shape[:-2] and a.flags.c_contiguous and b.flags.c_contiguous)
 
 
 def _rows(x: Array) -> tuple[bool, int] | None:

@@ -29,7 +29,10 @@ FEW_ROWS = 16
 """Fewer rows leave most of a tile empty: decoding is better off with plain products."""
 
 FAR = 2**28
-"""Positions and lengths beyond it would overflow an int in the kernels; it also stands for an unbounded window."""
+"""Positions and lengths beyond it go elsewhere: the kernels add and subtract them as ints of 32 bits."""
+
+UNBOUNDED = 2**30
+"""The side of a window that has no end, as ``kernels/attention.cuh`` knows it: from no position to within reach."""
 
 NULL = np.uintp(0)
 
@@ -187,8 +190,8 @@ class CudaAttention(NamedTuple):
             np.int32(call.q.shape[1]),
             np.int32(call.k.shape[1]),
             np.int32(start if isinstance(start, int) else 0),
-            np.int32(FAR if call.left is None else min(call.left, FAR)),
-            np.int32(FAR if call.right is None else min(call.right, FAR)),
+            np.int32(UNBOUNDED if call.left is None else min(call.left, UNBOUNDED)),
+            np.int32(UNBOUNDED if call.right is None else min(call.right, UNBOUNDED)),
             by_entry,
             by_row,
             by_key,

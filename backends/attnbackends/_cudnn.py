@@ -51,7 +51,7 @@ class Band(NamedTuple):
 
     @classmethod
     def of(cls, call: CudaCall) -> Band | None:
-        """That of a call; None where cuDNN has none for it."""
+        """The band of a call; None where cuDNN has none for it."""
         T_q, T_k = call.T_q, int(call.k.shape[1])
         if call.mask is not None or call.lengths is not None:
             return None

@@ -9,7 +9,8 @@ import numpy as np
 Array = Any
 
 BITS = 40
-"""Of a report, for the id; the check that found it stands above them. Larger ids are reported as the largest."""
+"""Bits of a report that hold the id; the check that found it stands above them. Ids beyond them are reported as the
+largest."""
 
 WITHIN = f"""
 __device__ inline long long within(long long id, long long size, bool skips, long long ignore, long long check,

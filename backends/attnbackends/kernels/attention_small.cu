@@ -100,7 +100,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + R * n.padded;
     REAL *const own_v = v == k ? own_k : own_k + T_k * n.padded, *const scores = own_v + T_k * n.padded_v;
     unsigned char *const rows = (unsigned char *)(scores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < FAR || right < FAR || lengths;
+    const bool limited = mask || left < Sight::UNBOUNDED || right < Sight::UNBOUNDED || lengths;
     if (limited) look(sight, n, scores, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);
@@ -137,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     REAL *const weights = own_v + T_k * n.padded_v, *const dscores = weights + R * T_k;
     const Stats known(stats, b, R);
     unsigned char *const rows = (unsigned char *)(dscores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < FAR || right < FAR || lengths;
+    const bool limited = mask || left < Sight::UNBOUNDED || right < Sight::UNBOUNDED || lengths;
     if (limited) look(sight, n, weights, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_dout, n.padded_v, n.padded_v, dout + b * dout_entry, dout_row, D_v, R, R, limited ? rows : nullptr);

@@ -1,8 +1,9 @@
 """The command `attnlayers`. What it does lives elsewhere; here are its arguments, its screen and its errors."""
 
+import io
 import sys
 
-EXTRA = ("click", "matplotlib", "rich", "safetensors", "typer")
+EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
 """What the extra ``train`` installs."""
 
 
@@ -10,6 +11,9 @@ def main() -> None:
     """Run the command line: every error is one line, unless ``--debug`` asks for its traceback."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console without Unicode shows escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         from .app import app
 
@@ -27,11 +31,20 @@ def _one_line(error: Exception) -> str | None:
     """What to say of an error, or None where only its traceback says it."""
     kind = type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
-        return "the command line needs typer, rich, matplotlib and safetensors: pip install 'attnlayers[train]'"
+        return (
+            "the command line needs typer, rich, matplotlib, safetensors, sacrebleu and tokenizers, and "
+            f"{error.name} is missing: pip install 'attnlayers[train]'"
+        )
     if kind == "Abort":
         return "interrupted; --resume goes on from the last checkpoint"
     if hasattr(error, "format_message"):  # typer's, of the words of the line
         return f"{' '.join(error.format_message().split())} (--help lists what there is)"
+    if isinstance(error, MemoryError):
+        what = " ".join(str(error).split())
+        return (
+            f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
+            "--vocab-size or --hidden needs less"
+        )
     if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RunError"):
         return " ".join(str(error).split())
     return None

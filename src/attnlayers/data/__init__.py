@@ -1,19 +1,29 @@
 """Pairs of texts, from a file or a generator to batches of ids."""
 
+from .batches import Ids, batches_by_length
 from .dataset import IGNORE, Batch, PairDataset, pad
 from .dates import generate_dates
 from .errors import DataError
 from .pairs import read_pairs
-from .vocabulary import Unit, Vocabulary
+from .split import Split, split_pairs
+from .subwords import SubwordVocabulary
+from .vocabulary import Normalize, Unit, Vocabulary, normalized
 
 __all__ = [
     "IGNORE",
     "Batch",
     "DataError",
+    "Ids",
+    "Normalize",
     "PairDataset",
+    "Split",
+    "SubwordVocabulary",
     "Unit",
     "Vocabulary",
+    "batches_by_length",
     "generate_dates",
+    "normalized",
     "pad",
     "read_pairs",
+    "split_pairs",
 ]

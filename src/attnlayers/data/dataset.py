@@ -1,30 +1,27 @@
-"""Pairs as padded arrays of ids, in batches.
+"""Pairs as ids, in padded batches.
 
 Nothing here keeps state: a batch is a function of the data set, the seed, the epoch and its place
-in the epoch. NumPy holds the order and the lengths on the host; the ids may live on any device.
+in the epoch. Ids live on the host; a batch is made there, and moved to the device as a whole.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from typing import Any, Self, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attnbackends import backend_of
-
+from .batches import Ids, batches_by_length, shuffled
 from .errors import DataError, quote
+from .split import Split, split_pairs
 from .vocabulary import Vocabulary
 
 __all__ = ["IGNORE", "Batch", "PairDataset", "pad"]
 
-Array: TypeAlias = Any  # of NumPy or the library that `PairDataset.to` converted to
-Ids: TypeAlias = NDArray[np.int64]
+Array: TypeAlias = Any  # of NumPy or the library that `PairDataset.to` converts to
 
 IGNORE = -1
 """The label where there is nothing to predict."""
@@ -32,7 +29,7 @@ IGNORE = -1
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """N pairs, cut to the longest source (S tokens) and target (T labels) among them.
+    """N pairs, padded to the longest source (S tokens) and target (T labels) among them.
 
     Attributes
     ----------
@@ -60,14 +57,14 @@ class Batch:
 
 
 class PairDataset:
-    """Pairs of texts, encoded and padded once.
+    """Pairs of texts, encoded once.
 
     Parameters
     ----------
     pairs : sequence of (source, target)
         At least one pair; texts of at least one token.
     vocabulary : Vocabulary
-        Must know all tokens of the texts.
+        Must know all tokens of the texts, or have ``<unk>``.
     reverse : bool
         Whether to turn the tokens of each source round. Padding stays on the right.
 
@@ -75,14 +72,10 @@ class PairDataset:
     ----------
     pairs : list of (source, target)
         The texts as they were given, never reversed.
-    sources : array (num, S_max), int64
-        Ids of the sources, padded on the right.
-    source_lengths : NumPy array (num,), int64
-        Tokens in each source.
-    targets : array (num, T_max + 2), int64
-        ``<bos> t1 .. tn <eos>``, padded on the right.
-    target_lengths : NumPy array (num,), int64
-        Labels of each target, ``t1 .. tn <eos>``: its tokens and one end, hence n + 1.
+    sources, targets : list of NumPy array, int64
+        The ids of each text.
+    source_lengths, target_lengths : NumPy array (num,), int64
+        Tokens in each text.
 
     Raises
     ------
@@ -93,156 +86,131 @@ class PairDataset:
     def __init__(self, pairs: Sequence[tuple[str, str]], vocabulary: Vocabulary, *, reverse: bool = False) -> None:
         if not pairs:
             raise DataError("a data set needs at least one pair, got none")
-        sources = [vocabulary.encode(source) for source, _ in pairs]
-        targets = [vocabulary.encode(target) for _, target in pairs]
-        for side, rows in enumerate((sources, targets)):
-            if not all(rows):
-                place = rows.index([])
-                raise DataError(
-                    f"the {('source', 'target')[side]} of pair {place + 1} has no tokens, "
-                    f"got {quote(pairs[place][side])}; leave the pair out"
-                )
-        if reverse:
-            sources = [row[::-1] for row in sources]
+        sides = [[np.array(vocabulary.encode(pair[side]), dtype=np.int64) for pair in pairs] for side in (0, 1)]
+        for side, rows in enumerate(sides):
+            for place, row in enumerate(rows):
+                if not len(row):
+                    raise DataError(
+                        f"the {('source', 'target')[side]} of pair {place + 1} has no tokens, "
+                        f"got {quote(pairs[place][side])}; leave the pair out"
+                    )
+        sources, self.targets = sides
+        self.sources = [row[::-1] for row in sources] if reverse else sources
         self.pairs = list(pairs)
         self.vocabulary = vocabulary
         self.reverse = reverse
-        self.sources: Array
-        self.targets: Array
-        self.sources, self.source_lengths = pad(sources)
-        self.targets, lengths = pad([[vocabulary.BOS, *row, vocabulary.EOS] for row in targets])
-        self.target_lengths = lengths - 1
-        self._asarray: Callable[[Ids], Array] = np.asarray
+        self.source_lengths, self.target_lengths = (
+            np.array([len(row) for row in rows], dtype=np.int64) for rows in (self.sources, self.targets)
+        )
+        self._asarray: Callable[[np.ndarray], Array] = np.asarray
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __repr__(self) -> str:
-        return f"<PairDataset: {len(self)} pairs, sources {self.sources.shape}, targets {self.targets.shape}>"
+        longest = f"sources up to {self.source_lengths.max()} tokens, targets up to {self.target_lengths.max()}"
+        return f"<PairDataset: {len(self)} pairs, {longest}>"
 
-    def to(self, asarray: Callable[[Ids], Array]) -> Self:
-        """The same data set with its ids as arrays of another library or device.
+    def to(self, asarray: Callable[[np.ndarray], Array]) -> Self:
+        """The same data set with batches as arrays of another library or device.
 
         Parameters
         ----------
         asarray : callable
             Takes a NumPy array, returns the array to use instead: ``cupy.asarray``, for example.
-            Called once each for `sources` and `targets`, then for the indices of each batch.
+            Called for each of the four arrays of a batch.
         """
         moved = copy(self)
         moved._asarray = asarray
-        moved.sources, moved.targets = asarray(self.sources), asarray(self.targets)
         return moved
 
-    def split(self, held_out: float = 0.1, *, seed: int) -> tuple[Self, Self]:
+    def split(self, held_out: float = 0.1, *, seed: int, by: Split = "source") -> tuple[Self, Self]:
         """Shuffle the pairs and split them into a part to train on and a part to test with.
 
-        Parameters
-        ----------
-        held_out : float
-            Share of the pairs in the second part, between 0 and 1; rounded down to whole pairs.
-        seed : int
-            Same seed, same split.
+        Parameters, errors and what is held out are those of `split_pairs`.
 
         Returns
         -------
         train, test : PairDataset
-
-        Raises
-        ------
-        DataError
-            Where there are too few pairs to hold one out.
-        ValueError
-            Where `held_out` or `seed` is out of its range.
         """
-        if not 0 < held_out < 1:
-            raise ValueError(f"`held_out` must lie between 0 and 1, both excluded, got {held_out}")
-        least = math.ceil(round(1 / held_out, 9))  # 1 / (1 / 49) is just over 49
-        if len(self) < least:
-            raise DataError(
-                f"holding out {held_out:g} of the pairs takes at least {least} of them, got {len(self)}; "
-                "add pairs or hold out a larger share"
-            )
-        count = max(1, int(len(self) * held_out))
-        order = _shuffle(len(self), seed)
-        return self._select(order[:-count]), self._select(order[-count:])
+        train, test = split_pairs(self.pairs, held_out, seed=seed, by=by)
+        return self.select(train), self.select(test)
+
+    def select(self, indices: Ids) -> Self:
+        """The pairs at these places, in this order; at least one."""
+        if not len(indices):
+            raise DataError("a data set needs at least one pair, got none")
+        part = copy(self)
+        part.pairs, part.sources, part.targets = (
+            [rows[index] for index in indices] for rows in (self.pairs, self.sources, self.targets)
+        )
+        part.source_lengths, part.target_lengths = self.source_lengths[indices], self.target_lengths[indices]
+        return part
+
+    @property
+    def lengths(self) -> Ids:
+        """Tokens in the longer text of each pair: (num,)."""
+        return np.maximum(self.source_lengths, self.target_lengths)
 
     def num_batches(self, batch_size: int) -> int:
-        """How many batches an epoch has, a smaller last one included."""
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be 1 or more, got {batch_size}")
-        return math.ceil(len(self) / batch_size)
+        """How many batches an epoch has; the same number in each."""
+        return len(batches_by_length(self.lengths, batch_size))
 
     def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch; every pair comes once, and the last batch may be smaller.
+        """The batches of one epoch, of pairs of like length; every pair comes once.
 
         Parameters
         ----------
         batch_size : int
-            Pairs in a batch.
+            Pairs in a batch at most; there are fewer where they are much longer than most.
         seed : int, optional
-            Together with `epoch`, and nothing else, decides the order. None keeps the data set's.
+            Shuffles the pairs, differently in each epoch. Without it they come from short to long.
         epoch : int
-            Which epoch, from 0.
+            Which epoch, from 0 on.
         start : int
-            The batch to begin with, from 0: a run that stopped after k batches goes on with
-            ``start=k`` and meets the same batches.
+            How many batches to skip, for an epoch that was interrupted.
 
         Raises
         ------
         ValueError
-            Where an argument is out of its range; on the call, not with the first batch.
+            Where an argument is out of its range; raised by the call, before the first batch.
         """
-        total = self.num_batches(batch_size)
-        if not 0 <= start <= total:
-            raise ValueError(f"`start` must lie in 0..{total} for {total} batches, got {start}")
-        order = np.arange(len(self)) if seed is None else _shuffle(len(self), seed, epoch)
-        return (
-            self.batch(order[first : first + batch_size]) for first in range(start * batch_size, len(self), batch_size)
-        )
+        rng = None if seed is None else shuffled(seed, epoch)
+        parts = batches_by_length(self.lengths, batch_size, rng)
+        if not 0 <= start <= len(parts):
+            raise ValueError(f"`start` must lie in 0..{len(parts)} for {len(parts)} batches, got {start}")
+        return map(self.batch, islice(parts, start, None))
 
     def batch(self, indices: Ids) -> Batch:
-        """The pairs at `indices`, a NumPy array (N,) of places in the data set, as one batch."""
-        if not (indices.size and indices.min() >= 0 and indices.max() < len(self)):
+        """The batch of the pairs at `indices`.
+
+        Raises
+        ------
+        ValueError
+            Where there is no index, or one is not the place of a pair.
+        """
+        indices = np.asarray(indices)
+        if not indices.size or indices.min() < 0 or indices.max() >= len(self):
             raise ValueError(f"`indices` must be one or more of 0..{len(self) - 1}, got {indices.tolist()}")
-        pad = self.vocabulary.PAD
-        width, length = int(self.source_lengths[indices].max()), int(self.target_lengths[indices].max())
-        rows = self._asarray(indices)
-        xp = backend_of(self.sources).xp
-        sources = xp.take(self.sources, rows, axis=0)[:, :width]  # (num, S_max) -> (N, S)
-        targets = xp.take(self.targets, rows, axis=0)[:, : length + 1]  # (num, T_max + 2) -> (N, T + 1)
-        labels = targets[:, 1:]
+        begin, end = [self.vocabulary.BOS], [self.vocabulary.EOS]
+        sources, source_lengths = pad([self.sources[index] for index in indices])
+        rows = [np.concatenate((begin, self.targets[index], end)) for index in indices]
+        targets, lengths = pad(rows)  # (N, T + 1)
+        labels = np.where(np.arange(1, targets.shape[1]) < lengths[:, None], targets[:, 1:], IGNORE)
         return Batch(
-            sources=sources,
-            source_mask=sources != pad,
-            inputs=targets[:, :-1],
-            labels=xp.where(labels == pad, xp.full_like(labels, IGNORE), labels),
-            num_tokens=int(self.target_lengths[indices].sum()),
+            sources=self._asarray(sources),
+            source_mask=self._asarray(np.arange(sources.shape[1]) < source_lengths[:, None]),
+            inputs=self._asarray(targets[:, :-1]),
+            labels=self._asarray(labels),
+            num_tokens=int(lengths.sum()) - len(rows),
             indices=indices,
         )
 
-    def _select(self, indices: Ids) -> Self:
-        part = copy(self)
-        rows = self._asarray(indices)
-        xp = backend_of(self.sources).xp
-        part.pairs = [self.pairs[index] for index in indices]
-        part.sources, part.targets = (xp.take(ids, rows, axis=0) for ids in (self.sources, self.targets))
-        part.source_lengths, part.target_lengths = self.source_lengths[indices], self.target_lengths[indices]
-        return part
 
-
-def _shuffle(size: int, seed: int, *epoch: int) -> Ids:
-    """0..size-1 in an order that depends on `seed` and `epoch` alone."""
-    if min(seed, *epoch, 0) < 0:
-        raise ValueError(f"seed and epoch must be 0 or more, got {', '.join(map(str, (seed, *epoch)))}")
-    sequence = np.random.SeedSequence(seed, spawn_key=epoch)
-    return np.random.default_rng(sequence).permutation(size)
-
-
-def pad(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+def pad(rows: Sequence[Sequence[int] | Ids]) -> tuple[Ids, Ids]:
     """Rows of ids, padded on the right, and their lengths: (num, longest), (num,)."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
     padded = np.full((len(rows), lengths.max()), Vocabulary.PAD, dtype=np.int64)
     real = np.arange(padded.shape[1]) < lengths[:, None]  # (num, width)
-    padded[real] = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+    padded[real] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
     return padded, lengths

@@ -3,36 +3,47 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeGuard, get_args
 
 from .errors import DataError, quote
 
-__all__ = ["Unit", "Vocabulary"]
+__all__ = ["Normalize", "Unit", "Vocabulary", "normalized"]
 
-Unit = Literal["character", "word"]
+Unit = Literal["character", "word", "subword"]
+Normalize = Literal["NFC", "NFKC", "none"]
+
+
+def normalized(text: str, form: Normalize) -> str:
+    """`text` in a normal form of Unicode: an é is one character, however it was typed."""
+    return text if form == "none" else unicodedata.normalize(form, text)
 
 
 class Vocabulary:
     """The tokens a model knows; a token's id is its place among them.
 
     Ids 0, 1 and 2 are padding, begin and end of a sequence in every vocabulary, and no text
-    encodes to them. The tokens of the texts follow from id 3 on. A vocabulary never changes.
+    encodes to them. An open vocabulary has ``<unk>`` as id 3, to which every other token encodes; a closed one refuses
+    other tokens. The tokens of the texts follow. A vocabulary never changes.
 
     Parameters
     ----------
     tokens : sequence of str
-        The tokens of the texts, without the three special ones: single characters, or words
+        The tokens of the texts, without the special ones: single characters, or words
         without white space.
     unit : {"character", "word"}
-        What a text is split into. Words are what white space separates.
+        What a text is split into. Words are what white space separates. For subwords see `SubwordVocabulary`.
+    unknown : bool
+        Whether the vocabulary is open.
+    normalize : {"none", "NFC", "NFKC"}
+        The form that texts are brought into before they are split.
 
     Raises
     ------
     ValueError
-        Where `unit` is none of the two.
+        Where `unit` or `normalize` is none of these.
     DataError
         Where a token occurs twice, is not one unit long or has the name of a special token.
     """
@@ -40,18 +51,19 @@ class Vocabulary:
     PAD: ClassVar[int] = 0
     BOS: ClassVar[int] = 1
     EOS: ClassVar[int] = 2
-    SPECIAL: ClassVar[tuple[str, str, str]] = ("<pad>", "<bos>", "<eos>")
+    UNK: ClassVar[int] = 3
+    SPECIAL: ClassVar[tuple[str, ...]] = ("<pad>", "<bos>", "<eos>", "<unk>")
 
-    __slots__ = ("_ids", "_tokens", "_unit")
+    __slots__ = ("_ids", "_normalize", "_special", "_tokens", "_unit")
 
-    def __init__(self, tokens: Sequence[str], unit: Unit) -> None:
-        if unit not in get_args(Unit):
+    def __init__(
+        self, tokens: Sequence[str], unit: Unit, *, unknown: bool = False, normalize: Normalize = "none"
+    ) -> None:
+        if unit not in ("character", "word"):
             raise ValueError(f"`unit` must be 'character' or 'word', got {unit!r}")
-        self._unit: Unit = unit
-        self._tokens = (*self.SPECIAL, *tokens)
-        self._ids = {token: index for index, token in enumerate(tokens, start=len(self.SPECIAL))}
+        self._set(unit, normalize, self.SPECIAL if unknown else self.SPECIAL[:-1], tokens)
         for token in self._ids:
-            if token in self.SPECIAL:
+            if token in self._special:
                 raise DataError(f"{token!r} is the name of a special token; write the texts without it")
             if self.tokens(token) != [token]:
                 raise DataError(f"expected a token of one {unit}, got {quote(token)}")
@@ -59,12 +71,50 @@ class Vocabulary:
             twice, _ = Counter(tokens).most_common(1)[0]
             raise DataError(f"{quote(twice)} occurs more than once; give each token once")
 
+    def _set(self, unit: Unit, normalize: Normalize, special: tuple[str, ...], tokens: Sequence[str]) -> None:
+        if normalize not in get_args(Normalize):
+            raise ValueError(f"`normalize` must be one of {', '.join(get_args(Normalize))}, got {normalize!r}")
+        self._unit: Unit = unit
+        self._normalize: Normalize = normalize
+        self._special = special
+        self._tokens = (*special, *tokens)
+        self._ids = {token: index for index, token in enumerate(tokens, start=len(special))}
+
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[str, str]], unit: Unit) -> Vocabulary:
-        """The tokens of all sources and targets, in the order of their first occurrence."""
-        split = cls((), unit).tokens
-        tokens = dict.fromkeys(token for text in chain.from_iterable(pairs) for token in split(text))
-        return cls(tuple(tokens), unit)
+    def from_pairs(
+        cls,
+        pairs: Iterable[tuple[str, str]],
+        unit: Unit,
+        *,
+        min_count: int = 1,
+        unknown: bool = False,
+        normalize: Normalize = "none",
+    ) -> Vocabulary:
+        """The tokens of all sources and targets, in the order of their first occurrence.
+
+        Parameters
+        ----------
+        pairs, unit, unknown, normalize
+            As in the class. In an open vocabulary, a token with the name of a special one is one of the unknown.
+        min_count : int
+            Tokens that occur less often are left out.
+
+        Raises
+        ------
+        DataError
+            Where `min_count` leaves nothing.
+        """
+        split = cls((), unit, unknown=unknown, normalize=normalize).tokens
+        counts = Counter(token for pair in pairs for text in pair for token in split(text))
+        names = cls.SPECIAL if unknown else ()
+        tokens = [token for token, count in counts.items() if count >= min_count and token not in names]
+        if counts and not tokens:
+            most = max(counts.values())
+            raise DataError(
+                f"no {unit} occurs {min_count} times or more, so that --min-count {min_count} leaves nothing: "
+                f"give --min-count {most} or less"
+            )
+        return cls(tokens, unit, unknown=unknown, normalize=normalize)
 
     @classmethod
     def from_json(cls, text: str) -> Vocabulary:
@@ -81,8 +131,15 @@ class Vocabulary:
             raise DataError(f"expected a vocabulary as JSON, got {quote(text)}: {error}") from None
         match content:
             case {"unit": "character" | "word" as unit, "tokens": [*tokens], **rest}:
-                if not rest and all(isinstance(token, str) for token in tokens):
-                    return cls(tokens, unit)
+                unknown, form = rest.pop("unknown", False), rest.pop("normalize", "none")  # version 0.1 had neither
+                texts = all(isinstance(token, str) for token in tokens)
+                if isinstance(unknown, bool) and _is_form(form) and texts and not rest:
+                    return cls(tokens, unit, unknown=unknown, normalize=form)
+            case {"unit": "subword", "normalize": form, "tokenizer": {**tokenizer}, **rest} if not rest:
+                if _is_form(form):
+                    from .subwords import SubwordVocabulary
+
+                    return SubwordVocabulary(json.dumps(tokenizer), form)
         raise DataError(
             'expected a vocabulary {"unit": "character" or "word", "tokens": [strings]}, '
             f"got {quote(text)}; write it with `Vocabulary.to_json`"
@@ -90,7 +147,11 @@ class Vocabulary:
 
     def to_json(self) -> str:
         """The vocabulary as one line of ASCII JSON, for `from_json`."""
-        return json.dumps({"unit": self._unit, "tokens": self._tokens[len(self.SPECIAL) :]})
+        return json.dumps(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"unknown": len(self._special) == len(self.SPECIAL), "normalize": self._normalize}
+        return {"unit": self._unit, **options, "tokens": self._tokens[len(self._special) :]}
 
     @property
     def unit(self) -> Unit:
@@ -98,7 +159,8 @@ class Vocabulary:
         return self._unit
 
     def tokens(self, text: str) -> list[str]:
-        """`text` split into characters or words, known or not."""
+        """`text` in its normal form, split into units, known or not."""
+        text = normalized(text, self._normalize)
         return list(text) if self._unit == "character" else text.split()
 
     def encode(self, text: str) -> list[int]:
@@ -107,9 +169,11 @@ class Vocabulary:
         Raises
         ------
         DataError
-            Where a token is not in the vocabulary; the message names each and where it stands.
+            Where a token is not in a closed vocabulary; the message names each and where it stands.
         """
         tokens = self.tokens(text)
+        if len(self._special) > self.UNK:
+            return [self._ids.get(token, self.UNK) for token in tokens]
         try:
             return [self._ids[token] for token in tokens]
         except KeyError:
@@ -129,6 +193,9 @@ class Vocabulary:
                 break
             if index not in (self.PAD, self.BOS):
                 tokens.append(self._token(index))
+        return self._joined(tokens)
+
+    def _joined(self, tokens: list[str]) -> str:
         return ("" if self._unit == "character" else " ").join(tokens)
 
     def names(self, ids: Iterable[int]) -> list[str]:
@@ -139,16 +206,16 @@ class Vocabulary:
         return ["␣" if token == " " else _printable(token) for token in map(self._token, ids)]
 
     def __len__(self) -> int:
-        """How many ids there are, the three special ones included."""
+        """How many ids there are, the special ones included."""
         return len(self._tokens)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Vocabulary):
             return NotImplemented
-        return (self._unit, self._tokens) == (other._unit, other._tokens)
+        return self._content() == other._content()
 
     def __hash__(self) -> int:
-        return hash((self._unit, self._tokens))
+        return hash((self._unit, self._normalize, self._tokens))
 
     def __repr__(self) -> str:
         return f"<Vocabulary: {len(self)} tokens, unit {self._unit!r}>"
@@ -168,6 +235,10 @@ class Vocabulary:
             f"{named}{more} of {quote(text)} {are} not in the vocabulary of {len(self)} tokens; "
             f"train on data that holds {them} or write the text without {them}"
         )
+
+
+def _is_form(value: Any) -> TypeGuard[Normalize]:
+    return value in get_args(Normalize)
 
 
 def _printable(token: str) -> str:

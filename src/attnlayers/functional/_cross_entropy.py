@@ -15,13 +15,16 @@ class SavedCrossEntropy(NamedTuple):
 
     backend: Backend
     logits: Array
-    probabilities: Array  # (M, V), 0 in the rows that are ignored
+    probabilities: Array  # (M, V), less what smoothing asks of every class; 0 in the rows that are ignored
     places: Array  # (M,), where the probabilities of the labels are in the flat array
     counted: Array  # (M,), 1 for rows that count, else 0
     divisor: Array  # (), how many count, at least 1
+    smoothing: float
 
 
-def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Array, SavedCrossEntropy]:
+def cross_entropy(
+    logits: Array, labels: Array, *, ignore: int = -1, smoothing: float = 0.0
+) -> tuple[Array, SavedCrossEntropy]:
     """Mean of ``-log(softmax(logits)[label])`` over the labels that count.
 
     Parameters
@@ -31,6 +34,8 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         Ids 0 to V - 1, or `ignore`.
     ignore : int
         Label of the places that do not count. Where none counts the loss is 0.
+    smoothing : float
+        Share of the wanted probability that is spread over all V classes, the label's among them; 0 <= smoothing < 1.
 
     Returns
     -------
@@ -49,6 +54,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     References
     ----------
     Deep Learning from Scratch 2, section 1.3.3; ``TimeSoftmaxWithLoss`` of section 5.4.2.
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7 (`smoothing`).
 
     Examples
     --------
@@ -58,6 +64,8 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     True
     """
     backend = check(logits=(logits, "... V"), labels=(labels, "...: int"))
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"`smoothing` must lie in [0, 1), got {smoothing}")
     xp = backend.xp
     rows, V = prod(labels.shape), logits.shape[-1]
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
@@ -76,11 +84,15 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
         p = probabilities[m, ...]
         p[...] = widen(backend, source[m, ...])
         p -= xp.max(p, axis=-1, keepdims=True)
-        losses[m] = -xp.take(xp.reshape(p, (-1,)), places[m] - m.start * V, axis=0)
+        losses[m] = (smoothing - 1) * xp.take(xp.reshape(p, (-1,)), places[m] - m.start * V, axis=0)
+        if smoothing:
+            losses[m] -= smoothing / V * xp.sum(p, axis=-1)
         backend.apply(xp.exp, p)
         total = xp.sum(p, axis=-1)
         losses[m] += xp.log(total)
         p /= total[:, None]
+        if smoothing:
+            p -= smoothing / V
         ignored = ~counts[m]
         backend.fill(losses[m], ignored, 0)  # whatever an ignored row holds
         backend.fill(p, ignored[:, None], 0)
@@ -92,7 +104,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore: int = -1) -> tuple[Ar
     divisor = xp.sum(counted)
     divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
     loss = narrow(backend, xp.sum(losses) / divisor, logits.dtype)
-    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, divisor)
+    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, divisor, smoothing)
 
 
 def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0) -> Array:
@@ -101,5 +113,5 @@ def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0)
     factor = dloss / saved.divisor
     dlogits = saved.probabilities * factor
     if 0 not in dlogits.shape:
-        backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, -factor * saved.counted)
+        backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, (saved.smoothing - 1) * factor * saved.counted)
     return narrow(backend, xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype)

@@ -31,6 +31,15 @@ class Composite(Layer):
         """Switch all dropout within on or off."""
         switch_dropout(self, flag)
 
+    def reseed(self, *seed: int) -> None:
+        """Start all that is drawn within anew: what is dropped from here on is a function of these numbers."""
+        drawing = [layer for layer in self.layers.values() if hasattr(layer, "reseed")]
+        seeds = np.random.SeedSequence([integer("seed", number, least=0) for number in seed]).generate_state(
+            max(1, len(drawing))
+        )
+        for layer, own in zip(drawing, seeds.tolist(), strict=False):
+            layer.reseed(own)
+
 
 def switch_dropout(layer: Any, flag: bool) -> None:
     """Set ``train_flg`` wherever a layer, or a layer within it, has one."""

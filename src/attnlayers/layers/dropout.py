@@ -41,7 +41,7 @@ class Dropout(Layer):
 
     def forward(self, x: Array, train_flg: bool | None = None) -> Array:
         """x (...) -> (...); `train_flg`, if given, overrides the attribute for this call."""
-        if not (self.train_flg if train_flg is None else train_flg):
+        if not self.dropout_ratio or not (self.train_flg if train_flg is None else train_flg):
             self._saved = (None,)  # all passed
             return x
         if self._draw is None:

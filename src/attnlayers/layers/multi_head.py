@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from attnbackends import Array
 
 from .. import functional as F
@@ -109,6 +111,10 @@ class MultiHeadAttention(Composite):
         self.dbias: Array | None = None
         self._attention: Any = None
         self._passes = 0
+
+    def reseed(self, *seed: int) -> None:
+        """What is dropped from here on is a function of these numbers."""
+        self.seed, self._passes = int(np.random.SeedSequence(seed).generate_state(1)[0]), 0
 
     @classmethod
     def create(

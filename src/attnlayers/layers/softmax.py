@@ -23,18 +23,33 @@ class Softmax(Layer):
 class SoftmaxWithLoss(Layer):
     """Mean cross-entropy of softmax.
 
+    Parameters
+    ----------
+    label_smoothing : float
+        Share of the wanted probability that is spread over all classes while training, 0 <= label_smoothing < 1.
+
     Attributes
     ----------
     ignore_label : int
         Label of the places that do not count.
+    train_flg : bool
+        False smooths nothing.
     """
 
     ignore_label = -1
 
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}")
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.train_flg = True
+
     def forward(self, xs: Array, ts: Array) -> Array:
         """xs (..., V) scores, ts (...) integer labels -> loss (), on the device."""
         check(xs=(xs, "... V"), ts=(ts, "...: int"))
-        loss, self._saved = F.cross_entropy(xs, ts, ignore=self.ignore_label)
+        smoothing = self.label_smoothing if self.train_flg else 0.0
+        loss, self._saved = F.cross_entropy(xs, ts, ignore=self.ignore_label, smoothing=smoothing)
         return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:

@@ -7,6 +7,7 @@ import numpy as np
 from attnbackends import Array
 
 from ..functional._integers import integer, sizes
+from ..layers._composite import switch_dropout
 from ._base import Network
 
 
@@ -14,7 +15,19 @@ class Translator(Network):
     """A network with an encoder and a decoder that goes on step by step.
 
     What decoding has come to is kept in the network: one batch is answered at a time.
+
+    Attributes
+    ----------
+    train_flg : bool
+        False drops and smooths nothing in `forward`; `generate` never drops.
     """
+
+    train_flg = True
+
+    def _drop(self, flag: bool) -> None:
+        """Switch dropout within, and smoothing of the loss; `train_flg` stays what it is."""
+        for layer in self.layers.values():
+            switch_dropout(layer, flag)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
         """Mean loss of predicting `labels` from `sources` and what comes before.
@@ -84,16 +97,18 @@ class Translator(Network):
 
         Returns
         -------
-        ids : integer array (N, L), L <= max_length
+        ids : int64 array (N, L), L <= max_length
             After its `end_id` an answer goes on with arbitrary ids until the longest one ends.
         weights : array (N, L, T_enc) or (N, L, layers, heads, T_enc)
             Attention weights of each step, arbitrary after the end.
         """
         max_length, beam = sizes(max_length=max_length, beam=beam)
         start_id, end_id = integer("start_id", start_id), integer("end_id", end_id)
+        xp = self.backend.xp
+        if self.backend.is_dtype(sources.dtype, "integral"):  # an answer may need larger ids than its source
+            sources = xp.astype(sources, xp.int64, copy=False)
         if beam > 1:
             return self._search(sources, start_id, end_id, max_length, source_mask, beam, length_penalty)
-        xp = self.backend.xp
         self.begin(sources, source_mask, max_length)
         last = xp.full_like(sources[:, :1], start_id)
         ended = last != start_id

@@ -9,6 +9,7 @@ from ..layers import (
     TimeAdditiveAttention,
     TimeAffine,
     TimeAttention,
+    TimeDropout,
     TimeEmbedding,
     TimeGeneralAttention,
     TimeLSTM,
@@ -22,31 +23,49 @@ from ._translator import Translator
 class AttentionEncoder(Network):
     """Embedding and LSTM; hands on the states of all steps."""
 
-    def __init__(self, vocab_size: int, wordvec_size: int, hidden_size: int, draw: "_Initial") -> None:
+    def __init__(
+        self, vocab_size: int, wordvec_size: int, hidden_size: int, draw: "_Initial", dropout: float = 0.0
+    ) -> None:
         self.embed = draw.embedding(vocab_size, wordvec_size)
+        self.dropout = TimeDropout(dropout)
         self.lstm = draw.lstm(wordvec_size, hidden_size)
-        super().__init__(draw.backend, embed=self.embed, lstm=self.lstm)
+        super().__init__(draw.backend, embed=self.embed, dropout=self.dropout, lstm=self.lstm)
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T) of ids, mask (N, T) with False = padding -> hs (N, T, H)."""
-        return self.lstm.forward(self.embed.forward(xs), mask)
+        return self.lstm.forward(self.dropout.forward(self.embed.forward(xs)), mask)
 
     def backward(self, dhs: Array) -> None:
         """dhs (N, T, H) -> None, since ids have no gradient."""
-        self.embed.backward(self.lstm.backward(dhs))
+        self.embed.backward(self.dropout.backward(self.lstm.backward(dhs)))
 
 
 class AttentionDecoder(Network):
     """LSTM that starts from the encoder's last state, and attention over all of them."""
 
     def __init__(
-        self, vocab_size: int, wordvec_size: int, hidden_size: int, draw: "_Initial", attention: str = "dot"
+        self,
+        vocab_size: int,
+        wordvec_size: int,
+        hidden_size: int,
+        draw: "_Initial",
+        attention: str = "dot",
+        dropout: float = 0.0,
     ) -> None:
         self.embed = draw.embedding(vocab_size, wordvec_size)
         self.lstm = draw.lstm(wordvec_size, hidden_size, stateful=True)
         self.attention = draw.attention(hidden_size, attention)
         self.affine = draw.affine(2 * hidden_size, vocab_size)
-        super().__init__(draw.backend, embed=self.embed, lstm=self.lstm, attention=self.attention, affine=self.affine)
+        self.dropout, self.last_dropout = TimeDropout(dropout), TimeDropout(dropout)
+        super().__init__(
+            draw.backend,
+            embed=self.embed,
+            dropout=self.dropout,
+            lstm=self.lstm,
+            attention=self.attention,
+            last_dropout=self.last_dropout,
+            affine=self.affine,
+        )
 
     def forward(self, xs: Array, enc_hs: Array, mask: Array | None = None) -> Array:
         """xs (N, T_dec) of ids, enc_hs (N, T_enc, H), mask (N, T_enc) -> scores (N, T_dec, V)."""
@@ -55,11 +74,11 @@ class AttentionDecoder(Network):
 
     def backward(self, dscore: Array) -> Array:
         """dscore (N, T_dec, V) -> denc_hs (N, T_enc, H)."""
-        dboth = self.affine.backward(dscore)  # (N, T_dec, 2H)
+        dboth = self.last_dropout.backward(self.affine.backward(dscore))  # (N, T_dec, 2H)
         H = dboth.shape[-1] // 2
         denc_hs, ddec_hs = self.attention.backward(dboth[:, :, :H])
         ddec_hs += dboth[:, :, H:]
-        self.embed.backward(self.lstm.backward(ddec_hs))
+        self.embed.backward(self.dropout.backward(self.lstm.backward(ddec_hs)))
         denc_hs[:, -1, :] += self.lstm.dh
         return denc_hs
 
@@ -69,9 +88,9 @@ class AttentionDecoder(Network):
 
     def step(self, xs: Array, enc_hs: Array, mask: Array | None = None) -> Array:
         """Go on from where the last step ended; arguments as in `forward`."""
-        dec_hs = self.lstm.forward(self.embed.forward(xs))
+        dec_hs = self.lstm.forward(self.dropout.forward(self.embed.forward(xs)))
         c = self.attention.forward(enc_hs, dec_hs, mask)
-        return self.affine.forward(self.backend.xp.concat((c, dec_hs), axis=2))
+        return self.affine.forward(self.last_dropout.forward(self.backend.xp.concat((c, dec_hs), axis=2)))
 
 
 class AttentionSeq2seq(Translator):
@@ -83,6 +102,10 @@ class AttentionSeq2seq(Translator):
         V, D and H.
     attention : {"dot", "general", "additive"}
         How encoder and decoder states are compared: as the book does, as Luong's "general", or as Bahdanau does.
+    dropout : float
+        Share that is dropped of embeddings, and of what the last affine map reads.
+    label_smoothing : float
+        As in `TimeSoftmaxWithLoss`.
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
@@ -102,6 +125,8 @@ class AttentionSeq2seq(Translator):
         hidden_size: int,
         *,
         attention: str = "dot",
+        dropout: float = 0.0,
+        label_smoothing: float = 0.0,
         seed: int = 0,
         dtype: str = "float32",
         backend: Backend | None = None,
@@ -110,12 +135,14 @@ class AttentionSeq2seq(Translator):
         vocab_size, wordvec_size, hidden_size = sizes(
             vocab_size=vocab_size, wordvec_size=wordvec_size, hidden_size=hidden_size
         )
-        self.encoder = AttentionEncoder(vocab_size, wordvec_size, hidden_size, draw)
-        self.decoder = AttentionDecoder(vocab_size, wordvec_size, hidden_size, draw, attention)
-        self.loss = TimeSoftmaxWithLoss()
-        super().__init__(draw.backend, encoder=self.encoder, decoder=self.decoder)
+        self.encoder = AttentionEncoder(vocab_size, wordvec_size, hidden_size, draw, dropout)
+        self.decoder = AttentionDecoder(vocab_size, wordvec_size, hidden_size, draw, attention, dropout)
+        self.loss = TimeSoftmaxWithLoss(label_smoothing)
+        super().__init__(draw.backend, encoder=self.encoder, decoder=self.decoder, loss=self.loss)
+        self.reseed(seed)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
+        self._drop(self.train_flg)
         enc_hs = self.encoder.forward(sources, source_mask)
         return self.loss.forward(self.decoder.forward(inputs, enc_hs, source_mask), labels)
 
@@ -124,6 +151,7 @@ class AttentionSeq2seq(Translator):
         self.encoder.backward(self.decoder.backward(self.loss.backward(dout)))
 
     def begin(self, sources: Array, source_mask: Array | None, max_length: int) -> None:
+        self._drop(False)
         self._answered = self.encoder.forward(sources, source_mask), source_mask
         self.decoder.begin(self._answered[0])
 

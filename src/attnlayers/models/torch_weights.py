@@ -170,7 +170,7 @@ def _parts(layer: Layer) -> dict[str, Layer]:
             {} if layer.norm is None else {"norm.": layer.norm}
         )
     if isinstance(layer, Transformer):
-        return {f"{name}.": part for name, part in layer.layers.items()}
+        return {f"{name}.": part for name, part in layer.layers.items() if part.params}
     raise ValueError(f"PyTorch's names are known for the layers of a Transformer, got {type(layer).__name__}")
 
 

@@ -8,6 +8,7 @@ from ..functional._integers import sizes
 from ..layers import (
     SinusoidalPositions,
     TimeAffine,
+    TimeDropout,
     TimeEmbedding,
     TimeSoftmaxWithLoss,
     TransformerDecoder,
@@ -28,6 +29,9 @@ class Transformer(Translator):
         Size of a token's vector, attention heads, size within a feed-forward network, and the number of layers of the
         encoder and of the decoder.
     dropout : float
+        Share that is dropped of embeddings, of attention weights and of what is added to the residual stream.
+    label_smoothing : float
+        As in `TimeSoftmaxWithLoss`.
     seed : int
         Of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
@@ -36,11 +40,6 @@ class Transformer(Translator):
         Default: the one that the environment chose.
     **options
         Further ones of `TransformerEncoderLayer.create`: ``activation``, ``norm``, ``pre_norm``, ``bias``.
-
-    Attributes
-    ----------
-    train_flg : bool
-        False drops nothing in `forward`; `generate` never does.
 
     References
     ----------
@@ -64,6 +63,7 @@ class Transformer(Translator):
         depth: int = 2,
         *,
         dropout: float = 0.0,
+        label_smoothing: float = 0.0,
         seed: int = 0,
         dtype: str = "float32",
         backend: Backend | None = None,
@@ -78,8 +78,8 @@ class Transformer(Translator):
         self.encoder = TransformerEncoder.create(depth, d_model, heads, hidden, initial=draw, **options)
         self.decoder = TransformerDecoder.create(depth, d_model, heads, hidden, initial=draw, **options)
         self.output = TimeAffine(draw.xavier(d_model, vocab_size), draw.full(0, vocab_size))
-        self.loss = TimeSoftmaxWithLoss()
-        self.train_flg = True
+        self.loss = TimeSoftmaxWithLoss(label_smoothing)
+        self.source_dropout, self.target_dropout = TimeDropout(dropout), TimeDropout(dropout)
         super().__init__(
             draw.backend,
             source_embed=self.source_embed,
@@ -87,26 +87,28 @@ class Transformer(Translator):
             encoder=self.encoder,
             decoder=self.decoder,
             output=self.output,
+            source_dropout=self.source_dropout,
+            target_dropout=self.target_dropout,
+            loss=self.loss,
         )
+        self.reseed(seed)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
         self._drop(self.train_flg)
         context = self._encode(sources, source_mask)
-        y = self.target_positions.forward(self.target_embed.forward(inputs))
+        y = self.target_dropout.forward(self.target_positions.forward(self.target_embed.forward(inputs)))
         return self.loss.forward(self.output.forward(self.decoder.forward(y, context, source_mask)), labels)
 
     def backward(self, dout: float = 1.0) -> None:
         """Gradients of all parameters."""
         dy, dcontext = self.decoder.backward(self.output.backward(self.loss.backward(dout)))
-        self.target_embed.backward(self.target_positions.backward(dy))
-        self.source_embed.backward(self.source_positions.backward(self.encoder.backward(dcontext)))
+        self.target_embed.backward(self.target_positions.backward(self.target_dropout.backward(dy)))
+        dx = self.source_dropout.backward(self.encoder.backward(dcontext))
+        self.source_embed.backward(self.source_positions.backward(dx))
 
     def _encode(self, sources: Array, source_mask: Array | None) -> Array:
-        return self.encoder.forward(self.source_positions.forward(self.source_embed.forward(sources)), source_mask)
-
-    def _drop(self, flag: bool) -> None:
-        self.encoder.train(flag)
-        self.decoder.train(flag)
+        x = self.source_positions.forward(self.source_embed.forward(sources))
+        return self.encoder.forward(self.source_dropout.forward(x), source_mask)
 
     # -- step by step
 

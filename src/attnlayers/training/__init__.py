@@ -5,14 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .files import RunError
-    from .optimizers import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
-    from .run import Checkpoint, RunFolder, Settings
-    from .trainer import Progress, Trainer
+    from .optimizers import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
+    from .progress import Progress
+    from .run import Checkpoint, RunFolder
+    from .settings import Settings
+    from .trainer import Trainer
 
 __all__ = [
     "SGD",
     "AdaGrad",
     "Adam",
+    "AdamW",
     "Checkpoint",
     "Momentum",
     "Nesterov",
@@ -26,8 +29,8 @@ __all__ = [
     "clip_grads",
 ]
 
-_HOMES = {"RunError": "files"} | dict.fromkeys(("Checkpoint", "RunFolder", "Settings"), "run")
-_HOMES |= dict.fromkeys(("Progress", "Trainer"), "trainer")
+_HOMES = {"RunError": "files", "Settings": "settings"} | dict.fromkeys(("Checkpoint", "RunFolder"), "run")
+_HOMES |= {"Progress": "progress", "Trainer": "trainer"}
 
 
 def __getattr__(name: str) -> Any:

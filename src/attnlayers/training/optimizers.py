@@ -264,3 +264,27 @@ class Adam(Optimizer):
         m, v = memory
         lr = self.lr * sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
         backend.adam_step(param, grad, m, v, lr, self.beta1, self.beta2)
+
+
+class AdamW(Adam):
+    """Adam, and a share ``lr * weight_decay`` of the weights that is taken off at every step.
+
+    Parameters with one axis, biases and the gains of norms, keep what they have.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+    """
+
+    def __init__(
+        self, lr: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, *, weight_decay: float = 0.01
+    ) -> None:
+        if not weight_decay >= 0:
+            raise ValueError(f"`weight_decay` must be 0 or more, got {weight_decay}")
+        super().__init__(lr, beta1, beta2)
+        self.weight_decay = weight_decay
+
+    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
+        if self.weight_decay and param.ndim > 1:
+            param *= 1 - self.lr * self.weight_decay
+        super()._change(backend, param, grad, *memory)

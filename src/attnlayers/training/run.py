@@ -6,7 +6,8 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,106 +15,16 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
-from ..data import DataError, Unit, Vocabulary, generate_dates, read_pairs
-from ..models import AttentionSeq2seq, Transformer, Translator
+from ..data import DataError, Vocabulary
+from ..models import Translator
 from .files import RunError, is_aside, write_whole
 from .plots import save_figure
+from .settings import VERSION_1, Settings
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"wordvec": 128, "warmup": 200}}
-"""The networks that can be trained, and where their defaults differ from those of `Settings`."""
+METRICS = ("epoch", "step", "loss", "held_out_loss", "accuracy", "chrf", "tokens_per_second", "seconds")
 
-SINCE = ("architecture", "attention", "heads", "depth", "warmup")
-"""Settings that a run of an older version lacks; it was begun with what are their defaults."""
-
-METRICS = ("epoch", "step", "loss", "accuracy", "tokens_per_second", "seconds")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a run was started with.
-
-    Attributes
-    ----------
-    data : str
-        ``"dates"``, or the path of a file that `attnlayers.data.read_pairs` reads.
-    unit : {"character", "word"}
-        What a token is.
-    epochs, batch_size, wordvec, hidden, seed : int
-    lr, max_grad_norm : float
-    reverse : bool
-        Whether sources are read backwards.
-    architecture : {"seq2seq", "transformer"}
-        `AttentionSeq2seq` or `Transformer`; there, `wordvec` is the size of a token's vector in all layers, and
-        `hidden` the size within feed-forward networks.
-    attention : {"dot", "general", "additive"}
-        Of seq2seq.
-    heads, depth : int
-        Of transformer: attention heads, and layers of encoder and of decoder.
-    warmup : int
-        Steps over which the learning rate rises to `lr`.
-    """
-
-    data: str = "dates"
-    unit: Unit = "character"
-    epochs: int = 4
-    batch_size: int = 128
-    wordvec: int = 16
-    hidden: int = 256
-    lr: float = 0.001
-    max_grad_norm: float = 5.0
-    reverse: bool = True
-    seed: int = 1984
-    architecture: str = "seq2seq"
-    attention: str = "dot"
-    heads: int = 4
-    depth: int = 2
-    warmup: int = 0
-
-    @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Settings with the defaults of their architecture."""
-        return cls(**(ARCHITECTURES.get(given.get("architecture", "seq2seq"), {}) | given))
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            # A whole number may stand for a float; a bool is an int to Python, and never meant as one.
-            fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (
-                kind is bool
-            )
-            if not fits and value == value:  # NaN is no number of any kind: it is refused by its value below
-                raise RunError(f"{field.name} must be of type {kind.__name__}, got {value!r}")
-        if self.unit not in ("character", "word"):
-            raise RunError(f"tokens must be character or word, got {self.unit!r}")
-        if self.architecture not in ARCHITECTURES:
-            raise RunError(f"model must be one of {', '.join(ARCHITECTURES)}, got {self.architecture!r}")
-        if self.attention not in ("dot", "general", "additive"):
-            raise RunError(f"attention must be dot, general or additive, got {self.attention!r}")
-        if self.architecture == "transformer" and self.attention != "dot":
-            raise RunError(f"attention {self.attention} belongs to the model seq2seq: leave it out with transformer")
-        for name in ("epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm", "heads", "depth"):
-            if not getattr(self, name) > 0:
-                raise RunError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("seed", "warmup"):
-            if getattr(self, name) < 0:
-                raise RunError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        if self.architecture == "transformer" and self.wordvec % self.heads:
-            raise RunError(f"wordvec must be a multiple of heads, got {self.wordvec} and {self.heads}")
-
-    def pairs(self) -> list[tuple[str, str]]:
-        """The pairs that the run learns from."""
-        return generate_dates(seed=self.seed) if self.data == "dates" else read_pairs(self.data)
-
-    def model(self, vocabulary: Vocabulary) -> Translator:
-        """The model as it is before training."""
-        V = len(vocabulary)
-        if self.architecture == "transformer":
-            return Transformer(V, self.wordvec, self.heads, self.hidden, self.depth, seed=self.seed)
-        return AttentionSeq2seq(V, self.wordvec, self.hidden, attention=self.attention, seed=self.seed)
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        return self.lr * min(1.0, (step + 1) / max(1, self.warmup))
+CHECKPOINT = "attnlayers checkpoint 2"
+WEIGHTS = "attnlayers weights 1"
 
 
 def fingerprint(pairs: Iterable[tuple[str, str]]) -> str:
@@ -147,9 +58,9 @@ class RunFolder:
     ``config.json``            the settings, and a fingerprint of the data
     ``vocabulary.json``        the tokens
     ``checkpoint.safetensors`` weights, optimizer state and progress, one whole file
-    ``weights.safetensors``    the weights alone, for `translate` and for others
-    ``metrics.csv``            loss, accuracy and speed
-    ``training.png``           loss and accuracy, drawn
+    ``weights.safetensors``    the weights of the best epoch, for `translate` and for others
+    ``metrics.csv``            losses, accuracy and speed
+    ``training.png``           losses and accuracy, drawn
     ``attention.png``          heat maps of some answers
     ``heads.png``              of a transformer: heat maps of each head of each layer, of one answer
     ========================== =====================================================
@@ -164,9 +75,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path, settings: Settings, pairs: list[tuple[str, str]], vocabulary: Vocabulary) -> Self:
         """Begin a run in a folder that is new or empty, or that a kill left before ``config.json`` was written."""
-        if path.exists() and (not path.is_dir() or any(not _is_unfinished(file) for file in path.iterdir())):
-            what = "holds files already" if path.is_dir() else "is a file"
-            raise RunError(f"{path} {what}: choose another folder with --out, or go on with the run there by --resume")
+        cls.check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -175,6 +84,13 @@ class RunFolder:
         run._write_text("vocabulary.json", vocabulary.to_json() + "\n")
         run.write_config(settings)
         return run
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Refuse a folder that `create` would refuse for what is there."""
+        if path.exists() and (not path.is_dir() or any(not _is_unfinished(file) for file in path.iterdir())):
+            what = "holds files already" if path.is_dir() else "is a file"
+            raise RunError(f"{path} {what}: choose another folder with --out, or go on with the run there by --resume")
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -189,9 +105,8 @@ class RunFolder:
             raise RunError(f"there is no run folder {path}")
         config = _read_json(path / "config.json")
         known = {field.name for field in fields(Settings)}
-        later = {field.name: field.default for field in fields(Settings) if field.name in SINCE}
         try:
-            config = later | config  # runs that were begun before there was a choice
+            config = VERSION_1 | config
             data_fingerprint = config.pop("data_fingerprint")
             if set(config) != known:
                 raise ValueError(f"keys {sorted(set(config) ^ known)} are missing or unknown")
@@ -206,10 +121,41 @@ class RunFolder:
 
     def pairs(self) -> list[tuple[str, str]]:
         """The pairs of the run, which must be what they were when it began."""
+        if self.settings.data != "dates" and not Path(self.settings.data).exists():
+            raise RunError(
+                f"{self.settings.data} does not exist, with which the run {self.path} began: "
+                "if it was moved, say where to with --resume --data PATH"
+            )
         pairs = self.settings.pairs()
         if fingerprint(pairs) != self.data_fingerprint:
             raise RunError(f"{self.settings.data} has changed since the run {self.path} began: start a new one")
         return pairs
+
+    def move_data(self, path: str) -> None:
+        """Take the pairs from another file from now on.
+
+        Raises
+        ------
+        RunError
+            If they are not the pairs of the run.
+        """
+        moved = replace(self.settings, data=path)
+        if fingerprint(moved.pairs()) != self.data_fingerprint:
+            raise RunError(
+                f"{path} does not hold the pairs of {self.settings.data}, with which the run {self.path} began: "
+                "give the file that does, or start a run in another --out"
+            )
+        self.write_config(moved)
+
+    def discard(self) -> None:
+        """Remove a run that has not come to its first checkpoint, and its folder if nothing else is in it."""
+        if (self.path / "checkpoint.safetensors").exists():
+            return
+        self.sweep()
+        for name in ("config.json", "vocabulary.json"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # somebody put another file there
+            self.path.rmdir()
 
     def sweep(self) -> None:
         """Remove what a kill left half written."""
@@ -229,12 +175,12 @@ class RunFolder:
         """Replace the checkpoint; a kill at any moment leaves the old one or the new one."""
         arrays = {f"weights.{name}": array for name, array in checkpoint.weights.items()}
         arrays |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
-        metadata = {"format": "attnlayers checkpoint 1", "progress": json.dumps(checkpoint.progress)}
+        metadata = {"format": CHECKPOINT, "progress": json.dumps(checkpoint.progress)}
         self._write_arrays("checkpoint.safetensors", arrays, metadata)
 
     def write_weights(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace the weights that `translate` uses."""
-        self._write_arrays("weights.safetensors", dict(weights), {"format": "attnlayers weights 1"})
+        self._write_arrays("weights.safetensors", dict(weights), {"format": WEIGHTS})
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace the table of metrics."""
@@ -266,19 +212,19 @@ class RunFolder:
         path = self.path / "checkpoint.safetensors"
         if not path.exists():
             return None
-        arrays, metadata = _read_arrays(path, "attnlayers checkpoint 1")
+        arrays, metadata = _read_arrays(path, CHECKPOINT)
         parts: dict[str, dict[str, np.ndarray]] = {"weights": {}, "optimizer": {}}
         for key, array in arrays.items():
             kind, _, name = key.partition(".")
             parts.setdefault(kind, {})[name] = array
-        return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata["progress"]))
+        return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata.get("progress", "{}")))
 
     def load_model(self) -> Translator:
         """The trained model."""
         path = self.path / "weights.safetensors"
         if not path.exists():
             raise RunError(f"{path} is not there yet: the run has finished no epoch; go on with --resume")
-        arrays, _ = _read_arrays(path, "attnlayers weights 1")
+        arrays, _ = _read_arrays(path, WEIGHTS)
         model = self.settings.model(self.vocabulary)
         try:
             model.load_state(arrays)
@@ -318,6 +264,11 @@ def _read_arrays(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         arrays = load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise RunError(f"{path} is truncated or no safetensors file ({error})") from error
+    if kind == CHECKPOINT and metadata.get("format") == "attnlayers checkpoint 1":
+        raise RunError(
+            f"{path} was written by version 0.1, which drew other batches and held out other pairs: "
+            "`translate` answers from this run, to train begin a new one in another --out"
+        )
     if metadata.get("format") != kind:
         raise RunError(f"{path} must be an {kind!r} file, got {metadata.get('format', 'one of another program')!r}")
     return arrays, metadata

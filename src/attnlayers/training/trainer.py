@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -11,55 +10,24 @@ import numpy as np
 
 from attnbackends import Array
 
-from ..data import IGNORE, PairDataset, Vocabulary
+from ..data import Batch, DataError, PairDataset
 from ..translation import Translation, translate
+from .evaluation import Evaluation
 from .files import RunError
-from .optimizers import Adam, Optimizer, clip_grads
+from .optimizers import AdamW, Optimizer, clip_grads
 from .plots import attention_figure, heads_figure, training_figure
-from .run import Checkpoint, RunFolder
+from .progress import Progress
+from .run import METRICS, Checkpoint, RunFolder
 
 REPORT_EVERY = 20
 """Steps between two readings of the loss, the only times that a step waits for a device."""
 
 CHECKPOINT_SECONDS = 30.0
-EVALUATION_BATCH = 500
 PICTURED = 4
 """Held-out pairs whose heat maps are drawn."""
 
 PICTURED_TOKENS = 60
 """Longest source to draw, where there are shorter ones enough."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a training is.
-
-    Attributes
-    ----------
-    phase : {"train", "evaluate", "epoch"}
-        The last one when an epoch is evaluated and saved.
-    epoch, epochs : int
-        The current one, from 1, and the last one.
-    done, total : int
-        Batches of the phase.
-    loss : float or None
-        Mean for each token over the last report.
-    accuracy : float or None
-        Share of exact matches in the last evaluation.
-    tokens_per_second : float or None
-    seconds_left : float or None
-        To the end of the last epoch, evaluations included.
-    """
-
-    phase: str
-    epoch: int
-    epochs: int
-    done: int
-    total: int
-    loss: float | None
-    accuracy: float | None
-    tokens_per_second: float | None
-    seconds_left: float | None
 
 
 class Trainer:
@@ -79,16 +47,17 @@ class Trainer:
         self.checkpoint_seconds = checkpoint_seconds
         self.model = settings.model(run.vocabulary)
         self.backend = self.model.backend
-        data = PairDataset(run.pairs(), run.vocabulary, reverse=settings.reverse)
-        self.train, self.test = (part.to(self.backend.asarray) for part in data.split(seed=settings.seed))
+        self.train, self.test, self.left_out = self._parts()
         self.batches = self.train.num_batches(settings.batch_size)
-        self.test_batches = self.test.num_batches(EVALUATION_BATCH)
-        self.optimizer: Optimizer = Adam(settings.lr)
+        self.test_batches = self.test.num_batches(settings.batch_size)
+        self.optimizer: Optimizer = AdamW(settings.lr, weight_decay=settings.weight_decay)
         self.metrics: list[dict[str, Any]] = []
         self.epoch = 0  # epochs that are finished, evaluation included
         self.batch = 0  # steps of the current epoch that are done
         self._loss_sum: Array = self.backend.asarray(np.zeros((), np.float32))  # over tokens, since the last report
         self._tokens = 0  # since the last report
+        self._epoch_loss, self._epoch_tokens = 0.0, 0  # from the begin of the epoch up to the last report
+        self._best: tuple[int, float] | None = None  # the epoch with the lowest held-out loss, and that loss
         self._interval = 0.0  # seconds of training since the last report
         self._seconds = 0.0  # of training up to the last report
         self._evaluation_seconds = 0.0  # of the last evaluation
@@ -97,15 +66,42 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
 
+    def _parts(self) -> tuple[PairDataset, PairDataset, int]:
+        """Pairs to learn from, pairs that are held out, and how many are in neither since they are too long."""
+        run, settings = self.run, self.run.settings
+        pairs = run.pairs()
+        data = PairDataset(pairs, run.vocabulary, reverse=settings.reverse).to(self.backend.asarray)
+        places = [*settings.split_pairs(pairs)]
+        if settings.max_length:
+            places = [some[data.lengths[some] <= settings.max_length] for some in places]
+            if not all(map(len, places)):
+                shortest = int(data.lengths.min())
+                raise DataError(
+                    f"--max-length {settings.max_length} leaves too few pairs: the shortest has {shortest} tokens"
+                )
+        train, test = (data.select(some) for some in places)
+        return train, test, len(pairs) - len(train) - len(test)
+
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done."""
-        return self.epoch >= self.run.settings.epochs
+        """Whether all epochs are done, or the held-out loss has not fallen for so long that training has stopped."""
+        return self.epoch >= self.run.settings.epochs or self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the held-out loss has not fallen for as many epochs as `patience` says."""
+        patience = self.run.settings.patience
+        return patience > 0 and self._best is not None and self.epoch - self._best[0] >= patience
 
     @property
     def accuracy(self) -> float | None:
         """Share of exact matches in the last evaluation."""
         return self._last("accuracy")
+
+    @property
+    def best(self) -> int | None:
+        """The epoch with the lowest held-out loss so far, from 1 on."""
+        return None if self._best is None else self._best[0]
 
     def steps(self) -> Iterator[Progress]:
         """Train to the end. What is yielded stands between two steps: `save` may be called, or the loop left."""
@@ -114,16 +110,21 @@ class Trainer:
             self.save()
             yield from self._evaluate()
             # The checkpoint last: killed before it, the run evaluates and writes all of this again.
-            self.run.write_weights(self.model.state())
+            if self.best == self.epoch + 1:
+                self._write_best()
             self.run.write_figure("training.png", training_figure(self.metrics))
-            answers = self._answers()
-            self.run.write_figure("attention.png", attention_figure(answers))
-            if answers[-1].heads is not None:
-                self.run.write_figure("heads.png", heads_figure(answers[-1]))
             finished = self._progress("epoch", self.batches, self.batches)
             self.epoch, self.batch = self.epoch + 1, 0
+            self._epoch_loss, self._epoch_tokens = 0.0, 0
             self.save()
             yield finished
+
+    def _write_best(self) -> None:
+        self.run.write_weights(self.model.state())
+        answers = self._answers()
+        self.run.write_figure("attention.png", attention_figure(answers))
+        if answers[-1].heads is not None:
+            self.run.write_figure("heads.png", heads_figure(answers[-1]))
 
     def save(self) -> None:
         """Keep everything that going on from here needs.
@@ -142,6 +143,9 @@ class Trainer:
             "optimizer_steps": self.optimizer.steps,
             "loss_sum": float(self._loss_sum),
             "tokens": self._tokens,
+            "epoch_loss": self._epoch_loss,
+            "epoch_tokens": self._epoch_tokens,
+            "best": self._best,
             "interval": self._interval,
             "seconds": self._seconds,
             "evaluation_seconds": self._evaluation_seconds,
@@ -158,6 +162,8 @@ class Trainer:
             self.epoch, self.batch = progress["epoch"], progress["batch"]
             self._loss_sum = self.backend.asarray(np.asarray(progress["loss_sum"], np.float32))
             self._tokens, self._interval = progress["tokens"], progress["interval"]
+            self._epoch_loss, self._epoch_tokens = progress["epoch_loss"], progress["epoch_tokens"]
+            self._best = None if progress["best"] is None else tuple(progress["best"])
             self._seconds = progress["seconds"]
             self._evaluation_seconds = progress["evaluation_seconds"]
             self.metrics = progress["metrics"]
@@ -169,14 +175,7 @@ class Trainer:
         started = saved = perf_counter()
         batches = self.train.batches(settings.batch_size, seed=settings.seed, epoch=self.epoch, start=self.batch)
         for batch in batches:
-            with np.errstate(all="ignore"):  # a diverging training ends in one error, without warnings before it
-                loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
-                self.model.backward()
-                clip_grads(self.model.grads, settings.max_grad_norm)
-                self.optimizer.lr = settings.lr_at(self.optimizer.steps)
-                self.optimizer.update(self.model.params, self.model.grads)
-            self._loss_sum = self._loss_sum + loss * batch.num_tokens
-            self._tokens += batch.num_tokens
+            self._step(batch)
             self.batch += 1
             reporting = self.batch % REPORT_EVERY == 0 or self.batch == self.batches
             if reporting:
@@ -190,6 +189,20 @@ class Trainer:
             yield self._progress("train", self.batch, self.batches)
             started = perf_counter()  # what was done with the progress is no part of training
 
+    def _step(self, batch: Batch) -> None:
+        """Forward, backward and update. What is dropped is a function of the seed and the number of the step."""
+        settings, steps = self.run.settings, self.optimizer.steps
+        if settings.dropout:
+            self.model.reseed(settings.seed, steps)
+        with np.errstate(all="ignore"):  # a diverging training ends in one error, without warnings before it
+            loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
+            self.model.backward()
+            clip_grads(self.model.grads, settings.max_grad_norm)
+            self.optimizer.lr = settings.lr_at(steps, settings.epochs * self.batches)
+            self.optimizer.update(self.model.params, self.model.grads)
+        self._loss_sum = self._loss_sum + loss * batch.num_tokens
+        self._tokens += batch.num_tokens
+
     def _check_finite(self, number: float) -> None:
         if not np.isfinite(number):
             raise RunError(f"the loss became {number} in epoch {self.epoch + 1}: start again with a smaller --lr")
@@ -199,6 +212,8 @@ class Trainer:
         loss = float(self._loss_sum) / self._tokens
         self._check_finite(loss)
         self._seconds += self._interval
+        self._epoch_loss += loss * self._tokens
+        self._epoch_tokens += self._tokens
         self._note(loss=loss, tokens_per_second=self._tokens / self._interval)
         self._loss_sum = self._loss_sum * 0
         self._tokens, self._interval = 0, 0.0
@@ -206,27 +221,20 @@ class Trainer:
     def _evaluate(self) -> Iterator[Progress]:
         """Answer all held-out pairs."""
         started = perf_counter()
-        vocabulary, length = self.run.vocabulary, self.test.targets.shape[1] - 1
-        right = 0
-        for i, batch in enumerate(self.test.batches(EVALUATION_BATCH)):
-            ids, _ = self.model.generate(
-                batch.sources, Vocabulary.BOS, vocabulary.EOS, length, source_mask=batch.source_mask
-            )
-            right += exact_matches(self.backend.to_numpy(ids), self.backend.to_numpy(batch.labels))
-            yield self._progress("evaluate", i + 1, self.test_batches)
+        found = Evaluation(self.model, self.test, free_text=self.run.settings.free_text)
+        for done in found.batches(self.run.settings.batch_size):
+            yield self._progress("evaluate", done, self.test_batches)
         self._evaluation_seconds = perf_counter() - started
-        self._note(accuracy=right / len(self.test))
+        self._check_finite(found.loss)
+        if self._best is None or found.loss < self._best[1]:
+            self._best = self.epoch + 1, found.loss
+        loss = self._epoch_loss / self._epoch_tokens
+        self._note(loss=loss, held_out_loss=found.loss, accuracy=found.accuracy, chrf=found.chrf)
 
-    def _note(self, **values: float) -> None:
-        row: dict[str, Any] = {
-            "epoch": self.epoch + 1,
-            "step": self.epoch * self.batches + self.batch,
-            "loss": None,
-            "accuracy": None,
-            "tokens_per_second": None,
-            "seconds": round(self._seconds, 3),
-        }
-        self.metrics.append(row | values)
+    def _note(self, **values: float | None) -> None:
+        row: dict[str, Any] = dict.fromkeys(METRICS)
+        row |= {"epoch": self.epoch + 1, "step": self.epoch * self.batches + self.batch}
+        self.metrics.append(row | {"seconds": round(self._seconds, 3)} | values)
 
     def _last(self, key: str) -> float | None:
         return next((row[key] for row in reversed(self.metrics) if row[key] is not None), None)
@@ -245,7 +253,10 @@ class Trainer:
             done=done,
             total=total,
             loss=self._last("loss"),
+            held_out_loss=self._last("held_out_loss"),
             accuracy=self.accuracy,
+            chrf=self._last("chrf"),
+            best=self.best,
             tokens_per_second=self._last("tokens_per_second"),
             seconds_left=left,
         )
@@ -258,19 +269,3 @@ class Trainer:
         places = np.linspace(0, len(order) - 1, min(PICTURED, len(order))).round().astype(int)
         texts = [self.test.pairs[order[place]][0] for place in places]
         return translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
-
-
-def exact_matches(ids: np.ndarray, labels: np.ndarray) -> int:
-    """How many answers are right to their end.
-
-    Parameters
-    ----------
-    ids : integer array (N, L)
-        What was generated.
-    labels : integer array (N, T)
-        What is right; -1 after the end.
-    """
-    length = labels.shape[1]
-    padded = np.full(labels.shape, IGNORE - 1)
-    padded[:, : ids.shape[1]] = ids[:, :length]
-    return int(np.sum(np.all((padded == labels) | (labels == IGNORE), axis=1)))

@@ -7,10 +7,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[3]
+from cuda_on_cpu import HOOK, environment
+from support import ROOT
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _python(*arguments: str, cwd: Path, bench: bool = False, **environ: str) -> "subprocess.CompletedProcess[str]":
+    """How an interpreter of its own ends; `bench`: CuPy in it finds the bench's device."""
+    paths = [*([HOOK] if bench else []), ROOT / "src", ROOT / "backends"]
+    inherited = {key: value for key, value in (environment() if bench else os.environ).items() if key[:5] != "ATTN_"}
+    env = inherited | {"PYTHONPATH": os.pathsep.join(map(str, paths)), "MPLBACKEND": "Agg"} | environ
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def python() -> Run:
+    """Runs Python itself; see `_python`."""
+    return _python
 
 
 @pytest.fixture
@@ -29,10 +44,16 @@ def run(checkout: Path) -> Run:
     """Runs a script of the checkout in an interpreter of its own."""
 
     def call(*arguments: str, cwd: Path = checkout, **environ: str) -> "subprocess.CompletedProcess[str]":
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("ATTN_")}
-        paths = [environ.pop("FIRST", ""), str(ROOT / "src"), str(ROOT / "backends")]
-        env = inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "MPLBACKEND": "Agg"} | environ
-        command = [sys.executable, "-m", "attnlayers.book", *arguments]
-        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+        return _python("-m", "attnlayers.book", *arguments, cwd=cwd, **environ)
+
+    return call
+
+
+@pytest.fixture
+def run_on_cuda(checkout: Path) -> Run:
+    """The same with ``ATTN_GPU=1``, on the real CuPy and the bench's device."""
+
+    def call(*arguments: str, cwd: Path = checkout) -> "subprocess.CompletedProcess[str]":
+        return _python("-m", "attnlayers.book", *arguments, cwd=cwd, bench=True, ATTN_GPU="1")
 
     return call

@@ -1,23 +1,13 @@
 """For those who edit: modules of a checkout whose body is one line, run by Python itself."""
 
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cuda_on_cpu.bench_process import needs_bench
 
-ROOT = Path(__file__).resolve().parents[3]
-STAND_IN = ROOT / "tests" / "cupy_standin"
-
-
-def python(script: Path, **environ: str) -> "subprocess.CompletedProcess[str]":
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("ATTN_")}
-    paths = [*map(str, (STAND_IN, ROOT / "src", ROOT / "backends"))]
-    env = inherited | {"PYTHONPATH": os.pathsep.join(paths)} | environ
-    command = [sys.executable, script.name]
-    return subprocess.run(command, cwd=script.parent, env=env, capture_output=True, text=True, timeout=120, check=False)
-
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 LAYER = """
 from common.np import *
@@ -37,6 +27,7 @@ print(np.__name__, set_here, float(Double().forward(2)[0, 0]))
 """
 
 
+@needs_bench
 @pytest.mark.parametrize(
     ("there", "environ", "shown"),
     [
@@ -45,18 +36,20 @@ print(np.__name__, set_here, float(Double().forward(2)[0, 0]))
         (False, {"ATTN_GPU": "1"}, "cupy False 4.0"),
     ],
 )
-def test_np_alone(checkout: Path, there: bool, environ: dict[str, str], shown: str) -> None:
-    """CuPy where either switch is on: `common.config`, or the variable; by the stand-in."""
+def test_np_alone_is_cupy_where_a_switch_is_on(
+    checkout: Path, python: Run, there: bool, environ: dict[str, str], shown: str
+) -> None:
+    """Either of two: `common.config`, or the variable."""
     (checkout / "common" / "np.py").write_text("from attnlayers.book.np import *\n")
     (checkout / "common" / "config.py").write_text("GPU = False\n")
     (checkout / "common" / "doubles.py").write_text(LAYER)
     script = checkout / "ch06" / "double.py"
     script.write_text(SCRIPT.format(there=there))
-    ended = python(script, **environ)
+    ended = python(script.name, cwd=script.parent, bench=True, **environ)
     assert ended.stdout.splitlines() == [shown], ended.stderr
 
 
-def test_modules_of_one_line_each(checkout: Path) -> None:
+def test_modules_of_one_line_each(checkout: Path, python: Run) -> None:
     names = "np config functions layers time_layers optimizer trainer base_model util"
     for name in names.split():
         (checkout / "common" / f"{name}.py").write_text(f"from attnlayers.book.{name} import *\n")
@@ -71,5 +64,5 @@ def test_modules_of_one_line_each(checkout: Path) -> None:
         "affine.backward(dout=out)\nAdam().update(affine.params, affine.grads)\n"
         "print(out.shape, affine.params[0].dtype)\n"
     )
-    ended = python(script)
+    ended = python(script.name, cwd=script.parent)
     assert ended.stdout.splitlines() == ["(1, 4, 2) float64"], ended.stderr

@@ -98,7 +98,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
     folder = tmp_path_factory.mktemp("trained")
     data = write_pairs(folder / "pairs.tsv")
-    said = CommandLine(folder)("train", "pairs.tsv", *TINY, "--batch-size", 32, "--lr", 0.01, "--out", "run")
+    said = CommandLine(folder)("train", "pairs.tsv", *TINY, "--batch-size", 8, "--lr", 0.01, "--out", "run")
     assert said.returncode == 0, said
     return Trained(folder / "run", data, said)
 

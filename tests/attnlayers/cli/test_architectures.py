@@ -42,9 +42,9 @@ def test_attention_of_ones_choice(attnlayers: Any, pairs: str, kind: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model", "rnn"), "model must be one of seq2seq, transformer, got 'rnn'"),
-        (("--attention", "sum"), "attention must be dot, general or additive, got 'sum'"),
-        (("--model", "transformer", "--heads", "3"), "wordvec must be a multiple of heads, got 128 and 3"),
+        (("--model", "rnn"), "--model must be one of seq2seq, transformer, got 'rnn'"),
+        (("--attention", "sum"), "--attention must be one of dot, general, additive, got 'sum'"),
+        (("--model", "transformer", "--heads", "3"), "--wordvec must be a multiple of --heads, got 128 and 3"),
     ],
 )
 def test_bad_choices(attnlayers: Any, pairs: str, arguments: tuple[str, ...], message: str) -> None:

@@ -51,11 +51,12 @@ def test_debug_changes_nothing_that_works(attnlayers: Any, trained: Any) -> None
 def test_without_typer(attnlayers: Any, command: list[str]) -> None:
     message = attnlayers.fails(*command, before="import sys; sys.modules['typer'] = None")
     assert message == (
-        "the command line needs typer, rich, matplotlib and safetensors: pip install 'attnlayers[train]'"
+        "the command line needs typer, rich, matplotlib, safetensors, sacrebleu and tokenizers, and typer is missing: "
+        "pip install 'attnlayers[train]'"
     )
 
 
-@pytest.mark.parametrize("missing", ["safetensors", "matplotlib"])
+@pytest.mark.parametrize("missing", ["safetensors", "matplotlib", "sacrebleu"])
 def test_without_another_library(attnlayers: Any, trained: Any, missing: str) -> None:
     """Told before hours of training, not after."""
     message = attnlayers.fails(

@@ -56,7 +56,7 @@ def test_more_epochs_are_the_same_as_all_at_once(attnlayers: Any, finished: Path
     assert "epoch 2/2  loss" in ended.stdout
     assert "epoch 1/" not in ended.stdout
     assert RunFolder.open(finished).settings.epochs == 2
-    same = ("--batch-size", 32, "--lr", 0.01, "--out", "all at once")
+    same = ("--batch-size", 8, "--lr", 0.01, "--out", "all at once")
     assert attnlayers.train(trained.data, *tiny, *same, "--epochs", 2).returncode == 0
     assert_same_bits(finished, attnlayers.cwd / "all at once")
 
@@ -84,8 +84,51 @@ def test_the_same_options_are_not(attnlayers: Any, finished: Path, trained: Any)
 def test_other_data_are_refused(attnlayers: Any, finished: Path, make_pairs: Callable[..., Path]) -> None:
     other = make_pairs(attnlayers.cwd / "other.tsv", 40, "{0}\t{0}{0}\n")
     message = attnlayers.fails("train", other, "--resume", "--epochs", 2, "--out", "run")
-    assert "pairs.tsv" in message
-    assert "other.tsv" in message
+    assert message.startswith(f"{other} does not hold the pairs of ")
+    assert "pairs.tsv, with which the run run began: give the file that does, or start a run in another" in message
+
+
+def test_data_and_run_that_were_moved(attnlayers: Any, finished: Path, trained: Any) -> None:
+    """The run goes on from where it is now, with the same pairs wherever they are."""
+    config = finished / "config.json"
+    config.write_text(config.read_text().replace(str(trained.data), "/gone/pairs.tsv"))
+    finished.rename(attnlayers.cwd / "moved")
+    lines = trained.data.read_bytes().replace(b"\n", b"\r\n")
+    (attnlayers.cwd / "here.tsv").write_bytes(lines)
+    goes_on = ("train", "--resume", "--epochs", 2, "--out", "moved")
+    (attnlayers.cwd / "moved" / "checkpoint.safetensors").rename(attnlayers.cwd / "kept")
+    message = attnlayers.fails(*goes_on)  # what cannot go on is left alone, with a checkpoint and without
+    (attnlayers.cwd / "kept").rename(attnlayers.cwd / "moved" / "checkpoint.safetensors")
+    assert attnlayers.fails(*goes_on) == message
+    assert message.startswith("/gone/pairs.tsv does not exist")
+    assert message.endswith("if it was moved, say where to with --resume --data PATH")
+    ended = attnlayers.train(*goes_on[1:], "--data", "here.tsv")
+    assert ended.returncode == 0, ended
+    assert RunFolder.open(attnlayers.cwd / "moved").settings.data == str(attnlayers.cwd / "here.tsv")
+    message = attnlayers.fails("train", "--data", "here.tsv", "--out", "other")
+    assert message == "--data tells where the data of a run are now: give it with --resume and without other data"
+
+
+def test_patience_may_change_and_says_what_goes_on(attnlayers: Any, finished: Path) -> None:
+    ended = attnlayers.train("--resume", "--out", "run", "--epochs", 9, "--patience", 1, before=WORSE)
+    assert ended.returncode == 0, ended
+    expected = (
+        "run has stopped after epoch 2: the held-out loss was lowest in epoch 1; --resume --patience N, with N larger"
+    )
+    assert expected in ended.stdout
+    assert "run: weights of epoch 1, " in ended.stdout
+    assert expected in attnlayers("train", "--resume", "--out", "run").stdout
+    assert RunFolder.open(finished).settings.patience == 1
+
+
+WORSE = """
+from attnlayers.training import evaluation
+batches = evaluation.Evaluation.batches
+def worse(self, size):
+    yield from batches(self, size)
+    self.loss += 100
+evaluation.Evaluation.batches = worse
+"""
 
 
 def test_a_folder_that_is_no_run(attnlayers: Any) -> None:
@@ -155,7 +198,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert program == "attnlayers"
     ended = attnlayers(*arguments)
     assert ended.returncode == 0, ended
-    assert "run: weights, metrics.csv, training.png, attention.png" in ended.stdout
+    assert "run: weights of epoch 1, metrics.csv, training.png, attention.png" in ended.stdout
 
     undisturbed = RunFolder.create(attnlayers.cwd / "undisturbed", run.settings, run.pairs(), run.vocabulary)
     monkeypatch.setattr(RunFolder, "write_figure", lambda *arguments: None)

@@ -24,11 +24,14 @@ FILES = {
 def test_it_leaves_a_run(trained: Any) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     run = RunFolder.open(trained.path)
-    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=32, wordvec=4, hidden=8, lr=0.01)
-    assert run.vocabulary == Vocabulary.from_pairs(run.pairs(), "character")
+    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=8, wordvec=4, hidden=8, lr=0.01)
+    train, test = run.settings.split_pairs(run.pairs())
+    known = [run.pairs()[place] for place in sorted(train)]
+    assert run.vocabulary == Vocabulary.from_pairs(known, "character", unknown=True, normalize="NFC")
+    assert not {run.pairs()[place][0] for place in test} & {source for source, _ in known}
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
-    assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 9)
+    assert (checkpoint.progress["epoch"], checkpoint.progress["optimizer_steps"]) == (1, 34)
     for name in ("training.png", "attention.png"):
         with Image.open(trained.path / name) as image:
             image.load()
@@ -39,9 +42,13 @@ def test_it_leaves_a_run(trained: Any) -> None:
 def test_it_tells_what_it_does(trained: Any) -> None:
     assert trained.said.stderr == ""
     first, *others = trained.said.stdout.splitlines()
-    assert first.startswith("270 pairs to learn from, 30 held out, 7 tokens, on numpy ")
-    assert re.search(r"^epoch 1/1  loss \d+\.\d{4}  exact \d+\.\d\d%  [\d,]+ tokens/s", "\n".join(others), re.MULTILINE)
-    assert "run: weights, metrics.csv, training.png, attention.png" in others
+    assert first.startswith("270 pairs to learn from, 30 held out, 8 tokens, on numpy ")
+    assert re.search(
+        r"^epoch 1/1  loss \d+\.\d{4}  held out \d+\.\d{4}  exact \d+\.\d\d%  chrF \d+\.\d  best  [\d,]+ tokens/s",
+        "\n".join(others),
+        re.MULTILINE,
+    )
+    assert "run: weights of epoch 1, metrics.csv, training.png, attention.png" in others
 
 
 def test_what_to_try_next_works(trained: Any, attnlayers: Any) -> None:
@@ -61,13 +68,18 @@ def test_the_book_s_format(attnlayers: Any, make_pairs: Callable[..., Path], tin
     run = RunFolder.open(attnlayers.cwd / "runs" / "date")  # named after the file
     assert (run.settings.reverse, run.settings.seed, run.settings.max_grad_norm) == (False, 3, 2.5)
     assert " " not in "".join(token for pair in run.pairs() for token in pair), "padding is no text"
-    assert len(run.vocabulary) == 7
+    assert len(run.vocabulary) == 8
 
+
+NO_PICTURES = """
+from attnlayers.training import RunFolder, trainer
+trainer.training_figure = trainer.attention_figure = RunFolder.write_figure = lambda *arguments: None
+"""
 
 FEWER_DATES = """
 from attnlayers.data import generate_dates
-from attnlayers.training import run
-run.generate_dates = lambda seed: generate_dates(100, seed)
+from attnlayers.training import settings
+settings.generate_dates = lambda seed: generate_dates(100, seed)
 """
 
 
@@ -87,9 +99,9 @@ def test_words(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> 
     assert ended.returncode == 0, ended
     run = RunFolder.open(attnlayers.cwd / "words")
     assert run.vocabulary.unit == "word"
-    assert run.vocabulary.tokens("the Δ") == ["the", "Δ"]
-    (word,) = {source for source, _ in run.pairs()} & {run.pairs()[0][0]}
-    assert attnlayers("translate", "words", word).returncode == 0
+    assert run.vocabulary.encode("the Δ never seen")[2:] == [run.vocabulary.UNK] * 2
+    assert run.settings.min_count == 2
+    assert attnlayers("translate", "words", "the word is not known").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +125,7 @@ def test_a_folder_with_a_name_of_any_kind(attnlayers: Any, pairs: Path, tiny: Ti
     name = "my runs [today]/a name that is long enough to pass the end of a line of eighty characters"
     ended = attnlayers.train(pairs, *tiny, "--out", name)
     assert ended.returncode == 0, ended
-    assert f"{name}: weights, metrics.csv, training.png, attention.png" in ended.stdout.splitlines()
+    assert f"{name}: weights of epoch 1, metrics.csv, training.png, attention.png" in ended.stdout.splitlines()
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("try it: ")]
     assert shlex.split(line)[4] == name
 
@@ -148,9 +160,9 @@ def test_a_file_that_is_none(attnlayers: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--epochs", 0], "epochs must be positive, got 0"),
-        (["--seed", -1], "seed must be 0 or more, got -1"),
-        (["--tokens", "letter"], "tokens must be character or word, got 'letter'"),
+        (["--epochs", 0], "--epochs must be positive, got 0"),
+        (["--seed", -1], "--seed must be 0 or more, got -1"),
+        (["--tokens", "letter"], "--tokens must be one of character, word, subword, got 'letter'"),
     ],
 )
 def test_options_that_make_no_sense(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:
@@ -166,6 +178,66 @@ def test_a_folder_that_cannot_be_made(attnlayers: Any, pairs: Path, tiny: Tiny) 
 def test_a_loss_that_becomes_no_number(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
     message = attnlayers.fails("train", pairs, *tiny, "--batch-size", 16, "--lr", 1e37, "--out", "run")
     assert re.fullmatch(r"the loss became (nan|inf) in epoch 1: start again with a smaller --lr", message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--heads", 8], "--heads belongs to --model transformer, got seq2seq: leave it out"),
+        (
+            ["--tokens", "subword", "--vocab-size", 6],
+            "--vocab-size must be 10 or more for 5 different characters, got 6",
+        ),
+        (
+            ["--tokens", "word", "--min-count", 999],
+            "no word occurs 999 times or more, so that --min-count 999 leaves nothing: give --min-count",
+        ),
+        (["--max-length", 1, "--tokens", "character", "--split", "book", "--seed", 5], ""),
+    ],
+    ids=["heads", "vocab-size", "min-count", "book"],
+)
+def test_what_cannot_begin_leaves_nothing(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:
+    if message:
+        assert attnlayers.fails("train", pairs, *options, "--out", "run").startswith(message)
+        assert [*attnlayers.cwd.iterdir()] == [pairs]
+    else:
+        ended = attnlayers.train(pairs, *options, "--epochs", 1, "--hidden", 8, "--out", "run")
+        assert re.search(r"^\d+ pairs have more than 1 tokens and are left out$", ended.stdout, re.MULTILINE), ended
+
+
+NO_MEMORY = """
+from attnlayers.training import Trainer
+def step(self, batch):
+    raise MemoryError("Unable to allocate 21.0 GiB")
+Trainer._step = step
+"""
+
+
+def test_memory_that_cannot_be_had(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
+    assert attnlayers.fails("train", pairs, *tiny, "--out", "run", before=NO_MEMORY) == (
+        "there is not enough memory (Unable to allocate 21.0 GiB): "
+        "a smaller --batch-size, --max-length, --vocab-size or --hidden needs less"
+    )
+    assert [*attnlayers.cwd.iterdir()] == [pairs], "a folder would be in the way of the next try"
+    assert "--hidden needs less" in attnlayers.fails("train", pairs, "--hidden", 10**7, "--out", "run")
+    assert [*attnlayers.cwd.iterdir()] == [pairs]
+
+
+def test_a_third_column(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 40, "{0}\t{0}\tCC-BY 2.0\n")
+    assert "--columns 1,2 takes the first two columns" in attnlayers.fails("train", "p.tsv", *tiny, "--out", "run")
+    ended = attnlayers.train("p.tsv", *tiny, "--columns", "1,2", "--out", "run")
+    assert ended.returncode == 0, ended
+    assert RunFolder.open(attnlayers.cwd / "run").settings.columns == "1,2"
+
+
+def test_subwords_in_a_console_without_unicode(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
+    make_pairs(attnlayers.cwd / "p.tsv", 60, "é{0}{0} the\tthe {0}é\n")
+    arguments = ("p.tsv", *tiny, "--tokens", "subword", "--vocab-size", 40, "--out", "run")
+    ended = attnlayers("train", *arguments, PYTHONIOENCODING="ascii", before=NO_PICTURES)
+    assert (ended.returncode, ended.stderr) == (0, ""), ended
+    assert RunFolder.open(attnlayers.cwd / "run").vocabulary.unit == "subword"
+    assert r"try it: attnlayers translate run '\xe9" in ended.stdout
 
 
 def test_the_configuration_names_the_file_from_the_root(attnlayers: Any, trained: Any) -> None:

@@ -1,5 +1,6 @@
 """`attnlayers translate`: texts or lines in, lines and pictures out."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,26 +79,69 @@ def test_a_heat_map_that_cannot_be(attnlayers: Any, trained: Any, name: str, nam
     assert not [*attnlayers.cwd.iterdir()]
 
 
-@pytest.mark.parametrize("by", ["argument", "line"])
-def test_a_token_that_is_not_known(attnlayers: Any, trained: Any, by: str) -> None:
-    given = {"stdin": "ab\nabx\n"} if by == "line" else {}
-    message = attnlayers.fails("translate", trained.path, *([] if given else ["ab", "abx"]), **given)
-    assert message == (
-        "'x' (character 3) of 'abx' is not in the vocabulary of 7 tokens; "
-        "train on data that holds it or write the text without it"
-    )
+def test_what_is_not_known_is_answered_too(attnlayers: Any, trained: Any) -> None:
+    ended = attnlayers("translate", trained.path, "ab", "abx", "日本")
+    assert (ended.returncode, ended.stdout.count("\n"), ended.stderr) == (0, 3, "")
 
 
-@pytest.mark.parametrize("by", ["argument", "line"])
-def test_an_empty_text(attnlayers: Any, trained: Any, by: str) -> None:
-    given = {"stdin": "ab\n\nba\n"} if by == "line" else {}
-    message = attnlayers.fails("translate", trained.path, *([] if given else [""]), **given)
-    assert "empty" in message or "no tokens" in message
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_blank_line_for_a_blank_line(attnlayers: Any, trained: Any, answers: list[str], end: str) -> None:
+    lines = ["", TEXTS[0], " ", *TEXTS[1:], ""]
+    ended = attnlayers("translate", trained.path, stdin="\ufeff" + "".join(line + end for line in lines))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split("\n") == ["", answers[0], "", *answers[1:], "", ""]
 
 
-def test_bytes_that_are_no_text(attnlayers: Any, trained: Any) -> None:
-    message = attnlayers.fails("translate", trained.path, stdin=b"ab\n\xff\n", PYTHONIOENCODING="utf-8")
-    assert "UTF-8" in message.upper()
+def test_what_cannot_be_answered_is_named_and_the_rest_goes_on(
+    attnlayers: Any, trained: Any, answers: list[str]
+) -> None:
+    lines = [text.encode() for text in TEXTS] * 60
+    lines[2] = b"a\xffb"
+    lines[203] = b"\xe9"
+    ended = attnlayers("translate", trained.path, stdin=b"\n".join(lines), PYTHONIOENCODING="utf-8")
+    expected = answers * 60
+    expected[2] = expected[203] = ""
+    assert ended.stdout.split("\n") == [*expected, ""]
+    assert ended.returncode == 1
+    message = "of standard input: it is not UTF-8; save the text as UTF-8"
+    assert ended.stderr.splitlines() == [f"attnlayers: error: line {n} {message}" for n in (3, 204)]
+
+
+def test_a_closed_vocabulary_of_an_older_run(attnlayers: Any, trained: Any) -> None:
+    run = Path(shutil.copytree(trained.path, attnlayers.cwd / "run"))
+    path = run / "vocabulary.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({"unit": "character", "tokens": ["?", *content["tokens"]]}))
+    ended = attnlayers("translate", "run", "ab", "xy", "ba")
+    assert ended.returncode == 1
+    first, second, third = ended.stdout.splitlines()
+    assert (bool(first), second, bool(third)) == (True, "", True)
+    assert ended.stderr.startswith("attnlayers: error: text 2: 'x' (character 1), 'y' (character 2) of 'xy' are not in")
+
+
+NO_MEMORY = """
+import attnlayers.models as models
+generate = models.Translator.generate
+def limited(self, sources, *arguments, **options):
+    if sources.shape[1] > 50:
+        raise MemoryError
+    return generate(self, sources, *arguments, **options)
+models.Translator.generate = limited
+"""
+
+
+def test_one_line_that_is_too_long_for_the_memory(attnlayers: Any, trained: Any, answers: list[str]) -> None:
+    ended = attnlayers("translate", trained.path, *TEXTS, "a" * 51, before=NO_MEMORY)
+    assert ended.stdout.splitlines() == [*answers, ""]
+    assert ended.returncode == 1
+    assert ended.stderr == "attnlayers: error: text 5: there is not enough memory for it\n"
+
+
+def test_an_output_that_has_no_such_character(attnlayers: Any, trained: Any, answers: list[str]) -> None:
+    ended = attnlayers("translate", trained.path, TEXTS[0], "é", TEXTS[1], PYTHONIOENCODING="ascii")
+    assert ended.stdout.splitlines() == [answers[0], "", answers[1]]
+    message = r"text 2: the output's encoding ascii has no \xe9; set PYTHONIOENCODING=utf-8"
+    assert (ended.returncode, ended.stderr) == (1, f"attnlayers: error: {message}\n")
 
 
 def test_a_run_that_is_not_there(attnlayers: Any) -> None:

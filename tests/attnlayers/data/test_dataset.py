@@ -49,29 +49,34 @@ def assert_same(batch: Batch, other: Batch) -> None:
     assert batch.num_tokens == other.num_tokens
 
 
+def lists(rows: Any) -> list[list[int]]:
+    return [row.tolist() for row in rows]
+
+
 def test_arrays_by_hand() -> None:
     dataset = PairDataset(THREE, LETTERS)
-    assert dataset.sources.tolist() == [[3, 4, 5], [6, 0, 0], [7, 7, 0]]
+    assert lists(dataset.sources) == [[3, 4, 5], [6], [7, 7]]
     assert dataset.source_lengths.tolist() == [3, 1, 2]
-    assert dataset.targets.tolist() == [[1, 6, 7, 2, 0, 0], [1, 3, 4, 5, 6, 2], [1, 3, 2, 0, 0, 0]]
-    assert dataset.target_lengths.tolist() == [3, 5, 2]
+    assert lists(dataset.targets) == [[6, 7], [3, 4, 5, 6], [3]]
+    assert dataset.target_lengths.tolist() == [2, 4, 1]
     assert dataset.pairs == THREE
     assert len(dataset) == 3
-    assert repr(dataset) == "<PairDataset: 3 pairs, sources (3, 3), targets (3, 6)>"
+    assert repr(dataset) == "<PairDataset: 3 pairs, sources up to 3 tokens, targets up to 4>"
 
 
 def test_reversed_sources_are_padded_on_the_right() -> None:
     dataset = PairDataset(THREE, LETTERS, reverse=True)
-    assert dataset.sources.tolist() == [[5, 4, 3], [6, 0, 0], [7, 7, 0]]
-    assert dataset.targets.tolist() == PairDataset(THREE, LETTERS).targets.tolist()
+    assert lists(dataset.sources) == [[5, 4, 3], [6], [7, 7]]
+    assert dataset.batch(np.arange(3)).sources.tolist() == [[5, 4, 3], [6, 0, 0], [7, 7, 0]]
+    assert lists(dataset.targets) == lists(PairDataset(THREE, LETTERS).targets)
     assert dataset.pairs == THREE
 
 
 def test_words() -> None:
     pairs = [("to be or not", "be"), ("to  be", "not to be")]
     dataset = PairDataset(pairs, Vocabulary.from_pairs(pairs, "word"), reverse=True)
-    assert dataset.sources.tolist() == [[6, 5, 4, 3], [4, 3, 0, 0]]
-    assert dataset.targets.tolist() == [[1, 4, 2, 0, 0], [1, 6, 3, 4, 2]]
+    assert lists(dataset.sources) == [[6, 5, 4, 3], [4, 3]]
+    assert lists(dataset.targets) == [[4], [6, 3, 4]]
 
 
 def test_batch_by_hand(asarray: Callable[[Any], Any]) -> None:
@@ -93,18 +98,19 @@ def test_other_libraries_give_the_same_batches(asarray: Callable[[Any], Any]) ->
             assert_same(one, two)
 
 
-def test_ids_move_once_and_the_original_stays() -> None:
-    shapes = []
+def test_batches_are_made_on_the_host() -> None:
+    moved = []
 
-    def asarray(ids: Any) -> Any:
-        shapes.append(ids.shape)
-        return numpy_read_only(ids)
+    def asarray(array: Any) -> Any:
+        moved.append(array)
+        return numpy_read_only(array)
 
-    moved = DATASET.to(asarray)
-    [*moved.batches(20)]
-    assert shapes == [DATASET.sources.shape, DATASET.targets.shape, (20,), (20,), (13,)]
-    assert DATASET.sources.flags.writeable
-    assert isinstance(moved.source_lengths, np.ndarray)
+    (batch,) = DATASET.to(asarray).batches(100)
+    assert len(moved) == 4
+    assert all(type(array) is np.ndarray for array in moved)
+    assert not batch.sources.flags.writeable
+    assert isinstance(batch.indices, np.ndarray)
+    assert DATASET.batch(np.arange(2)).sources.flags.writeable, "the original stays"
 
 
 batch_sizes = st.integers(1, len(DATES) + 5)
@@ -119,10 +125,8 @@ def test_an_epoch_covers_every_pair_once(batch_size: int, seed: int | None, epoc
     indices = np.concatenate([batch.indices for batch in batches])
     assert sorted(indices.tolist()) == list(range(len(DATES)))
     assert len(batches) == DATASET.num_batches(batch_size)
-    assert all(len(batch.indices) == batch_size for batch in batches[:-1])
+    assert all(1 <= len(batch.indices) <= batch_size for batch in batches)
     assert sum(batch.num_tokens for batch in batches) == sum(len(target) + 1 for _, target in DATES)
-    if seed is None:
-        assert indices.tolist() == list(range(len(DATES)))
 
 
 @settings(deadline=None)
@@ -153,7 +157,7 @@ def test_a_batch_is_its_texts(indices: list[int]) -> None:
 
 def test_order_depends_on_seed_and_epoch() -> None:
     orders = {
-        tuple(next(DATASET.batches(53, seed=seed, epoch=epoch)).indices.tolist())
+        tuple(next(DATASET.batches(9, seed=seed, epoch=epoch)).indices.tolist())
         for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 0)]
     }
     assert len(orders) == 4
@@ -168,10 +172,10 @@ def test_split_keeps_every_pair(num: int, held_out: float, count: int) -> None:
     assert (len(train), len(test)) == (num - count, count)
     assert sorted(train.pairs + test.pairs) == sorted(DATES[:num])
     for part in (train, test):
+        again = PairDataset(part.pairs, part.vocabulary)
         for name in ("source_lengths", "target_lengths"):
-            np.testing.assert_array_equal(getattr(part, name), getattr(PairDataset(part.pairs, part.vocabulary), name))
-        batch, again = next(part.batches(num)), next(PairDataset(part.pairs, part.vocabulary).batches(num))
-        assert_same(batch, again)
+            np.testing.assert_array_equal(getattr(part, name), getattr(again, name))
+        assert_same(next(part.batches(num)), next(again.batches(num)))
 
 
 def test_split_is_decided_by_the_seed() -> None:
@@ -226,6 +230,7 @@ def test_bad_pairs(pairs: list[tuple[str, str]], message: str) -> None:
         (lambda: DATASET.batches(-3), "`batch_size` must be 1 or more, got -3"),
         (lambda: DATASET.batches(10, start=7), "`start` must lie in 0..6 for 6 batches, got 7"),
         (lambda: DATASET.batches(10, start=-1), "`start` must lie in 0..6 for 6 batches, got -1"),
+        (lambda: DATASET.select(np.array([], int)), "a data set needs at least one pair, got none"),
         (lambda: DATASET.batches(10, seed=-1), "seed and epoch must be 0 or more, got -1, 0"),
         (lambda: DATASET.batches(10, seed=4, epoch=-2), "seed and epoch must be 0 or more, got 4, -2"),
         (lambda: DATASET.batch(np.array([], int)), "`indices` must be one or more of 0..52, got []"),

@@ -28,8 +28,10 @@ def path(tmp_path: Path) -> Path:
         b"2/10/93     _1993-02-10\nmay 4, 1977 _1977-05-04\n",
         b"2/10/93     _1993-02-10  \r\nmay 4, 1977 _1977-05-04  \r\n",
         b"\xef\xbb\xbf2/10/93_1993-02-10\nmay 4, 1977_1977-05-04",
+        b"2/10/93\t1993-02-10\rmay 4, 1977\t1977-05-04\r",
+        b"2/10/93\t1993-02-10\nmay 4, 1977\t1977-05-04\r\n \n\t\r\n",
     ],
-    ids=["tsv", "no-newline", "newlines", "crlf", "bom", "book", "book-crlf", "book-bom"],
+    ids=["tsv", "no-newline", "newlines", "crlf", "bom", "book", "book-crlf", "book-bom", "cr", "blank-end"],
 )
 def test_formats(path: Path, content: bytes) -> None:
     path.write_bytes(content)
@@ -44,7 +46,7 @@ def test_tab_separated_texts_are_taken_as_they_stand(path: Path) -> None:
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"), min_size=1).filter(str.strip)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=st.lists(st.tuples(texts, texts), min_size=1))
 def test_written_pairs_are_read_back(path: Path, end: str, pairs: list[tuple[str, str]]) -> None:
@@ -64,10 +66,18 @@ def test_written_pairs_are_read_back(path: Path, end: str, pairs: list[tuple[str
         ("a\tb\n".encode("utf-16"), ", line 1: byte 0xff is not UTF-8; save the file as UTF-8"),
         (b"a\tb\n\nc\td\n", ", line 2 is blank; remove it"),
         (b"\na\tb\n", ", line 1 is blank; remove it"),
-        (b"a\tb\r\n  \r\n", ", line 2 is blank; remove it"),
+        (b"a\tb\r\n  \r\nc\td", ", line 2 is blank; remove it"),
+        (b"a\tb\rc\td\r\xe9\te\n", ", line 3: byte 0xe9 is not UTF-8; save the file as UTF-8"),
         (b"a\tb\nc d\n", ", line 2: expected one tab between source and target, got none in 'c d'"),
-        (b"a\tb\tc\n", r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'"),
-        (b"a\tb\nc\t" + 99 * b"d" + b"\t", f", got 2 in 'c\\t{58 * 'd'}…'"),
+        (
+            b"a\tb\tc\n",
+            r", line 1: expected one tab between source and target, got 2 in 'a\tb\tc'; "
+            "--columns 1,2 takes the first two columns",
+        ),
+        (
+            b"a\tb\nc\t" + 99 * b"d" + b"\t",
+            f", got 2 in 'c\\t{58 * 'd'}…'; --columns 1,2 takes the first two columns",
+        ),
         (
             b"a b\n",
             ", line 1: expected one '_' between source and target (or one tab, from line 1 on), got none in 'a b'",
@@ -86,6 +96,40 @@ def test_bad_content(path: Path, content: bytes, message: str) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"^{re.escape(str(path))}.*{re.escape(message)}$"):
         read_pairs(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ((1, 2), [("Go.", "Va !"), ("Hi.", "Salut !")]),
+        ((2, 1), [("Va !", "Go."), ("Salut !", "Hi.")]),
+        ((1, 3), [("Go.", "CC-BY 2.0 (France)"), ("Hi.", "CC-BY 2.0")]),
+    ],
+)
+def test_columns(path: Path, columns: tuple[int, int], expected: list[tuple[str, str]]) -> None:
+    path.write_text("Go.\tVa !\tCC-BY 2.0 (France)\nHi.\tSalut !\tCC-BY 2.0\textra\n")
+    assert read_pairs(path, columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        (b"a\tb\nc\n", (1, 2), ", line 2: expected 2 columns or more, with tabs between, got 'c'"),
+        (b"a\tb\tc\n", (1, 4), ", line 1: expected 4 columns or more, with tabs between, got 'a\\tb\\tc'"),
+        (b"a_b\n", (1, 2), ", line 1: expected 2 columns or more, with tabs between, got 'a_b'"),
+        (b"a\t\tc\n", (1, 2), ", line 1: the target is empty in 'a\\t\\tc'; complete the pair or remove it"),
+    ],
+)
+def test_columns_that_are_not_there(path: Path, content: bytes, columns: tuple[int, int], message: str) -> None:
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"^{re.escape(f'{path}{message}')}$"):
+        read_pairs(path, columns)
+
+
+@pytest.mark.parametrize("columns", [(0, 1), (2, 2), (1, -1)])
+def test_columns_that_make_no_sense(path: Path, columns: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match=r"^columns must be two different numbers from 1 on, got "):
+        read_pairs(path, columns)
 
 
 def test_missing_file(path: Path) -> None:

@@ -8,12 +8,19 @@ def test_public_names() -> None:
         "IGNORE",
         "Batch",
         "DataError",
+        "Ids",
+        "Normalize",
         "PairDataset",
+        "Split",
+        "SubwordVocabulary",
         "Unit",
         "Vocabulary",
+        "batches_by_length",
         "generate_dates",
+        "normalized",
         "pad",
         "read_pairs",
+        "split_pairs",
     ]
     assert all(hasattr(attnlayers.data, name) for name in attnlayers.data.__all__)
 

@@ -170,6 +170,10 @@ def test_bad_unit() -> None:
         '{"unit": "word", "tokens": "abc"}',
         '{"unit": "word", "tokens": ["a", 1]}',
         '{"unit": "word", "tokens": [], "more": 1}',
+        '{"unit": "word", "unknown": 1, "tokens": []}',
+        '{"unit": "word", "normalize": "nfc", "tokens": []}',
+        '{"unit": "subword", "normalize": "NFC"}',
+        '{"unit": "subword", "normalize": "NFX", "tokenizer": {}}',
     ],
 )
 def test_json_of_something_else(text: str) -> None:
@@ -190,3 +194,59 @@ def test_not_json(text: str) -> None:
 def test_json_with_bad_tokens() -> None:
     with pytest.raises(DataError, match="'a' occurs more than once"):
         Vocabulary.from_json('{"unit": "character", "tokens": ["a", "a"]}')
+
+
+# -- open vocabularies
+
+
+def test_what_is_not_known_in_an_open_vocabulary() -> None:
+    vocabulary = Vocabulary("abc", "character", unknown=True)
+    assert vocabulary.names(range(5)) == ["<pad>", "<bos>", "<eos>", "<unk>", "a"]
+    assert vocabulary.encode("axé") == [4, 3, 3]
+    assert vocabulary.decode([4, 3, 5, 2]) == "a<unk>b"
+    words = Vocabulary(["the", "cat"], "word", unknown=True)
+    assert words.decode(words.encode("the <eos> cat <unk>")) == "the <unk> cat <unk>"
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text(), st.text()), min_size=1), st.text())
+def test_an_open_vocabulary_takes_every_text(pairs: list[tuple[str, str]], text: str) -> None:
+    for unit in UNITS:
+        vocabulary = Vocabulary.from_pairs(pairs, unit, unknown=True, normalize="NFC")
+        ids = vocabulary.encode(text)
+        assert all(vocabulary.UNK <= i < len(vocabulary) for i in ids)
+        assert len(ids) == len(vocabulary.tokens(text))
+        assert Vocabulary.from_json(vocabulary.to_json()) == vocabulary
+
+
+def test_a_name_of_a_special_token_is_unknown() -> None:
+    vocabulary = Vocabulary.from_pairs([("a <pad> <eos>", "<unk> b")], "word", unknown=True)
+    assert vocabulary.encode("<pad> <eos> <unk> a b") == [3, 3, 3, 4, 5]
+
+
+def test_rare_tokens_are_left_out() -> None:
+    pairs = [("a a b", "c c"), ("b d", "a")]
+    vocabulary = Vocabulary.from_pairs(pairs, "word", min_count=2, unknown=True)
+    assert vocabulary.tokens("a b") == ["a", "b"]
+    assert vocabulary.encode("a b c d") == [4, 5, 6, 3]
+    assert len(Vocabulary.from_pairs(pairs, "word", min_count=3, unknown=True)) == 5
+    message = "no word occurs 9 times or more, so that --min-count 9 leaves nothing: give --min-count 3 or less"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        Vocabulary.from_pairs(pairs, "word", min_count=9, unknown=True)
+
+
+def test_normal_forms() -> None:
+    typed, composed = "e\u0301", "é"
+    assert Vocabulary.from_pairs([(typed, "ﬁ")], "character", normalize="NFC").tokens(typed) == [composed]
+    assert Vocabulary.from_pairs([(typed, "ﬁ")], "character", normalize="NFKC").encode("ﬁ") == [4, 5]
+    assert Vocabulary.from_pairs([(typed, "x")], "character").encode(typed) == [3, 4]
+    with pytest.raises(ValueError, match=r"^`normalize` must be one of NFC, NFKC, none, got 'nfc'$"):
+        Vocabulary("ab", "character", normalize="nfc")  # type: ignore[arg-type]
+
+
+def test_a_vocabulary_of_version_0_1_is_closed_and_as_it_was() -> None:
+    vocabulary = Vocabulary.from_json('{"unit": "character", "tokens": ["a", "b"]}')
+    assert vocabulary == Vocabulary("ab", "character")
+    assert vocabulary.encode("ba") == [4, 3]
+    with pytest.raises(DataError, match="not in the vocabulary"):
+        vocabulary.encode("c")

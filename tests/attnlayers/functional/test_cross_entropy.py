@@ -134,3 +134,58 @@ def test_bad_input(library: Library) -> None:
         F.cross_entropy(logits, library.array(np.zeros((2, 3))))
     with pytest.raises(TypeError, match=r"^`logits` must be floating point, got .*int64: convert it with xp.astype$"):
         F.cross_entropy(ids, ids[:, 0])
+
+
+# -- smoothing
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 3, 5)])
+@pytest.mark.parametrize("smoothing", [0.1, 0.9])
+def test_smoothing_against_a_loop(library: Library, shape: tuple[int, ...], smoothing: float) -> None:
+    """The wanted probabilities written out: ``smoothing / V`` for every class, the rest for the label."""
+    V = 11
+    draw = Draw(library, "float64")
+    logits, labels = draw(*shape, V), np.random.default_rng(1).integers(V, size=shape)
+    labels = np.where(np.random.default_rng(2).random(shape) < 0.3, -1, labels)
+    loss, saved = F.cross_entropy(logits, library.array(labels), smoothing=smoothing)
+    dlogits = library.numpy(F.cross_entropy_backward(saved, 3.0)).reshape(-1, V)
+    rows, total, expected, count = library.numpy(logits).reshape(-1, V), 0.0, np.zeros((labels.size, V)), 0
+    for row, label, place in zip(rows, labels.reshape(-1), expected, strict=True):
+        if label == -1:
+            continue
+        count += 1
+        p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        wanted = np.full(V, smoothing / V)
+        wanted[label] += 1 - smoothing
+        total -= np.sum(wanted * np.log(p))
+        place[:] = p - wanted
+    assert float(library.numpy(loss)) == pytest.approx(total / count)
+    np.testing.assert_allclose(dlogits, 3 * expected / count, atol=1e-14)
+
+
+def test_smoothing_as_pytorch_has_it() -> None:
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).standard_normal((6, 5))
+    labels = np.array([0, 4, -1, 2, 2, -1])
+    tensor = torch.tensor(logits, requires_grad=True)
+    theirs = torch.nn.functional.cross_entropy(tensor, torch.tensor(labels), ignore_index=-1, label_smoothing=0.2)
+    theirs.backward()
+    loss, saved = F.cross_entropy(logits, labels, smoothing=0.2)
+    assert float(loss) == pytest.approx(theirs.item())
+    np.testing.assert_allclose(F.cross_entropy_backward(saved), tensor.grad.numpy(), atol=1e-15)
+
+
+def test_smoothing_of_half_precision() -> None:
+    logits = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float16)
+    loss, saved = F.cross_entropy(logits, np.arange(6) % 5, smoothing=0.2)
+    exact, exact_saved = F.cross_entropy(logits.astype(np.float64), np.arange(6) % 5, smoothing=0.2)
+    assert float(loss) == pytest.approx(float(exact), rel=2e-3)
+    dlogits = F.cross_entropy_backward(saved)
+    assert dlogits.dtype == np.float16
+    np.testing.assert_allclose(dlogits, F.cross_entropy_backward(exact_saved), atol=2e-4)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, NAN])
+def test_a_smoothing_out_of_its_range(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=rf"^`smoothing` must lie in \[0, 1\), got {smoothing}$"):
+        F.cross_entropy(np.ones((2, 3)), np.zeros(2, np.int64), smoothing=smoothing)

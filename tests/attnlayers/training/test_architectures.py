@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from attnlayers.models import AttentionSeq2seq, Transformer
 from attnlayers.training import RunError, RunFolder, Settings, Trainer
 from attnlayers.training.plots import heads_figure
+from attnlayers.training.settings import VERSION_1
 from attnlayers.translation import Translation, translate
 
 Begin = Callable[..., RunFolder]
@@ -25,7 +27,14 @@ def trained(run: RunFolder) -> dict[str, np.ndarray]:
     return run.load_model().state()
 
 
-@pytest.mark.parametrize("changes", [TRANSFORMER, {"attention": "general"}, {"attention": "additive", "warmup": 3}])
+DROPPING = {"dropout": 0.3, "label_smoothing": 0.1, "weight_decay": 0.1, "schedule": "cosine", "warmup": 5}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [TRANSFORMER, {"attention": "general"}, {"attention": "additive", "warmup": 3}, DROPPING, TRANSFORMER | DROPPING],
+    ids=["transformer", "general", "additive", "dropout", "transformer with dropout"],
+)
 def test_a_stopped_run_ends_with_the_same_bits(begin: Begin, small_pictures: None, changes: dict[str, Any]) -> None:
     whole = trained(begin("whole", **changes))
     run = begin("stopped", **changes)
@@ -59,8 +68,38 @@ def test_weights_of_an_answer_are_the_mean_of_its_heads(begin: Begin) -> None:
 
 def test_the_learning_rate_warms_up() -> None:
     settings = Settings(lr=0.5, warmup=4)
-    assert [settings.lr_at(step) for step in range(6)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
-    assert Settings(lr=0.5).lr_at(0) == 0.5
+    assert [settings.lr_at(step, 6) for step in range(6)] == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    assert Settings(lr=0.5).lr_at(0, 9) == 0.5
+
+
+def test_the_learning_rate_falls_as_a_cosine() -> None:
+    settings = Settings(lr=0.5, warmup=2, schedule="cosine")
+    expected = [0.25, 0.5, 0.5, 0.5 * 0.75, 0.25, 0.5 * 0.25, 0.0]  # cos of 0, 60, 90, 120 and 180 degrees
+    at = [0, 1, 2, 4, 5, 6, 8]
+    np.testing.assert_allclose([settings.lr_at(step, 8) for step in at], expected, atol=1e-12)
+    assert settings.lr_at(0, 1) == 0.25, "an end before the rate has risen"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"heads": 8}, "--heads belongs to --model transformer, got seq2seq: leave it out"),
+        ({"depth": 2, "architecture": "seq2seq"}, "--depth belongs to --model transformer, got seq2seq: leave it out"),
+        (
+            {"architecture": "transformer", "attention": "dot"},
+            "--attention belongs to --model seq2seq, got transformer: leave it out",
+        ),
+        ({"vocab_size": 99}, "--vocab-size belongs to --tokens subword, got character: leave it out"),
+        (
+            {"unit": "subword", "min_count": 2},
+            "--min-count belongs to --tokens character or word, got subword: leave it out",
+        ),
+        ({"columns": "1,2"}, "--columns belongs to data in a file, got dates: leave it out"),
+    ],
+)
+def test_options_that_the_others_leave_no_meaning(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
+        Settings.of(**given)
 
 
 def test_defaults_follow_the_architecture() -> None:
@@ -73,16 +112,12 @@ def test_defaults_follow_the_architecture() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "rnn"}, "model must be one of seq2seq, transformer, got 'rnn'"),
-        ({"attention": "sum"}, "attention must be dot, general or additive, got 'sum'"),
-        (
-            {"architecture": "transformer", "attention": "general"},
-            "attention general belongs to the model seq2seq: leave it out with transformer",
-        ),
-        ({"architecture": "transformer", "heads": 3}, "wordvec must be a multiple of heads, got 16 and 3"),
-        ({"heads": 0}, "heads must be positive, got 0"),
-        ({"depth": -1}, "depth must be positive, got -1"),
-        ({"warmup": -1}, "warmup must be 0 or more, got -1"),
+        ({"architecture": "rnn"}, "--model must be one of seq2seq, transformer, got 'rnn'"),
+        ({"attention": "sum"}, "--attention must be one of dot, general, additive, got 'sum'"),
+        ({"architecture": "transformer", "heads": 3}, "--wordvec must be a multiple of --heads, got 16 and 3"),
+        ({"heads": 0}, "--heads must be positive, got 0"),
+        ({"depth": -1}, "--depth must be positive, got -1"),
+        ({"warmup": -1}, "--warmup must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, Any], message: str) -> None:
@@ -94,12 +129,18 @@ def test_a_folder_of_an_older_version_goes_on(begin: Begin, small_pictures: None
     run = begin()
     path = run.path / "config.json"
     config = json.loads(path.read_text())
-    for name in ("architecture", "attention", "heads", "depth", "warmup"):
+    for name in VERSION_1:
         del config[name]
     path.write_text(json.dumps(config))
     older = RunFolder.open(run.path)
-    assert older.settings == run.settings
+    assert older.settings == replace(run.settings, split="book", normalize="none")
     assert isinstance(Trainer(older).model, AttentionSeq2seq)
+    trained(older)
+    checkpoint = older.path / "checkpoint.safetensors"
+    save_file(load_file(checkpoint), checkpoint, {"format": "attnlayers checkpoint 1", "progress": "{}"})
+    with pytest.raises(RunError, match=r"was written by version 0\.1.*to train begin a new one in another --out$"):
+        Trainer(older)
+    assert translate(older.load_model(), older.vocabulary, ["abc"], reverse=True)
 
 
 def test_heads_beside_each_other(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from attnlayers.training import Adam, Checkpoint, RunError, RunFolder, Trainer
+from attnlayers.training.run import METRICS
 
 Begin = Callable[..., RunFolder]
 
@@ -104,15 +105,15 @@ def test_a_folder_in_the_place_of_the_file(run: RunFolder, name: str) -> None:
     [
         ("weights.safetensors", None, "one of another program"),
         ("weights.safetensors", {"format": "pt"}, "pt"),
-        ("weights.safetensors", {"format": "attnlayers checkpoint 1"}, "attnlayers checkpoint 1"),
+        ("weights.safetensors", {"format": "attnlayers checkpoint 2"}, "attnlayers checkpoint 2"),
         ("checkpoint.safetensors", {"format": "attnlayers weights 1"}, "attnlayers weights 1"),
-        ("checkpoint.safetensors", {"format": "attnlayers checkpoint 2"}, "attnlayers checkpoint 2"),
+        ("checkpoint.safetensors", {"format": "attnlayers checkpoint 3"}, "attnlayers checkpoint 3"),
     ],
 )
 def test_a_foreign_file_is_named(run: RunFolder, name: str, metadata: dict[str, str] | None, met: str) -> None:
     path = run.path / name
     save_file({"weight": np.ones(3)}, path, metadata)
-    kind = f"attnlayers {path.stem} 1"
+    kind = f"attnlayers {path.stem} {1 if path.stem == 'weights' else 2}"
     message = f"{path} must be an {kind!r} file, got {met!r}"
     with pytest.raises(RunError, match=f"^{re.escape(message)}$"):
         read(run, name)
@@ -182,14 +183,14 @@ def test_a_checkpoint_holds_the_optimizer(run: RunFolder) -> None:
 
 def test_metrics_are_a_table(begin: Begin) -> None:
     run = begin()
-    row = {"epoch": 1, "step": 20, "loss": 0.5, "accuracy": None, "tokens_per_second": 1e3, "seconds": 0.25}
-    run.write_metrics([row, row | {"loss": None, "accuracy": 0.75}])
+    row = dict.fromkeys(METRICS) | {"epoch": 1, "step": 20, "loss": 0.5, "tokens_per_second": 1e3, "seconds": 0.25}
+    run.write_metrics([row, row | {"held_out_loss": 1.5, "accuracy": 0.75, "chrf": 60.5}])
     assert Path(run.path, "metrics.csv").read_text(encoding="utf-8").splitlines() == [
-        "epoch,step,loss,accuracy,tokens_per_second,seconds",
-        "1,20,0.5,,1000.0,0.25",
-        "1,20,,0.75,1000.0,0.25",
+        "epoch,step,loss,held_out_loss,accuracy,chrf,tokens_per_second,seconds",
+        "1,20,0.5,,,,1000.0,0.25",
+        "1,20,0.5,1.5,0.75,60.5,1000.0,0.25",
     ]
     run.write_metrics([])
     assert Path(run.path, "metrics.csv").read_text().splitlines() == [
-        "epoch,step,loss,accuracy,tokens_per_second,seconds"
+        "epoch,step,loss,held_out_loss,accuracy,chrf,tokens_per_second,seconds"
     ]

@@ -66,16 +66,17 @@ def assert_whole(run: RunFolder) -> None:
 def final(run: RunFolder) -> dict[str, object]:
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
-    metrics = [line.split(",")[:4] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
+    metrics = [line.split(",")[:6] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
     arrays = checkpoint.weights | checkpoint.optimizer
     return {name: array.tobytes() for name, array in arrays.items()} | {"metrics": metrics}
 
 
 @pytest.mark.usefixtures("small_pictures")
 def test_killed_again_and_again(begin: Callable[..., RunFolder]) -> None:
-    expected = begin("undisturbed", epochs=3)
+    options = {"epochs": 3, "dropout": 0.2, "schedule": "cosine", "warmup": 5, "weight_decay": 0.1, "patience": 3}
+    expected = begin("undisturbed", **options)
     assert [*Trainer(expected).steps()]
-    run, rng, kills = begin("killed", epochs=3), random.Random(0), 0
+    run, rng, kills = begin("killed", **options), random.Random(0), 0
     for _ in range(6):
         process = start(run)
         assert process.stdout is not None

@@ -9,7 +9,7 @@ import pytest
 from support import Library
 
 from attnbackends import get_backend
-from attnlayers.training import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop
+from attnlayers.training import SGD, AdaGrad, Adam, AdamW, Momentum, Nesterov, Optimizer, RMSprop
 
 SHAPES = [(3, 5), (7,), (2, 1, 3)]
 STEPS = 6
@@ -248,3 +248,34 @@ def test_pytorch(name: str) -> None:
         peer.step()
         for param, tensor in zip(params, peers, strict=True):
             np.testing.assert_allclose(param, tensor.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_weight_decay_as_pytorch_has_it() -> None:
+    """Of parameters with two axes or more; those with one keep what Adam gives them."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    params = [rng.standard_normal(shape) for shape in ((3, 5), (7,), (2, 3, 5))]
+    peers = [torch.tensor(param, requires_grad=True) for param in params]
+    groups = [{"params": peers[::2], "weight_decay": 0.2}, {"params": peers[1:2], "weight_decay": 0.0}]
+    peer = torch.optim.AdamW(groups, lr=0.3, betas=(0.7, 0.95))
+    optimizer = AdamW(0.3, 0.7, 0.95, weight_decay=0.2)
+    for step in range(1, STEPS + 1):
+        grads = [rng.standard_normal(param.shape) for param in params]
+        optimizer.update(params, grads)
+        for group in peer.param_groups:
+            group["eps"] = 1e-7 / sqrt(1 - 0.95**step)
+        for tensor, grad in zip(peers, grads, strict=True):
+            tensor.grad = torch.tensor(grad)
+        peer.step()
+        for param, tensor in zip(params, peers, strict=True):
+            np.testing.assert_allclose(param, tensor.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_weight_decay_of_none_is_adam() -> None:
+    one, two = np.ones((3, 2)), np.ones((3, 2))
+    for optimizer, param in ((Adam(0.1), one), (AdamW(0.1, weight_decay=0.0), two)):
+        for _ in range(3):
+            optimizer.update([param], [np.full((3, 2), 0.5)])
+    np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValueError, match=r"^`weight_decay` must be 0 or more, got -1$"):
+        AdamW(weight_decay=-1)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support import output_of
 
-from attnlayers.training.plots import attention_figure, training_figure
+from attnlayers.training.plots import attention_figure, heads_figure, training_figure
 from attnlayers.translation import Translation
 
 
@@ -20,15 +20,17 @@ def row(epoch: int, step: int, **values: float) -> dict[str, Any]:
         "epoch": epoch,
         "step": step,
         "loss": None,
+        "held_out_loss": None,
         "accuracy": None,
+        "chrf": None,
         "tokens_per_second": 1.0,
         "seconds": 1.0,
     } | values
 
 
 METRICS = [
-    *(row(1, 20, loss=2.5), row(1, 40, loss=1.25), row(1, 40, accuracy=0.25)),
-    *(row(2, 60, loss=0.5), row(2, 80, loss=0.1), row(2, 80, accuracy=0.9975)),
+    *(row(1, 20, loss=2.5), row(1, 40, loss=1.25), row(1, 40, loss=2, held_out_loss=3, accuracy=0.25)),
+    *(row(2, 60, loss=0.5), row(2, 80, loss=0.1), row(2, 80, loss=0.3, held_out_loss=0.7, accuracy=0.9975)),
 ]
 
 
@@ -52,13 +54,21 @@ def test_training_shows_loss_and_accuracy(tmp_path: Path) -> None:
     figure = training_figure(METRICS)
     losses, accuracies = figure.axes
     np.testing.assert_array_equal(losses.lines[0].get_xydata(), [[20, 2.5], [40, 1.25], [60, 0.5], [80, 0.1]])
+    np.testing.assert_array_equal(losses.lines[1].get_xydata(), [[40, 3], [80, 0.7]])
     np.testing.assert_allclose(accuracies.lines[0].get_xydata(), [[40, 25], [80, 99.75]])
+    assert len(accuracies.lines) == 1
+    assert losses.get_title() == "Training"
+    legend = losses.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["training loss", "held-out loss", "exact match"]
     assert losses.get_yscale() == "log"
     assert losses.get_xlabel() == "step"
     assert "loss" in losses.get_ylabel()
-    assert "exact match" in accuracies.get_ylabel()
+    assert "held-out" in accuracies.get_ylabel()
     assert ["25.00%" in accuracies.texts[0].get_text(), "99.75%" in accuracies.texts[1].get_text()] == [True, True]
     width, height = saved(figure, tmp_path)
+    _, answers = training_figure([entry | {"chrf": 40.5} for entry in METRICS]).axes
+    np.testing.assert_allclose(answers.lines[1].get_xydata(), [[40, 40.5], [80, 40.5]])
     assert 600 < width < 3000
     assert 400 < height < 2000
 
@@ -103,10 +113,24 @@ def test_tokens_are_shown_as_they_are(tmp_path: Path, tokens: list[str]) -> None
     assert min(saved(figure, tmp_path)) > 100
 
 
-@pytest.mark.parametrize(("source", "target"), [(250, 2), (3, 250), (1, 1)])
+@pytest.mark.parametrize(("source", "target"), [(250, 2), (3, 250), (1, 1), (96_000, 3), (1_500, 1_500)])
 def test_texts_of_any_length(tmp_path: Path, source: int, target: int) -> None:
-    width, height = saved(attention_figure([answer("a" * source, "b" * target)]), tmp_path)
-    assert width * height < 20_000_000
+    weights = np.full((target, source), 1 / source, np.float32)
+    weights[-1, -1] = 0.75
+    figure = attention_figure([Translation("", ["a"] * source, ["b"] * target, weights)] * 3)
+    (image,) = figure.axes[0].images
+    assert max(image.get_array().shape) <= 1000
+    assert image.get_array().max() == 0.75, "what stands out is still there"
+    assert image.get_extent() == [-0.5, source - 0.5, target - 0.5, -0.5]
+    assert len(figure.axes[0].get_xticks()) <= 100
+    assert len(figure.axes[0].get_yticks()) <= 100
+    assert max(saved(figure, tmp_path)) <= 4000
+
+
+def test_many_heads_over_a_long_text(tmp_path: Path) -> None:
+    weights = np.full((2, 4, 300, 5000), 1 / 5000, np.float16)
+    figure = heads_figure(Translation("", ["abc"] * 5000, ["b"] * 300, weights[0, 0], weights))
+    assert max(saved(figure, tmp_path)) <= 4000
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -133,7 +157,7 @@ before = dict(dict.items(matplotlib.rcParams))
 filters = list(warnings.filters)
 tokens = list("東京ab")
 answer = Translation("abcd", tokens, tokens, np.eye(4), np.ones((2, 3, 4, 4)) / 4)
-row = dict(epoch=1, step=1, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
+row = dict(epoch=1, step=1, held_out_loss=None, chrf=None, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
 figures = [training_figure([row, row | dict(step=2)]), attention_figure([answer]), heads_figure(answer)]
 figures.append(bench_figure(Report({{}}, 1.0)))
 for i, figure in enumerate(figures):

@@ -23,19 +23,16 @@ EPOCH = [*(("train", i) for i in range(1, 24)), *(("evaluate", i) for i in range
 """What is yielded in an epoch of 23 batches and 3 batches of held-out pairs."""
 
 
-@pytest.fixture(autouse=True)
-def evaluation_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnlayers.training.trainer.EVALUATION_BATCH", 10)
-
-
 def bits(run: RunFolder) -> dict[str, Any]:
     """All that a run leaves and that does not tell the time."""
     checkpoint = run.read_checkpoint()
     assert checkpoint is not None
     arrays = checkpoint.weights | {f"optimizer {name}": array for name, array in checkpoint.optimizer.items()}
     found: dict[str, Any] = {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
-    rows = [line.split(",")[:4] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
-    counts = {name: checkpoint.progress[name] for name in ("epoch", "batch", "optimizer_steps", "loss_sum", "tokens")}
+    rows = [line.split(",")[:6] for line in Path(run.path, "metrics.csv").read_text().splitlines()]
+    counts = {
+        name: checkpoint.progress[name] for name in ("epoch", "batch", "optimizer_steps", "loss_sum", "tokens", "best")
+    }
     weights = Path(run.path, "weights.safetensors").read_bytes()
     return found | counts | {"metrics": rows, "weights.safetensors": weights}
 
@@ -58,6 +55,13 @@ def leave_at(run: RunFolder, place: int, *, save: bool) -> Progress:
     if save:
         trainer.save()
     return progress
+
+
+@pytest.fixture
+def begin(begin: Begin) -> Begin:
+    """Runs in which something is drawn at every step."""
+    drawn = {"dropout": 0.2, "label_smoothing": 0.1, "weight_decay": 0.1}
+    return lambda name="run", **changes: begin(name, **(drawn | changes))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from attnlayers.data import DataError
 from attnlayers.training import RunError, RunFolder
 
 Begin = Callable[..., RunFolder]
@@ -156,10 +155,10 @@ def test_a_configuration_that_is_none(begin: Begin, text: str, message: str) -> 
         (lambda config: config.pop("lr"), "keys ['lr'] are missing or unknown"),
         (lambda config: config.update(layers=2), "keys ['layers'] are missing or unknown"),
         (lambda config: config.update(size=config.pop("hidden")), "keys ['hidden', 'size'] are missing or unknown"),
-        (lambda config: config.update(epochs=0), "epochs must be positive, got 0"),
-        (lambda config: config.update(lr=float("nan")), "lr must be positive, got nan"),
-        (lambda config: config.update(seed=-3), "seed must be 0 or more, got -3"),
-        (lambda config: config.update(unit="letter"), "tokens must be character or word, got 'letter'"),
+        (lambda config: config.update(epochs=0), "--epochs must be positive, got 0"),
+        (lambda config: config.update(lr=float("nan")), "--lr must be positive, got nan"),
+        (lambda config: config.update(seed=-3), "--seed must be 0 or more, got -3"),
+        (lambda config: config.update(unit="letter"), "--tokens must be one of character, word, subword, got 'letter'"),
         (lambda config: config.update(hidden="8"), "hidden"),
         (lambda config: config.update(lr=None), "lr"),
         (lambda config: config.update(seed=[1]), "seed"),
@@ -219,5 +218,5 @@ def test_the_same_pairs_written_otherwise_are_the_same_data(begin: Begin, copy_t
 def test_data_that_is_gone(begin: Begin, copy_task: Path) -> None:
     run = begin()
     copy_task.unlink()
-    with pytest.raises(DataError, match=f"^{re.escape(str(copy_task))} does not exist"):
+    with pytest.raises(RunError, match=f"^{re.escape(str(copy_task))} does not exist.*--resume --data PATH$"):
         RunFolder.open(run.path).pairs()

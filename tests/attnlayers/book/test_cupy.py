@@ -1,7 +1,6 @@
-"""``ATTN_GPU=1`` on a stand-in for CuPy (``tests/cupy_standin``): what scripts in the book's manner do there.
+"""``ATTN_GPU=1``: what scripts in the book's manner do on CuPy, and what they ask the device for.
 
-The stand-in is NumPy under CuPy's rules. It tells whether a script would run and how many kernels it would launch;
-it tells nothing of a device's numbers or times.
+They run on the real CuPy and the device of ``tests/cuda_on_cpu``, which tells nothing of a device's times.
 """
 
 import json
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cuda_on_cpu.bench_process import needs_bench
 
-STAND_IN = str(Path(__file__).resolve().parents[2] / "cupy_standin")
+pytestmark = needs_bench
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -76,6 +76,7 @@ TRAIN = """
 import sys
 sys.path.append('..')
 import json
+from dataclasses import asdict
 import numpy as np
 from common.trainer import Trainer
 from common.optimizer import Adam
@@ -90,21 +91,22 @@ model = Answers(V, 16, H)
 trainer = Trainer(model, Adam())
 steps, questions = [], []
 if GPU:
-    from cupy import counts
+    from cuda_on_cpu.counts import counts
     step = trainer._step
 
     def counted(*given):
-        before = counts.now()
+        before = counts()
         step(*given)
-        steps.append([after - start for after, start in zip(counts.now(), before)])
+        steps.append(asdict(counts() - before))
 
     trainer._step = counted
 trainer.fit(x, t, max_epoch=2, batch_size=B, max_grad=5.0)
 names = {i: chr(97 + i) for i in range(V)}
 for i in range(3):
-    before = counts.now() if GPU else ()
+    before = counts() if GPU else None
     eval_seq2seq(model, x[[i]], t[[i]], names, verbose=False, is_reverse=True)
-    questions.append([after - start for after, start in zip(counts.now() if GPU else (), before)])
+    if GPU:
+        questions.append(asdict(counts() - before))
 guess = [int(c) for c in model.generate(x[[0]], t[0, 0], T - 1)]
 model.forward(x[[0]], t[[0]])
 weights = np.array(model.attention.attention_weights)
@@ -127,52 +129,62 @@ def chapter_8(checkout: Path) -> str:
     return "ch08/train.py"
 
 
-def test_same_numbers_as_on_the_cpu(run: Run, chapter_8: str) -> None:
+def test_same_numbers_as_on_the_cpu(run: Run, run_on_cuda: Run, chapter_8: str) -> None:
     sizes = json.dumps([32, 13, 7, 5, 11, 8])
     plain = last_line(run(chapter_8, sizes))
-    device = last_line(run(chapter_8, sizes, ATTN_GPU="1", FIRST=STAND_IN))
+    device = last_line(run_on_cuda(chapter_8, sizes))
     assert device["losses"] == pytest.approx(plain["losses"], rel=1e-5)
     assert device["guess"] == plain["guess"]
     assert device["shape"] == plain["shape"] == [4, 1, 7]
     assert device["weights"] == pytest.approx(plain["weights"], rel=1e-5)
 
 
-def test_kernels_of_chapter_8_at_the_books_sizes(run: Run, chapter_8: str) -> None:
-    """By the stand-in's count: at most 330 launches an iteration, 150 a question; only the printed loss is read."""
-    seen = last_line(run(chapter_8, json.dumps([512, 59, 29, 11, 256, 128]), ATTN_GPU="1", FIRST=STAND_IN))
-    for launches, to_device, to_host in seen["steps"][1:]:
-        assert launches <= 330
-        assert (to_device, to_host) == (0, 0)
-    for launches, _, to_host in seen["questions"]:
-        assert launches <= 150
-        assert to_host <= 10  # the ten characters of the answer
+def test_kernels_of_chapter_8_at_the_books_sizes(run_on_cuda: Run, chapter_8: str) -> None:
+    """An iteration after the first sends, reads and waits for nothing; a question reads its answer alone."""
+    seen = last_line(run_on_cuda(chapter_8, json.dumps([512, 59, 29, 11, 256, 128])))
+    for did in seen["steps"][1:]:
+        assert asked_for(did) <= 290  # 287: 178 kernels, 90 products, 19 copies and fills
+        assert (did["to_device"], did["to_host"], did["synchronizations"]) == (0, 0, 0)
+    for did in seen["questions"]:
+        assert asked_for(did) <= 135  # 132: 91 kernels, 41 products
+        assert did["to_device"] <= 2
+        assert did["to_host"] <= 10  # the ten characters of the answer
+
+
+def asked_for(did: dict[str, Any]) -> int:
+    """Kernels of ours and of CuPy, calls of cuBLAS, and copies and fills within the device."""
+    return int(sum(did["launches"].values()) + did["products"] + did["on_device"])
 
 
 LAUNCHES = """
 import json
+from dataclasses import asdict
 import numpy
-from cupy import counts
+from cuda_on_cpu.counts import counts
 from common.np import *
 from ch08.attention_layer import TimeAttention
 new = lambda *shape: np.random.randn(*shape).astype('f')
 layer, hs, both = TimeAttention(), new(128, 29, 256), new(128, 10, 512)
-h, seen = both[:, :, 256:].copy(), [counts.now()]
+h, seen = both[:, :, 256:].copy(), [counts()]
 out = layer.forward(hs, h)
-seen.append(counts.now())
+seen.append(counts())
 layer.backward(both[:, :, :256])
-seen.append(counts.now())
+seen.append(counts())
 weights = layer.attention_weights[3]
 scores = numpy.einsum('nth,nh->nt', hs.get(), h.get()[:, 3])
 exact = numpy.exp(scores - scores.max(axis=1, keepdims=True))
 assert numpy.allclose(weights, exact / exact.sum(axis=1, keepdims=True), atol=1e-4)
-print(json.dumps([[b - a for a, b in zip(*pair)] for pair in zip(seen, seen[1:])]))
+print(json.dumps([asdict(after - before) for before, after in zip(seen, seen[1:])]))
 """
 
 
-def test_time_attention_is_one_kernel_each_way(checkout: Path, run: Run) -> None:
+def test_time_attention_is_one_kernel_each_way(checkout: Path, run_on_cuda: Run) -> None:
     """At the book's sizes, with a gradient that is half of a larger array; the host neither sends nor waits."""
     (checkout / "ch08" / "launches.py").write_text("import sys\nsys.path.append('..')\n" + LAUNCHES)
-    assert last_line(run("ch08/launches.py", ATTN_GPU="1", FIRST=STAND_IN)) == [[1, 0, 0], [1, 0, 0]]
+    nothing = dict.fromkeys(("products", "to_device", "to_host", "on_device", "synchronizations"), 0)
+    forward, backward = last_line(run_on_cuda("ch08/launches.py"))
+    assert forward == {"launches": {"attention_small": 1}} | nothing
+    assert backward == {"launches": {"attention_small_backward": 1}} | nothing
 
 
 SCRIPTS = {
@@ -272,7 +284,6 @@ class Words:
         for layer in reversed(self.layers):
             d = layer.backward(d)
 corpus = numpy.arange(101) % 20
-from cupy import counts
 for words in (corpus, to_gpu(corpus)):
     trainer = RnnlmTrainer(Words(), SGD(2.0))
     trainer.fit(words[:-1], words[1:], 20, batch_size=2, time_size=5, max_grad=0.25, eval_interval=5)
@@ -299,9 +310,9 @@ print('done')
 
 
 @pytest.mark.parametrize("what", SCRIPTS)
-def test_scripts(checkout: Path, run: Run, what: str) -> None:
+def test_scripts(checkout: Path, run_on_cuda: Run, what: str) -> None:
     (checkout / "ch06" / "script.py").write_text("import sys\nsys.path.append('..')\n" + SCRIPTS[what])
-    ended = run("ch06/script.py", ATTN_GPU="1", FIRST=STAND_IN)
+    ended = run_on_cuda("ch06/script.py")
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.split()[-1] == "done"
     if "wrap" in what:

@@ -1,6 +1,7 @@
-"""A stand-in for cuDNN's frontend: see the README beside it. It is not cuDNN.
+"""A fake of cuDNN's frontend for the tests of graphs of attention. It is not cuDNN.
 
-Graphs are checked by the rules that the real frontend (1.32) states for them, and computed in NumPy from the pointers.
+Graphs are checked by the rules that the real frontend (1.32) states for them, and computed in NumPy from the pointers,
+dims and strides: the memory of the bench's device is the host's. Which graphs a device has kernels for, it cannot tell.
 """
 
 import ctypes

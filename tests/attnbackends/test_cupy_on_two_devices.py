@@ -3,9 +3,6 @@
 import textwrap
 
 import pytest
-
-pytest.importorskip("cuda_on_cpu.bench_process")
-
 from cuda_on_cpu.bench_process import needs_bench, output_of
 
 pytestmark = needs_bench
