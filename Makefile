@@ -11,7 +11,7 @@ CUDA_VENV := .venv-cuda
 ON_CUDA := $(CUDA_VENV)/bin/python tests/cuda_on_cpu/run.py -m pytest -n auto -k cupy
 DEPEND_ON_THE_CARD := tests/attnbackends tests/attnlayers/functional tests/attnlayers/layers
 # On cards with little, more and much shared memory, and with the threads of a block in both orders of turns.
-KERNELS := tests/attnbackends/kernels
+KERNELS := tests/attnbackends/_cuda/kernels
 
 .PHONY: train test cuda-tests lint book bench gpu-kit clean
 

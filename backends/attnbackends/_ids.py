@@ -1,28 +1,8 @@
-"""Ids that a device checks by itself: nobody waits for the answer."""
+"""Ids that index a table: what is said of one that does not."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
-
-Array = Any
-
-BITS = 40
-"""Bits of a report that hold the id; the check that found it stands above them. Ids beyond them are reported as the
-largest."""
-
-WITHIN = f"""
-__device__ inline long long within(long long id, long long size, bool skips, long long ignore, long long check,
-                                   unsigned long long report) {{
-    if (skips && id == ignore) return 0;
-    if (id >= 0 && id < size) return id;
-    const long long most = (1LL << {BITS - 1}) - 1;
-    *(volatile long long *)report = check * (1LL << {BITS}) + (id < -most ? -most : id > most ? most : id);
-    return 0;
-}}
-"""
-"""An id, or 0 for one that is none, which is reported."""
+from typing import NamedTuple
 
 
 class Check(NamedTuple):
@@ -38,52 +18,3 @@ def outside(check: Check, found: int) -> IndexError:
     """The one error for an id that is none."""
     also = "" if check.ignore is None else f", or be {check.ignore} where they do not count"
     return IndexError(f"`{check.name}` must lie in 0 .. {check.size - 1}{also}, got {found}: {check.advice}")
-
-
-class DeviceIds:
-    """`Backend.ids_within` and `Backend.take_rows` on CUDA devices.
-
-    A wrong id is reported in one word of the host's memory, which every device writes to, and the host reads without
-    asking a device. The last report stands.
-
-    Parameters
-    ----------
-    cupy : module
-    """
-
-    def __init__(self, cupy: Any) -> None:
-        self._empty = cupy.empty
-        self._memory = cupy.cuda.alloc_pinned_memory(8)
-        self._report = np.frombuffer(self._memory, np.int64, 1)
-        self._report[0] = 0
-        self._checks: list[Check] = []
-        inputs, call = "int64 id, int64 size, bool skips, int64 ignore, int64 check, uint64 report", "within(id, size, "
-        call += "skips, ignore, check, report)"
-        self._within = cupy.ElementwiseKernel(inputs, "int64 place", f"place = {call}", "ids_within", preamble=WITHIN)
-        inputs, row = f"{inputs}, raw T table, int64 width", f"row = table[{call} * width + i % width]"
-        self._take = cupy.ElementwiseKernel(inputs, "T row", row, "take_rows", preamble=WITHIN)
-
-    def within(self, ids: Array, check: Check) -> Array:
-        """See `Backend.ids_within`."""
-        return self._within(*self._arguments(ids, check))
-
-    def take_rows(self, table: Array, ids: Array, check: Check) -> Array:
-        """See `Backend.take_rows`."""
-        width = table.shape[1]
-        out = self._empty((ids.shape[0], width), dtype=table.dtype)
-        return self._take(*self._arguments(ids[:, None], check), table, width, out) if out.size else out
-
-    def _arguments(self, ids: Array, check: Check) -> tuple[Any, ...]:
-        self.raise_found()
-        if check not in self._checks:
-            self._checks.append(check)
-        number = self._checks.index(check) + 1
-        return ids, check.size, check.ignore is not None, check.ignore or 0, number, self._memory.ptr
-
-    def raise_found(self) -> None:
-        """Raise what was reported so far."""
-        report = int(self._report[0])
-        if report:
-            self._report[0] = 0
-            number = (report + 2 ** (BITS - 1)) >> BITS
-            raise outside(self._checks[number - 1], report - (number << BITS))

@@ -13,7 +13,7 @@ from ._select import select
 GROUP = "attnlayers.backends"
 # Registered as any plug-in is (pyproject.toml); repeated here because reading the metadata of all installed
 # packages takes a third of the time of `import numpy`, and these two need it not.
-_BUILT_IN = {"numpy": "attnbackends._numpy:NumpyBackend", "cupy": "attnbackends._cupy:CupyBackend"}
+_BUILT_IN = {"numpy": "attnbackends._cpu.backend:NumpyBackend", "cupy": "attnbackends._cuda.backend:CupyBackend"}
 
 # Kinds of array that give operators another meaning, by the name of their class, with what to pass instead.
 _OTHER_ARRAYS = {

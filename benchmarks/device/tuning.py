@@ -11,7 +11,7 @@ import numpy as np
 
 from attnbackends import get_backend
 from attnbackends._attention import AttentionCall
-from attnbackends._cuda_attention import LAST_TILE, TILES, CudaAttention, Tile
+from attnbackends._cuda.attention import LAST_TILE, TILES, CudaAttention, Tile
 from attnlayers import functional as F
 from attnlayers.bench.cases import Case
 from attnlayers.bench.peers import allow_tf32, load

@@ -12,7 +12,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from attnbackends import get_backend
-from attnbackends._cuda_kernels import REAL
+from attnbackends._cuda.compiled import REAL
 from attnlayers.bench.machine import describe, describe_peer
 from attnlayers.bench.processes import in_process
 from benchmarks.kernel_resources import SHARED_KB, Variant, variants, with_cupy

@@ -9,7 +9,7 @@ import pytest
 from cuda_on_cpu.counts import Counts, counts
 from support import Library
 
-from attnbackends._cudnn import CudnnAttention
+from attnbackends._cuda.cudnn import CudnnAttention
 
 
 @pytest.fixture

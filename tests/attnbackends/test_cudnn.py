@@ -11,7 +11,7 @@ from cuda_on_cpu.counts import Counts
 from dense_attention import dense_gradients
 from support import Library
 
-from attnbackends._cudnn import Band
+from attnbackends._cuda.cudnn import Band
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)

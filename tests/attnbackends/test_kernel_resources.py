@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-from attnbackends._cuda_attention import RESERVED, TILES, tile_for
-from attnbackends._cuda_kernels import FILES, FOLDER
+from attnbackends._cuda.attention import RESERVED, TILES, tile_for
+from attnbackends._cuda.compiled import FILES, FOLDER
 
 SHARED_KB = {
     "7.5": (64, 64),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support import Library, assert_as_exact_as
 
-from attnbackends import _products, get_backend
+from attnbackends import get_backend
+from attnbackends._cpu import products as in_parts
 
 SHAPES = {
     "small": ((3, 5), (5, 7)),
@@ -72,7 +73,7 @@ def test_product_of_transposed_operands_into_a_part_of_an_array(library: Library
 def test_pieces_of_a_product_write_each_number_once(name: str) -> None:
     a, b = operands(name, "float64")
     out = np.zeros((a @ b).shape)
-    pieces, sums = _products.pieces(a, b, out)
+    pieces, sums = in_parts.pieces(a, b, out)
     for part in sums:
         assert not np.shares_memory(part, out)
         part[...] = 0
@@ -96,7 +97,7 @@ def test_product_in_parts(name: str, turned: str) -> None:
     if turned == "second":
         b = np.swapaxes(np.ascontiguousarray(np.swapaxes(b, -1, -2)), -1, -2)
     whole = np.full((*plain.shape[:-1], plain.shape[-1] + 2), np.nan, dtype=np.float32)
-    _products.multiply_in_parts(a, b, whole[..., 1:-1])
+    in_parts.multiply_in_parts(a, b, whole[..., 1:-1])
     assert_as_exact_as(plain, whole[..., 1:-1], exact, factor=16)
     assert np.isnan(whole[..., [0, -1]]).all()
 
@@ -125,20 +126,20 @@ def test_parts_are_of_the_size_that_needs_no_copies(
     monkeypatch.setattr(np, "matmul", noting)
     a, b = (np.ones(shape, dtype=np.float32) for shape in ((rows, inner), (inner, columns)))
     out = np.empty((rows, columns), dtype=np.float32)
-    _products.multiply_in_parts(a, b, out)
+    in_parts.multiply_in_parts(a, b, out)
     assert seen == calls
     assert (out == inner).all()
     seen.clear()
-    _products.multiply_in_parts(a, np.ones((columns, inner), dtype=np.float32).T, out)
+    in_parts.multiply_in_parts(a, np.ones((columns, inner), dtype=np.float32).T, out)
     assert seen == [(rows, columns)]
 
 
 def test_parts_are_for_the_cores_that_they_are_faster_on() -> None:
     fast = {"internal_api": "openblas", "architecture": "SkylakeX"}
-    assert _products.wants_parts([fast, fast])
+    assert in_parts.wants_parts([fast, fast])
     for other in ({"internal_api": "openblas", "architecture": "Haswell"}, {"internal_api": "mkl"}):
-        assert not _products.wants_parts([fast, other])
-    assert not _products.wants_parts([])
+        assert not in_parts.wants_parts([fast, other])
+    assert not in_parts.wants_parts([])
 
 
 def test_a_product_within_a_piece_of_work_is_the_same() -> None:
@@ -176,10 +177,10 @@ def test_scores_of_keys_in_blocks(T: int, ones: bool) -> None:
     rng = np.random.default_rng(0)
     q, k = rng.standard_normal((3, 7, 11 + ones)), rng.standard_normal((3, T, 11))
     whole = q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
-    blocks = _products.keys_in_blocks(k, ones)
+    blocks = in_parts.keys_in_blocks(k, ones)
     assert np.isfinite(blocks).all()
     for keys in (slice(0, T), slice(T // 3, T), slice(T // 2, T // 2)):
-        found = _products.scores(np.matmul, q, blocks, keys)
+        found = in_parts.scores(np.matmul, q, blocks, keys)
         np.testing.assert_allclose(found, whole[:, :, keys], rtol=1e-12, atol=1e-12)
 
 
@@ -189,11 +190,11 @@ def test_scores_of_keys_in_blocks(T: int, ones: bool) -> None:
 )
 def test_operands_in_blocks(inner: int, width: int, columns: int) -> None:
     b = np.random.default_rng(0).standard_normal((2, inner, width))
-    blocks = _products.in_blocks(b)
+    blocks = in_parts.in_blocks(b)
     assert blocks.shape == (2, -(-width // columns), inner, columns)
     flat = np.moveaxis(blocks, 1, 2).reshape(2, inner, -1)
     assert np.array_equal(flat[..., :width], b)
     assert not flat[..., width:].any()
-    assert blocks.ctypes.data % _products.VECTOR_BYTES == 0
-    assert np.shares_memory(_products.in_blocks(b[..., :columns]), b)
-    assert _products.in_blocks(np.ones((20000, 131))).shape == (1, 20000, 131)
+    assert blocks.ctypes.data % in_parts.VECTOR_BYTES == 0
+    assert np.shares_memory(in_parts.in_blocks(b[..., :columns]), b)
+    assert in_parts.in_blocks(np.ones((20000, 131))).shape == (1, 20000, 131)

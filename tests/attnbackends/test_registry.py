@@ -13,8 +13,8 @@ from support import Library
 
 import attnbackends
 from attnbackends import Availability, Backend, BackendError, available_backends, backend_of, get_backend
-from attnbackends._cupy import CupyBackend
-from attnbackends._numpy import NumpyBackend
+from attnbackends._cpu.backend import NumpyBackend
+from attnbackends._cuda.backend import CupyBackend
 from attnbackends._torch import TorchBackend
 from attnbackends._ufunc import UfuncBackend
 

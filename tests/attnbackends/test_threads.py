@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from attnbackends._numpy import NumpyBackend
-from attnbackends._threads import Workers
+from attnbackends._cpu.backend import NumpyBackend
+from attnbackends._cpu.threads import Workers
 
 LONG = 30
 """Seconds that nothing here takes: a deadlock ends as a failure."""

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from support import Library
 
-from attnbackends._cuda_attention import CudaAttention
-from attnbackends._cuda_lstm import CudaLSTM
+from attnbackends._cuda.attention import CudaAttention
+from attnbackends._cuda.lstm import CudaLSTM
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from dense_attention import dense_gradients
 from support import Library
 
-from attnbackends._cuda_attention import CudaAttention
+from attnbackends._cuda.attention import CudaAttention
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)

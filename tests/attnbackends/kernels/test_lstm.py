@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support import Library
 
-from attnbackends._cuda_lstm import FEW_SEQUENCES
+from attnbackends._cuda.lstm import FEW_SEQUENCES
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)

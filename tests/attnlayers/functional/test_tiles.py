@@ -10,7 +10,7 @@ import pytest
 from dense_attention import from_scores, visible
 from support import Library
 
-from attnbackends._cuda_attention import CudaAttention, tile_for
+from attnbackends._cuda.attention import CudaAttention, tile_for
 from attnlayers import functional as F
 
 OPTIONS: dict[str, dict[str, Any]] = {

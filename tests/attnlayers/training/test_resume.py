@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attnbackends import get_backend
-from attnbackends._threads import Workers
+from attnbackends._cpu.threads import Workers
 from attnlayers.training import Progress, RunError, RunFolder, Trainer
 
 Begin = Callable[..., RunFolder]

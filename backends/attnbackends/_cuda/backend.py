@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from ._attention import AttentionCall, OwnAttention
-from ._base import Array, DType
-from ._cublas import Products
-from ._cuda_attention import CudaAttention, CudaResult
-from ._cuda_call import CudaCall
-from ._cuda_kernels import Kernels
-from ._cuda_lstm import CudaLSTM
-from ._cudnn import CudnnAttention
-from ._errors import BackendError
-from ._ids import Check, DeviceIds
-from ._lstm import LSTMCall
-from ._random import COUNT, Place, panel
-from ._ufunc import UfuncBackend
+from .._attention import AttentionCall, OwnAttention
+from .._base import Array, DType
+from .._errors import BackendError
+from .._ids import Check
+from .._lstm import LSTMCall
+from .._random import COUNT, Place, panel
+from .._ufunc import UfuncBackend
+from .attention import CudaAttention, CudaResult
+from .call import CudaCall
+from .compiled import Kernels
+from .cudnn import CudnnAttention
+from .ids import DeviceIds
+from .lstm import CudaLSTM
+from .products import Products
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from . import _cpu_lstm, _products
-from ._base import Array, DType
-from ._cpu_packed_keys import PACKED_KEYS, CpuPackedKeys
-from ._lstm import LSTMCall
-from ._packed_keys import PackedKeys
-from ._products import split
-from ._quiet import quiet
-from ._select import select_threads
-from ._threads import Workers
-from ._ufunc import UfuncBackend
+from .._base import Array, DType
+from .._lstm import LSTMCall
+from .._packed_keys import PackedKeys
+from .._quiet import quiet
+from .._select import select_threads
+from .._ufunc import UfuncBackend
+from . import lstm, products
+from .packed_keys import PACKED_KEYS, CpuPackedKeys
+from .products import split
+from .threads import Workers
 
 PIECE_BYTES = 8 * 1024**2
 """What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
@@ -84,12 +84,12 @@ class NumpyBackend(UfuncBackend):
         return np.sum(sums)
 
     def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
-        return _cpu_lstm.forward(self, self._in_blocks, call)
+        return lstm.forward(self, self._in_blocks, call)
 
     def lstm_backward(
         self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
     ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        return _cpu_lstm.backward(self, self._in_blocks, call, kept, dhs, dh, dc)
+        return lstm.backward(self, self._in_blocks, call, kept, dhs, dh, dc)
 
     @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
@@ -105,10 +105,10 @@ class NumpyBackend(UfuncBackend):
             out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=kind)
         if self.workers.busy:
             self._multiply(a, b, out)
-        elif 2 * out.size * a.shape[-1] < _products.TINY_FLOPS:
+        elif 2 * out.size * a.shape[-1] < products.TINY_FLOPS:
             np.matmul(a, b, out=out)
         else:
-            pieces, sums = _products.pieces(a, b, out)
+            pieces, sums = products.pieces(a, b, out)
             self.map(lambda piece: self._multiply(*piece), pieces)
             for some in sums:
                 out += some
@@ -120,16 +120,16 @@ class NumpyBackend(UfuncBackend):
     @property
     def _in_parts(self) -> bool:
         """Whether products are made in parts, and second operands of many in blocks for them."""
-        return self._multiply is _products.multiply_in_parts
+        return self._multiply is products.multiply_in_parts
 
     def _in_blocks(self, b: Array) -> Array:
         """A second operand (..., K, N) of many products as blocks of its columns (..., J, K, n)."""
-        return _products.in_blocks(b) if self._in_parts else b[..., None, :, :]
+        return products.in_blocks(b) if self._in_parts else b[..., None, :, :]
 
     @cached_property
     def _multiply(self) -> Callable[[Array, Array, Array], object]:
         """A product (a, b, out) in one thread."""
-        return _products.multiply_in_parts if _products.wants_parts(self.workers.blas()) else np.matmul
+        return products.multiply_in_parts if products.wants_parts(self.workers.blas()) else np.matmul
 
     def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
         total = count * bytes_each

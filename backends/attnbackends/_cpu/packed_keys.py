@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._packed_keys import PackedKeys
+from .._packed_keys import PackedKeys
 
 if TYPE_CHECKING:
-    from ._base import Array, Backend, DType
+    from .._base import Array, Backend, DType
 
 PACKED_KEYS = 64
 """Keys of a block: rows and columns are then exchanged within a first-level cache."""

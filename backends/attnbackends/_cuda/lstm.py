@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._base import Array
-from ._lstm import LSTMCall
+from .._base import Array
+from .._lstm import LSTMCall
 
 FEW_SEQUENCES = 16
 """Sequences up to which one kernel takes them through all steps, a block each; more of them are better off with a

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._attention import Array, OwnAttention
-from ._cuda_call import CudaCall
+from .._attention import Array, OwnAttention
+from .call import CudaCall
 
 TILES = (64, 64), (64, 32), (32, 32)
 """Rows that a block of a tiled kernel holds, and those that it meets at a time, largest first: of those for which two

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
-from ._base import Array
-from ._cuda_call import CudaCall
+from .._base import Array
+from .call import CudaCall
 
 Q, K, V, OUT, STATS, DOUT, DQ, DK, DV = range(1, 10)
 """Names of the arrays within a graph."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._attention import AttentionCall
+from .._attention import AttentionCall
 
 Array = Any
 

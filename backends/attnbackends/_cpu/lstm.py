@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._base import Array
-from ._lstm import LSTMCall
+from .._base import Array
+from .._lstm import LSTMCall
 
 if TYPE_CHECKING:
-    from ._numpy import NumpyBackend
+    from .backend import NumpyBackend
 
 FEW_ROWS = 8
 """Sequences below which a step is left as it is, gates side by side: it costs its number of calls and reading the

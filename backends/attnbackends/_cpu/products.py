@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._base import Array
+from .._base import Array
 
 PIECE_FLOPS = 8_000_000
 """What a piece of a product must amount to before it is worth a thread: about 0.1 ms of one core."""

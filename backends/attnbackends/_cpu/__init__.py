@@ -1,0 +1,1 @@
+"""NumPy: threads over BLAS, products in parts, keys laid out for them, the LSTM, the allocator."""

@@ -1,0 +1,1 @@
+"""CuPy: products, launches, attention, the LSTM, cuDNN, and the kernels."""
