@@ -15,7 +15,7 @@ class SavedLSTM(NamedTuple):
 
     backend: Backend
     dtype: DType  # of the arguments
-    shape: tuple[int, int, int]  # of hs
+    shape: tuple[int, ...]  # of hs
     compute_dtype: DType
     vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]
 
@@ -92,8 +92,10 @@ def lstm_backward(
     """
     backend, dtype = saved.backend, saved.dtype
     check_gradients(saved.shape, dhs, dh=dh, dc=dc)
-    dhs, dh, dc = (None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc))
-    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(dhs, dh, dc))
+    wide: list[Any] = [
+        None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc)
+    ]
+    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(*wide))
     return dx, dWx, dWh, db, dh, dc
 
 

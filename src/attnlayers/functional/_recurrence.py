@@ -50,7 +50,7 @@ def checked(
     if Wh.shape[1] != count * H:
         side_by_side = {1: "", 3: ", three gates side by side", 4: ", four gates side by side"}[count]
         raise ValueError(f"`Wh` must have shape (H, {width}){side_by_side}, got {tuple(Wh.shape)}")
-    arrays = (x, Wx, Wh, b, *states.values())
+    arrays: tuple[Any, ...] = (x, Wx, Wh, b, *states.values())
     if wide(backend, x.dtype) != x.dtype:
         arrays = tuple(None if array is None else widen(backend, array) for array in arrays)
     if mask is None:

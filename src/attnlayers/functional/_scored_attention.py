@@ -102,7 +102,8 @@ def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Arra
         dk[n, ...] += xp.sum(dsum, axis=1)
 
     _in_blocks(backend, block, q, k)
-    return tuple([narrow(backend, d, dout.dtype) for d in (dq, dk, dv, xp.sum(dw, axis=0))])
+    dq, dk, dv, dw = (narrow(backend, d, dout.dtype) for d in (dq, dk, dv, xp.sum(dw, axis=0)))
+    return dq, dk, dv, dw
 
 
 class SavedLocal(NamedTuple):
@@ -185,7 +186,8 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
     dscores = backend.softmax_backward(saved.softmax, dweights * saved.near)
     dq = backend.matmul(dscores, saved.k)
     dk = backend.matmul(xp.matrix_transpose(dscores), saved.q)
-    return tuple([narrow(backend, d, dout.dtype) for d in (dq, dk, dv, dcentres)])
+    dq, dk, dv, dcentres = (narrow(backend, d, dout.dtype) for d in (dq, dk, dv, dcentres))
+    return dq, dk, dv, dcentres
 
 
 def _seen(backend: Backend, x: Array, mask: Array | None) -> Array:

@@ -1,5 +1,7 @@
 """The attention layers of the book's chapter 8, for one decoder step or for all at once."""
 
+from collections.abc import Sequence
+
 from attnbackends import Array
 
 from .. import functional as F
@@ -99,7 +101,7 @@ class TimeAttention(Layer):
     """
 
     @property
-    def attention_weights(self) -> list[Array] | None:
+    def attention_weights(self) -> Sequence[Array] | None:
         if self._saved is None:
             return None
         weights = self._saved.weights
