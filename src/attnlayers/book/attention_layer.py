@@ -8,7 +8,7 @@ import numpy
 from attnbackends import Array
 
 from .. import layers
-from ..functional._check import check
+from ..functional.checks import check
 from ._arrays import floats, to_host
 from .layers import Softmax, WithoutWeights
 from .np import GPU, np

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
-from ._integers import FAR, integer
+from .checks import check
+from .dtypes import narrow, wide, widen
+from .integers import FAR, integer
 
 
 class SavedCrossEntropy(NamedTuple):

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType, LSTMCall, OwnLSTM
 
-from ._dtypes import narrow
 from ._recurrence import check_gradients, checked
+from .dtypes import narrow
+from .pieces import sigmoid
 
 
 class SavedLSTM(NamedTuple):
@@ -115,7 +116,7 @@ def _forward(backend: Backend, call: LSTMCall) -> OwnLSTM:
         a += backend.matmul(h[t, ...], call.Wh)  # (N, H) x (H, 4H) -> (N, 4H)
         f, g, i, o = _by_gate(a)
         for gate in (f, i, o):
-            gate[...] = 0.5 * xp.tanh(0.5 * gate) + 0.5  # the sigmoid, with no exponential that could overflow
+            gate[...] = sigmoid(xp, gate)
         g[...] = xp.tanh(g)
         new_c = f * c[t, ...] + g * i
         tanh_c[t, ...] = xp.tanh(new_c)

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check, check_gradient
-from ._dtypes import narrow, widen
-from ._pieces import flat_rows, over_rows, wide_empty
+from .checks import check, check_gradient
+from .dtypes import narrow, widen
+from .pieces import flat_rows, over_rows, wide_empty
 
 
 class SavedNorm(NamedTuple):

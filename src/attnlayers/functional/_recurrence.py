@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
-from ._pieces import or_zero
+from .checks import check
+from .dtypes import narrow, wide, widen
+from .pieces import or_zero
 
 FEW_ROWS = 8
 """Sequences below which a step's product reads the weights more than it computes: it takes them as they lie, and the

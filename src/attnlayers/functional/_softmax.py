@@ -1,12 +1,12 @@
 """Softmax over the last axis."""
 
-from math import prod
 from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
+from .checks import check
+from .dtypes import narrow, wide, widen
+from .pieces import flat_rows
 
 
 class SavedSoftmax(NamedTuple):
@@ -57,7 +57,7 @@ def _own_rows(backend: Backend, x: Array) -> tuple[Array, Array]:
     """A copy of x (..., T) in the dtype to compute in, and the same memory as (M, T)."""
     own = backend.empty(x.shape, like=x, dtype=wide(backend, x.dtype))
     own[...] = widen(backend, x)
-    return own, backend.xp.reshape(own, (prod(x.shape[:-1]), x.shape[-1]))
+    return own, flat_rows(backend, own)
 
 
 def _pieces(backend: Backend, rows: Array) -> list[slice]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional.checks import check
 from ._base import Layer
 
 
@@ -58,7 +58,7 @@ class Attention(Layer):
     Attributes
     ----------
     attention_weight : array (N, T) or None
-        Of the last forward.
+        Weights of the last forward.
 
     References
     ----------
@@ -92,8 +92,8 @@ class TimeAttention(Layer):
 
     Attributes
     ----------
-    attention_weights : list of T_dec arrays (N, T_enc), or None
-        Of the last forward; ``np.array(layer.attention_weights)`` is (T_dec, N, T_enc).
+    attention_weights : sequence of T_dec arrays (N, T_enc), or None
+        Weights of the last forward; ``np.array(layer.attention_weights)`` is (T_dec, N, T_enc).
 
     References
     ----------

@@ -9,7 +9,7 @@ import numpy as np
 import attnbackends
 from attnbackends import Array, Backend, quiet
 
-from ..functional._integers import integer
+from ..functional.integers import integer
 
 Scale = float | Literal["fan_in", "fan_avg"]
 
@@ -23,8 +23,9 @@ class Initializer:
     Parameters
     ----------
     seed : int
+        One seed draws the same weights on every device and in every library.
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        What weights are: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
         NumPy's bfloat16 is that of the package ml_dtypes.
     backend : Backend, optional
         Where they live. Default: the one that the environment chose.

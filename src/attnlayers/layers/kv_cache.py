@@ -2,8 +2,8 @@
 
 from attnbackends import Array, backend_of
 
-from ..functional._check import check
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.integers import integer, sizes
 
 
 class KVCache:

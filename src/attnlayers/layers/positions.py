@@ -6,9 +6,9 @@ import numpy as np
 
 from attnbackends import Array, backend_of
 
-from ..functional._check import check
-from ..functional._dtypes import widen
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.dtypes import widen
+from ..functional.integers import integer, sizes
 from ._base import Layer
 from .initializer import Drawing, Initializer
 

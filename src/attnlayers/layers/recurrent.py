@@ -6,8 +6,8 @@ from typing import Any, Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._integers import sizes
+from ..functional.checks import check
+from ..functional.integers import sizes
 from ._base import Layer
 from .initializer import Drawing, Initializer
 
@@ -294,7 +294,7 @@ class TimeBiLSTM(Layer):
     Parameters
     ----------
     Wx1, Wx2 : array (D, 4H)
-        Of the one that reads forwards and of the other; columns as in `TimeLSTM`.
+        Weights of the LSTM that reads forwards, and of the other; columns as in `TimeLSTM`.
     Wh1, Wh2 : array (H, 4H)
     b1, b2 : array (4H,)
     stateful : bool

@@ -3,7 +3,7 @@
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional.checks import check
 from ._base import Layer
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import attnbackends
 from attnbackends import Array, Backend, backend_of, quiet
 
-from ..functional._dtypes import narrow, wide, widen
-from ..models._base import check_state
+from .._saved_state import check_state
+from ..functional.dtypes import narrow, wide, widen
 
 SMALL_BYTES = 128 * 1024
 """What an update must touch in all to be worth waking other threads."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from attnbackends import Array, Backend, OwnAttention, backend_of
 
-from .._check import check
-from .._dtypes import narrow, widen
-from .._integers import integer
+from ..checks import check
+from ..dtypes import narrow, widen
+from ..integers import integer
 from . import plain
 from .dense import Dense
 from .gradients import OutputGrads

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, OwnAttention
 
-from .._dtypes import narrow, widen
+from ..dtypes import narrow, widen
 from . import dense, tiled
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads

@@ -6,12 +6,18 @@ from typing import Any
 
 from attnbackends import Array, Backend
 
-from ._dtypes import narrow, wide, widen
+from .dtypes import narrow, wide, widen
 
 
 def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     """`x` where a boolean says so, else 0, whatever stands there: 0 times NaN would be NaN."""
     return narrow(backend, backend.xp.where(keep, x, 0), x.dtype)  # CuPy's is float32 for bfloat16
+
+
+def widen_seen(backend: Backend, x: Array, mask: Array | None) -> Array:
+    """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
+    x = widen(backend, x)
+    return x if mask is None else or_zero(backend, mask[..., None], x)
 
 
 def over_rows(
@@ -44,6 +50,11 @@ def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, 
     outs = tuple(backend.empty(flat[0].shape, like=arrays[0]) for _ in range(count))
     over_rows(backend, function, flat, outs)
     return tuple(backend.xp.reshape(out, arrays[0].shape) for out in outs)
+
+
+def sigmoid(xp: Any, x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, for x of any size: there is no exponential that could overflow."""
+    return 0.5 * xp.tanh(0.5 * x) + 0.5
 
 
 def flat_rows(backend: Backend, x: Array) -> Array:
