@@ -5,7 +5,7 @@ from typing import Any
 from attnbackends import Array, backend_of
 
 from .. import functional as F
-from ..functional import pieces
+from ..functional import arrays
 from ._arrays import as_floats, ids, to_host
 from .np import GPU, np
 
@@ -18,7 +18,7 @@ TINY = 1e-7
 def sigmoid(x: Any) -> Array:
     """``1 / (1 + exp(-x))``, for x of any size."""
     x = as_floats(x)
-    return pieces.sigmoid(backend_of(x).xp, x)
+    return arrays.sigmoid(backend_of(x).xp, x)
 
 
 def relu(x: Any) -> Array:

@@ -72,8 +72,8 @@ __all__ = [
     "weighted_sum_backward",
 ]
 
-# No module has the name of a function: loaded first, it would stand in the function's place. A function's module has the
-# function's name with a `_` before it, but for these; modules without a `_` are for the whole library.
+# No module has the name of a function: loaded first, it would stand in its place. The module of a function has its
+# name with a `_` before it, but for these; modules without a `_` are for the whole library.
 _HOMES = {
     "alibi_slopes": "_alibi",
     "attention_weights": "_attention",

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
+from .arrays import elementwise, sigmoid
 from .checks import check, check_gradient
-from .pieces import elementwise, sigmoid
 
 # Chebyshev coefficients of log(erfc(z) exp(z**2) / t) in t = 2 / (2 + z), which runs from 1 to 0 as z goes from 0 to
 # infinity; made with 40 digits. 12 of them serve float32, all of them float64.

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
+from .arrays import wide_empty, widen_seen
 from .checks import check, check_gradient
 from .dtypes import narrow, widen
-from .pieces import wide_empty, widen_seen
 
 
 class SavedAdditive(NamedTuple):

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
+from .arrays import flat_rows, row_sums
 from .checks import check
 from .dtypes import narrow
-from .pieces import flat_rows, row_sums
 
 
 class SavedAffine(NamedTuple):

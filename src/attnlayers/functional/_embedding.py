@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
+from .arrays import flat_rows
 from .checks import check
 from .dtypes import wide, widen
-from .pieces import flat_rows
 
 
 class SavedEmbedding(NamedTuple):

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
+from .arrays import widen_seen
 from .checks import check, check_gradient
 from .dtypes import narrow, widen
 from .integers import FAR, integer
-from .pieces import widen_seen
 
 
 class SavedLocal(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from attnbackends import Array, Backend, DType, LSTMCall, OwnLSTM
 
 from ._recurrence import check_gradients, checked
+from .arrays import sigmoid
 from .dtypes import narrow
-from .pieces import sigmoid
 
 
 class SavedLSTM(NamedTuple):

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType
 
+from .arrays import or_zero
 from .checks import check
 from .dtypes import narrow, wide, widen
-from .pieces import or_zero
 
 FEW_ROWS = 8
 """Sequences below which a step's product reads the weights more than it computes: it takes them as they lie, and the
-inputs are multiplied in the same piece of work, since handing one over costs as much as a step."""
+inputs are multiplied in the same unit of work, since handing one over costs as much as a step."""
 
 CHUNK_ROWS = 64
 """Sequences of a chunk at least: fewer rows would waste the packing of the weights in each product."""

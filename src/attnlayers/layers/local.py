@@ -5,10 +5,10 @@ from typing import Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
+from ..functional.arrays import sigmoid
 from ..functional.checks import check
 from ..functional.dtypes import widen
 from ..functional.integers import integer, sizes
-from ..functional.pieces import sigmoid
 from .initializer import Drawing, Initializer
 from .scores import OneStep, TimeScores
 

@@ -10,9 +10,9 @@ import numpy as np
 from attnbackends import Array
 
 from .. import functional as F
+from ..functional.arrays import or_zero
 from ..functional.checks import broadcasts, check
 from ..functional.integers import integer, sides, sizes
-from ..functional.pieces import or_zero
 from ._composite import Composite
 from ._heads import check_heads, merge, split
 from .affine import Affine

@@ -64,9 +64,9 @@ class LearnedPositions(Layer):
             raise ValueError(f"`dout` must have the shape of the output, {shape}, got {tuple(dout.shape)}")
         backend = backend_of(dout)
         xp = backend.xp
-        (place,) = self.grads
-        place[...] = 0
-        place[start : start + shape[1], :] = xp.astype(xp.sum(widen(backend, dout), axis=0), dout.dtype)
+        (dW,) = self.grads
+        dW[...] = 0
+        dW[start : start + shape[1], :] = xp.astype(xp.sum(widen(backend, dout), axis=0), dout.dtype)
         return xp.astype(dout, dout.dtype, copy=True)
 
 

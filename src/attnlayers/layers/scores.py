@@ -5,9 +5,9 @@ from typing import Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
+from ..functional.arrays import or_zero
 from ..functional.checks import check
 from ..functional.integers import sizes
-from ..functional.pieces import or_zero
 from ._base import Layer
 from .initializer import Drawing, Initializer
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
+from ..arrays import row_sums
 from ..dtypes import widen
-from ..pieces import row_sums
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads, add_product
 from .problem import Problem, finite, inverse_of

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
+from ..arrays import or_zero
 from ..dtypes import wide, widen
 from ..integers import integer
-from ..pieces import or_zero
 from .blocks import Chain, plan
 from .layout import Layout
 from .masks import Mask

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from attnbackends import Array, PackedKeys
 
+from ..arrays import row_sums
 from ..dtypes import widen
-from ..pieces import row_sums
 from .blocks import Chain, tiles
 from .gradients import InputGrads, OutputGrads, add_product
 from .problem import Problem, finite, inverse_of

@@ -1,4 +1,4 @@
-"""Work over rows, or over single numbers, in pieces that stay in a core's cache."""
+"""Small operations on arrays that several functions share; those over rows go in chunks that stay in a core's cache."""
 
 from collections.abc import Callable
 from math import prod
@@ -23,25 +23,25 @@ def widen_seen(backend: Backend, x: Array, mask: Array | None) -> Array:
 def over_rows(
     backend: Backend, function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:
-    """Write what `function` returns for pieces of some rows.
+    """Write what `function` returns for chunks of some rows.
 
     Parameters
     ----------
     backend : Backend
     function : callable
-        Takes a piece of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
+        Takes a chunk of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
     arrays, outs : tuples of arrays (M, ·)
     """
     rows = arrays[0].shape[0]
     numbers = sum(prod(array.shape[1:]) for array in (*arrays, *outs))
     touched = 2 * numbers * backend.bits(outs[0].dtype) // 8
 
-    def piece(m: slice) -> None:
+    def chunk(m: slice) -> None:
         results = function(*(widen(backend, array[m, ...]) for array in arrays))
         for out, result in zip(outs, results, strict=True):
             out[m, ...] = backend.xp.astype(result, out.dtype, copy=False)
 
-    backend.map(piece, backend.chunks(rows, touched))
+    backend.map(chunk, backend.chunks(rows, touched))
 
 
 def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, count: int = 1) -> tuple[Array, ...]:
