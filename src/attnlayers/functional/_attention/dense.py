@@ -142,7 +142,7 @@ def _backward(
     dk, dv = grads.of_keys(chain)
     if dout is None:
         add_product(backend, dk, keys, first, into_keys.mT, q)  # (b, K, r) x (b, r, D) -> (b, K, D)
-    elif dv is dk and rows.stop - rows.start < q.shape[-1]:  # one product instead of two and their sum
+    elif dv is dk and not problem.is_half and rows.stop - rows.start < q.shape[-1]:  # one product, and no sum of two
         both, of_both = xp.concat((into_keys, into_values), axis=1), xp.concat((q, dout), axis=1)
         add_product(backend, dk, keys, first, both.mT, of_both)  # (b, K, 2 r) x (b, 2 r, D) -> (b, K, D)
     else:

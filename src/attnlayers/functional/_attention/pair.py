@@ -190,6 +190,7 @@ def attention(
         bias=(bias, "*"),
         sinks=(sinks, "*"),
     )
+    keep_bytes = integer("keep_bytes", keep_bytes, least=0)
     layout = Layout.of(q, k, v, grouped)
     visible = visibility(layout, causal, query_start, window, key_lengths, query_offsets, key_offsets)
     problem = Problem.of(backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
@@ -197,7 +198,7 @@ def attention(
     result: Result | None = None if return_weights else backend.attention(problem)
     if isinstance(result, OwnAttention):
         out = result.out
-    elif return_weights or (softcap is None and problem.weights_bytes <= integer("keep_bytes", keep_bytes, least=0)):
+    elif return_weights or (softcap is None and problem.weights_bytes <= keep_bytes):
         out = backend.empty((*problem.q.shape[:2], problem.values.shape[-1]), like=q)
         result = run_dense(problem, out)
     else:
