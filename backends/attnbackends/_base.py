@@ -22,6 +22,8 @@ from ._packed_keys import PackedKeys
 from ._random import Place, Uniform, uniform
 
 Array = Any
+"""Within a backend: of the library's own type. What a caller sees is `_array.Array`."""
+
 DType = Any
 
 

@@ -103,7 +103,7 @@ class CupyBackend(UfuncBackend):
         """The device of an array as the current one, entered only where it is another: that takes the host time."""
         if array is None or array.data.device_id == self.xp.cuda.runtime.getDevice():
             return HERE
-        return self.xp.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
+        return self.xp.cuda.Device(array.data.device_id)
 
     def check_device(self, device: Any) -> None:
         current = self.xp.cuda.runtime.getDevice()

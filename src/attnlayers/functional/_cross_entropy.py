@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
-from ._integers import FAR, integer
+from .checks import check
+from .dtypes import narrow, wide, widen
+from .integers import FAR, integer
 
 
 class SavedCrossEntropy(NamedTuple):
@@ -80,7 +80,7 @@ def cross_entropy(
     places = flat_labels + backend.arange(rows, like=flat_labels) * V
     counted = xp.astype(counts, dtype)
 
-    def piece(m: slice) -> None:
+    def chunk(m: slice) -> None:
         p = probabilities[m, ...]
         p[...] = widen(backend, source[m, ...])
         p -= xp.max(p, axis=-1, keepdims=True)
@@ -100,7 +100,7 @@ def cross_entropy(
     if not V:
         losses[...] = 0
     elif rows:
-        backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
+        backend.map(chunk, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
     divisor = xp.sum(counted)
     divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
     loss = narrow(backend, xp.sum(losses) / divisor, logits.dtype)

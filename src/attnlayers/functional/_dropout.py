@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
+from .checks import check
 
 
 class SavedDropout(NamedTuple):

@@ -2,8 +2,8 @@
 
 from attnbackends import Array, backend_of
 
-from ..functional._check import check
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.integers import integer, sizes
 
 
 class KVCache:
@@ -11,7 +11,7 @@ class KVCache:
 
     Parameters
     ----------
-    batch, heads, capacity, head_size : int
+    batch_size, key_heads, capacity, head_size : int
         N, the number of key heads, the largest number of steps, and D.
     value_size : int, optional
         Default: `head_size`.
@@ -27,20 +27,29 @@ class KVCache:
     --------
     >>> import numpy as np
     >>> two_steps = np.ones((1, 2, 2, 4))
-    >>> cache = KVCache(batch=1, heads=2, capacity=3, head_size=4, like=two_steps)
+    >>> cache = KVCache(batch_size=1, key_heads=2, capacity=3, head_size=4, like=two_steps)
     >>> keys, values = cache.append(two_steps, two_steps)
     >>> keys.shape, cache
     ((1, 2, 2, 4), KVCache(2 of 3 steps, keys (1, 2, 3, 4), values (1, 2, 3, 4)))
     """
 
     def __init__(
-        self, batch: int, heads: int, capacity: int, head_size: int, *, like: Array, value_size: int | None = None
+        self,
+        batch_size: int,
+        key_heads: int,
+        capacity: int,
+        head_size: int,
+        *,
+        like: Array,
+        value_size: int | None = None,
     ) -> None:
         value_size = head_size if value_size is None else value_size
-        heads, capacity, *widths = sizes(heads=heads, capacity=capacity, head_size=head_size, value_size=value_size)
-        batch = integer("batch", batch, least=0)
+        heads, capacity, *widths = sizes(
+            key_heads=key_heads, capacity=capacity, head_size=head_size, value_size=value_size
+        )
+        batch_size = integer("batch_size", batch_size, least=0)
         self._backend = backend_of(like=like)
-        self._all = tuple(self._backend.empty((batch, heads, capacity, size), like=like) for size in widths)
+        self._all = tuple(self._backend.empty((batch_size, heads, capacity, size), like=like) for size in widths)
         self.length = 0
 
     @property
@@ -64,12 +73,12 @@ class KVCache:
         Raises
         ------
         ValueError
-            For another shape than the cache was made for, or more steps than it has room for; it stays as it was.
+            For another shape than the cache was made for, or more steps than fit in; it stays as it was.
         TypeError
             For another dtype.
         """
-        for name, new, room in zip(("keys", "values"), (keys, values), self._all, strict=True):
-            check(**{name: (new, "N heads T D"), "the cache": (room, "N heads capacity D")})
+        for name, new, buffer in zip(("keys", "values"), (keys, values), self._all, strict=True):
+            check(**{name: (new, "N heads T D"), "the cache": (buffer, "N heads capacity D")})
         check(keys=(keys, "N heads T D"), values=(values, "N heads T D_v"))
         end = self.length + int(keys.shape[2])
         if end > self.capacity:
@@ -77,12 +86,12 @@ class KVCache:
                 f"the cache is full: it holds {self.length} of {self.capacity} steps, got {keys.shape[2]} more: "
                 "make it with a larger capacity"
             )
-        for new, room in zip((keys, values), self._all, strict=True):
-            room[:, :, self.length : end, :] = new
+        for new, buffer in zip((keys, values), self._all, strict=True):
+            buffer[:, :, self.length : end, :] = new
         self.length = end
         return self.keys, self.values
 
-    def keep(self, rows: Array) -> None:
+    def reorder(self, rows: Array) -> None:
         """Go on with these entries of the batch: rows (N,) of integers, some of them twice, as beams do."""
         check(rows=(rows, "N: int"))
         if rows.shape[0] != self._all[0].shape[0]:
@@ -90,8 +99,8 @@ class KVCache:
         xp = self._backend.xp
         rows = xp.astype(rows, xp.int64, copy=False)
         rows = self._backend.ids_within(rows, rows.shape[0], "rows", "name an entry of the batch for each")
-        for room in self._all:
-            held = room[:, :, : self.length, :]
+        for buffer in self._all:
+            held = buffer[:, :, : self.length, :]
             held[...] = xp.take(held, rows, axis=0)
 
     def truncate(self, length: int = 0) -> None:
@@ -102,5 +111,5 @@ class KVCache:
         self.length = length
 
     def __repr__(self) -> str:
-        shapes = [tuple(room.shape) for room in self._all]
+        shapes = [tuple(buffer.shape) for buffer in self._all]
         return f"KVCache({self.length} of {self.capacity} steps, keys {shapes[0]}, values {shapes[1]})"

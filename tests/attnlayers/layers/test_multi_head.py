@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from support import Draw, Library, largest_error
 
 from attnbackends import get_backend
-from attnlayers import KVCache, MultiHeadAttention, gradcheck
+from attnlayers import Initializer, KVCache, MultiHeadAttention, gradcheck
 from attnlayers import functional as F
-from attnlayers.layers._composite import Initial
 
 N, T, T_K, D, D_CONTEXT = 2, 5, 7, 12, 11
 NUMPY = Library(get_backend("numpy"))
 
 
-def make(library: Library, dtype: str = "float64", d_context: int = D, **options: Any) -> MultiHeadAttention:
+def make(library: Library, dtype: str = "float64", context_size: int = D, **options: Any) -> MultiHeadAttention:
     """3 query heads of 4 features, biases that are not 0."""
     layer = MultiHeadAttention.create(
-        D, **({"heads": 3} | options), d_context=d_context, initial=Initial(3, dtype, library.backend)
+        D, **({"heads": 3} | options), context_size=context_size, initializer=Initializer(3, dtype, library.backend)
     )
     rng = np.random.default_rng(0)
     for name, param in zip(layer.names, layer.params, strict=True):
@@ -62,7 +61,7 @@ def test_self_attention(library: Library, key_heads: int) -> None:
 def test_cross_attention_and_padding(library: Library) -> None:
     draw = Draw(library)
     layer, x, context, mask = (
-        make(library, d_context=D_CONTEXT),
+        make(library, context_size=D_CONTEXT),
         draw(N, T, D),
         draw(N, T_K, D_CONTEXT),
         draw.mask(N, T_K),
@@ -91,23 +90,29 @@ def test_bias_and_its_gradient(library: Library, shape: tuple[int, ...], masked:
             return layer.forward(x, None, mask, bias=bias)
 
         def backward(self, dout: Any) -> Any:
-            layer.backward(dout, bias=True)
+            layer.backward(dout, grads=("bias",))
             return layer.dbias
 
-    both = library.numpy(bias)
-    if mask is not None:
-        both = np.where(library.numpy(mask)[:, None, None, :], both, -np.inf)
-    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=both)
+    seen = None if mask is None else library.numpy(mask)[:, None, None, :]
+    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=seen, bias=library.numpy(bias))
     np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask, bias=bias)), out, rtol=1e-11)
     gradcheck(WithBias(), bias)
 
 
-def test_a_boolean_bias_hides(library: Library) -> None:
+@pytest.mark.parametrize("shape", [(1, 1, T, T), (N, 1, T, T), (1, 3, 1, T), (N, 3, T, 1)])
+def test_a_mask_of_four_axes(library: Library, shape: tuple[int, ...]) -> None:
     draw = Draw(library)
-    layer, x, mask, bias = make(library), draw(N, T, D), draw.mask(N, T), draw.mask(T, T)
-    both = library.numpy(mask)[:, None, None, :] & library.numpy(bias)
-    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=both)
-    np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask, bias=bias)), out, rtol=1e-11)
+    layer, x, mask = make(library), draw(N, T, D), draw.mask(*shape)
+    out, weights = dense(layer, library.numpy(x), library.numpy(x), mask=library.numpy(mask))
+    np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask)), out, rtol=1e-11)
+    np.testing.assert_allclose(library.numpy(layer.attention_weights), weights, rtol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(), (T,), (T, N), (1, T, T), (N, 2, T, T), (2 * N, 1, T, T), (1, N, 1, T, T)])
+def test_a_mask_of_another_shape(shape: tuple[int, ...]) -> None:
+    layer, x = make(NUMPY), Draw(NUMPY)(N, T, D)
+    with pytest.raises(ValueError, match=rf"`mask` must .*\(N, T_k\).*, got {re.escape(str(shape))}"):
+        layer.forward(x, None, np.ones(shape, bool))
 
 
 @pytest.mark.parametrize("rotary", ["half", "interleaved"])
@@ -139,7 +144,7 @@ def decodings(draw: st.DrawFn) -> tuple[dict[str, Any], list[int]]:
         "rotary": draw(st.sampled_from([None, "half", "interleaved"])),
         "window": draw(st.sampled_from([None, (2, None), (0, 0)])),
         "softcap": draw(st.sampled_from([None, 1.5])),
-        "bias": draw(st.booleans()),
+        "use_bias": draw(st.booleans()),
     }
     return options, draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
 
@@ -192,17 +197,17 @@ def test_padding_among_the_steps(library: Library) -> None:
     np.testing.assert_allclose(found, library.numpy(full), rtol=1e-11, atol=1e-13)
 
 
-def test_look_is_cross_attention(library: Library) -> None:
+def test_a_cached_context_is_cross_attention(library: Library) -> None:
     draw = Draw(library)
     layer, x, context, mask = (
-        make(library, d_context=D_CONTEXT),
+        make(library, context_size=D_CONTEXT),
         draw(N, T, D),
         draw(N, T_K, D_CONTEXT),
         draw.mask(N, T_K),
     )
     full = library.numpy(layer.forward(x, context, mask))
-    cache = layer.read(context)
-    steps = [library.numpy(layer.look(x[:, t : t + 1, :], cache, mask)) for t in range(T)]
+    cache = layer.cache_context(context)
+    steps = [library.numpy(layer.attend(x[:, t : t + 1, :], cache, mask)) for t in range(T)]
     np.testing.assert_allclose(np.concatenate(steps, axis=1), full, rtol=1e-11)
 
 
@@ -212,10 +217,10 @@ def test_beams_take_their_past_along(library: Library) -> None:
     expected = library.numpy(layer.forward(swapped, causal=True))
     cache = layer.new_cache(N, T)
     layer.step(x[:, : T - 1, :], cache)
-    cache.keep(library.array([1, 0]))
+    cache.reorder(library.array([1, 0]))
     found = layer.step(swapped[:, T - 1 :, :], cache)
     np.testing.assert_allclose(library.numpy(found), expected[:, T - 1 :], rtol=1e-11)
-    cache.keep(library.array([0, 0]))
+    cache.reorder(library.array([0, 0]))
     assert np.array_equal(*library.numpy(cache.keys))
 
 
@@ -265,17 +270,17 @@ def test_what_does_not_fit_a_cache(keys: np.ndarray, values: np.ndarray, message
 def test_bad_rows_and_lengths() -> None:
     cache = KVCache(N, 3, 3, 4, like=np.ones(1))
     with pytest.raises(ValueError, match=r"`rows` must have shape \(N,\) = \(2,\), got \(3,\)"):
-        cache.keep(np.zeros(3, int))
+        cache.reorder(np.zeros(3, int))
     with pytest.raises(ValueError, match=r"`length` must lie in 0 .. 0, the steps that are held, got 1"):
         cache.truncate(1)
-    with pytest.raises(ValueError, match="`heads` must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="`key_heads` must be 1 or more, got 0"):
         KVCache(N, 0, 3, 4, like=np.ones(1))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 5}, "`d_model` must be a multiple of `heads`, got 12 and 5"),
+        ({"heads": 5}, "`embedding_size` must be a multiple of `heads`, got 12 and 5"),
         ({"heads": 4, "key_heads": 3}, "`heads` must be a multiple of `key_heads`, both 1 or more, got 4 and 3"),
         ({"heads": 4, "rotary": "full"}, "`rotary` must be 'half', 'interleaved' or None, got 'full'"),
         ({"heads": 4, "dropout": 1.0}, r"`dropout` must lie in \[0, 1\), got 1.0"),

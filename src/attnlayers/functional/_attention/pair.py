@@ -8,9 +8,9 @@ from typing import Any
 
 from attnbackends import Array, Backend, OwnAttention, backend_of
 
-from .._check import check
-from .._dtypes import narrow, widen
-from .._integers import integer
+from ..checks import check
+from ..dtypes import narrow, widen
+from ..integers import integer
 from . import plain
 from .dense import Dense
 from .gradients import OutputGrads
@@ -175,7 +175,9 @@ def attention(
     >>> dq, dk, dv = attention_backward(saved, np.ones_like(out), dweights=w, dlse=lse)
     """
     if (
-        mask is bias is query_start is window is key_lengths is query_offsets is key_offsets is softcap is sinks is None
+        mask is bias is sinks is query_start is key_lengths is query_offsets is key_offsets is None
+        and window is None
+        and softcap is None
         and not (causal or grouped or dropout or return_weights or return_lse)
         and (backend := _plain_backend(q, k, v, keep_bytes)) is not None
     ):

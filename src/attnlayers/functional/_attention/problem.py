@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from .._dtypes import wide, widen
-from .._integers import integer
-from .._pieces import or_zero
+from ..arrays import or_zero
+from ..dtypes import wide, widen
+from ..integers import integer
 from .blocks import Chain, plan
 from .layout import Layout
 from .masks import Mask
