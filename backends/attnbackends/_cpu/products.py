@@ -97,8 +97,8 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
         return
     stack, rest = divmod(M, rows)
     if rest == 0 and columns >= N:  # an axis made two: views
-        parts, placed = (x.reshape(*x.shape[:-2], stack, rows, x.shape[-1]) for x in (a, out))
-        np.matmul(parts, b[..., None, :, :], out=placed)
+        parts = a.reshape(*a.shape[:-2], stack, rows, K)
+        np.matmul(parts, b[..., None, :, :], out=out.reshape(*out.shape[:-2], stack, rows, N))
         return
     whole = M - rest
     upper = a[..., :whole, :].reshape(*a.shape[:-2], stack, rows, K)
