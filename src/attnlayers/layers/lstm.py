@@ -28,11 +28,6 @@ class LSTM(RecurrentWeights):
 
     gates = 4
 
-    @classmethod
-    def create(cls, input_size: int, hidden_size: int, **drawing: Unpack[Drawing]) -> Self:
-        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
-        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)))
-
     def forward(self, x: Array, h_prev: Array, c_prev: Array) -> tuple[Array, Array]:
         """x (N, D), h_prev (N, H), c_prev (N, H) -> h_next (N, H), c_next (N, H)."""
         self._check(x=(x, "N D"), h_prev=(h_prev, "N H"), c_prev=(c_prev, "N H"))

@@ -27,8 +27,13 @@ class RecurrentWeights(Layer):
     def _initial(cls, input_size: int, hidden_size: int, draw: Initializer) -> tuple[Array, Array, Array]:
         """Initial weights: normal numbers of variance 1 / D and 1 / H by default, and a bias of 0."""
         D, H = sizes(input_size=input_size, hidden_size=hidden_size)
-        width = cls.gates * H
-        return draw.matrix(D, width, "fan_in"), draw.matrix(H, width, "fan_in"), draw.full(0, width)
+        Wx, Wh = (draw.matrix(rows, cls.gates * H, "fan_in", side_by_side=cls.gates) for rows in (D, H))
+        return Wx, Wh, draw.full(0, cls.gates * H)
+
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)))
 
     def _check(self, **given: tuple[Array | None, str]) -> None:
         """Hold what `forward` was given against the weights, under the names that its caller knows."""
@@ -39,11 +44,6 @@ class _OneStep(RecurrentWeights):
     """A step of a network whose only state is h."""
 
     _pair: tuple[Callable[..., Any], Callable[..., Any]]
-
-    @classmethod
-    def create(cls, input_size: int, hidden_size: int, **drawing: Unpack[Drawing]) -> Self:
-        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
-        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)))
 
     def forward(self, x: Array, h_prev: Array) -> Array:
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
