@@ -9,10 +9,11 @@ from .feed_forward import FeedForward
 from .initializer import Initializer
 from .kv_cache import KVCache
 from .local import LocalAttention, TimeLocalAttention
+from .lstm import LSTM, TimeBiLSTM, TimeLSTM
 from .multi_head import MultiHeadAttention
 from .normalization import LayerNorm, RMSNorm
 from .positions import LearnedPositions, SinusoidalPositions
-from .recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+from .recurrent import GRU, RNN, TimeGRU, TimeRNN
 from .scores import AdditiveAttention, GeneralAttention, TimeAdditiveAttention, TimeGeneralAttention
 from .softmax import Softmax, SoftmaxWithLoss, TimeSoftmaxWithLoss
 from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
