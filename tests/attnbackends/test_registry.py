@@ -35,9 +35,11 @@ def test_public_names() -> None:
         "available_backends",
         "backend",
         "backend_of",
+        "current_share",
         "get_backend",
         "keep_freed_memory",
         "quiet",
+        "share_of_batch",
         "visible_keys",
         "xp",
     ]

@@ -1,0 +1,143 @@
+"""Joining the other ranks, and ending with them."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from ._channel import MPIChannel
+from ._errors import RanksError, Told
+from ._launch import Launch, cpus, launched
+
+if TYPE_CHECKING:
+    from ._ranks import Ranks
+
+TURN_SECONDS = 0.1
+"""A rank that fails waits so long for each rank before it: where all fail alike, rank 0 tells it and ends the others."""
+
+INSTALL = "pip install 'attnlayers[mpi]'"
+
+
+@contextmanager
+def join(report: Callable[[BaseException], int] | None = None) -> Iterator[Ranks]:
+    """Join the processes that ``mpiexec`` started together with this one; without it, be alone.
+
+    Each rank gets threads for its share of the CPUs, where neither ``ATTN_THREADS`` is set nor arrays are in use yet,
+    and on CUDA a device of its own. Ranks with other versions or another kind of machine than rank 0 are refused. An
+    error that leaves the block on one rank ends all of them.
+
+    Parameters
+    ----------
+    report : callable, optional
+        Tells the error that ended the block, and returns the exit status. Default: its traceback, and 1.
+
+    Yields
+    ------
+    Ranks
+
+    Raises
+    ------
+    RanksError
+        If several processes were started and cannot join, or must not train together.
+
+    Examples
+    --------
+    >>> with join() as ranks:
+    ...     ranks.rank, ranks.size, ranks.share(10)
+    (0, 1, slice(0, 10, None))
+    """
+    started = launched(os.environ)
+    if started is None:
+        from ._ranks import Ranks
+
+        yield Ranks()
+        return
+    report = report or _traceback
+    try:
+        MPI = _load(started)
+    except RanksError as error:
+        _in_turn(started.rank)
+        raise SystemExit(report(error)) from None
+    channel = MPIChannel(MPI)
+    try:
+        yield _together(channel)
+    except BaseException as error:
+        _end(channel, error, report)
+
+
+def _load(started: Launch) -> Any:
+    """The module `mpi4py.MPI`, which starts MPI."""
+    # Who ended all, and why, is told by its rank; the launcher need not say it again.
+    os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise RanksError(
+            f"{started.size} processes were started together, and each would train by itself, since mpi4py cannot be "
+            f"imported ({error}): {INSTALL}"
+        ) from error
+    except RuntimeError as error:  # mpi4py is there, and no MPI library
+        raise RanksError(f"mpi4py finds no MPI library ({error}): {INSTALL}") from error
+    size = MPI.COMM_WORLD.Get_size()
+    if size != started.size:
+        raise RanksError(
+            f"{started.size} processes were started together, and the MPI of mpi4py ({MPIChannel(MPI).library}) knows of "
+            f"{size}: start them with the mpiexec of that MPI, which for the extra mpi stands beside {sys.executable}"
+        )
+    return MPI
+
+
+def _together(channel: MPIChannel) -> Ranks:
+    """The ranks, with threads and devices of their own, if they are of one kind."""
+    hosts = channel.gather((channel.host, cpus()))
+    here = [own for host, own in hosts if host == channel.host]
+    if "attnbackends" not in sys.modules:
+        shared = frozenset[int]().union(*here)
+        os.environ.setdefault("ATTN_THREADS", str(max(1, len(shared) // len(here))))
+    import attnbackends
+
+    from .. import __version__
+    from ._ranks import Ranks
+
+    ranks = Ranks(channel)
+    backend = attnbackends.backend
+    python = ".".join(platform.python_version_tuple()[:2])
+    ranks.agree({"attnlayers": __version__, "Python": python, "MPI": channel.library}, "install the same on every host")
+    ranks.agree({"the backend": backend.name}, "set ATTN_GPU and ATTN_BACKEND alike for all ranks")
+    ranks.use_devices(backend)
+    ranks.agree(
+        backend.rounding(),
+        "ranks stay equal to the bit only on machines of one kind, with the same libraries "
+        "(OPENBLAS_CORETYPE makes CPUs compute alike)",
+    )
+    return ranks
+
+
+def _end(channel: MPIChannel, error: BaseException, report: Callable[[BaseException], int]) -> None:
+    """End this rank, and all of them where the others do not end by themselves."""
+    code = getattr(error, "exit_code", getattr(error, "code", 1))
+    if isinstance(error, Told) or code in (0, None):
+        raise error
+    _in_turn(channel.rank)
+    code = report(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    channel.abort(code)
+    raise SystemExit(code)
+
+
+def _in_turn(rank: int) -> None:
+    sleep(min(rank, 20) * TURN_SECONDS)
+
+
+def _traceback(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    traceback.print_exception(error)
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
