@@ -361,7 +361,7 @@ class Backend(WholeLSTM):
         return f"{self.name} has none"
 
     def rounding(self) -> dict[str, str]:
-        """What the last bit of a result depends on, under headings as in `describe`; the same for every thread count."""
+        """What the last bit of a result depends on, under headings as in `describe`."""
         return {"library": self.describe()["library"]}
 
     # -- for `attnlayers info` and the benchmarks

@@ -58,31 +58,31 @@ class Share(NamedTuple):
 
     Attributes
     ----------
-    first, count : int
-        Rows ``first`` to ``first + count - 1`` are here.
+    first, rows : int
+        Rows ``first`` to ``first + rows - 1`` are here.
     of : int
         Rows of the whole batch.
     """
 
     first: int
-    count: int
+    rows: int
     of: int
 
     def start(self, entries: int) -> int:
         """Where `entries` entries, the same number for each row, begin among those of the whole batch."""
-        return self.first * (entries // self.count) if self.count else 0
+        return self.first * (entries // self.rows) if self.rows else 0
 
 
 _share: ContextVar[Share | None] = ContextVar("share", default=None)
 
 
 @contextmanager
-def share_of_batch(first: int, count: int, of: int) -> Iterator[None]:
-    """Draw, for arrays whose first axis has `count` rows, what rows `first` and on of `of` rows would get.
+def share_of_batch(first: int, rows: int, of: int) -> Iterator[None]:
+    """Draw, for arrays whose first axis has so many rows, what rows `first` and on of `of` rows would get.
 
     Dropout of a batch that several processes share then drops what it drops in one process.
     """
-    token = _share.set(Share(first, count, of))
+    token = _share.set(Share(first, rows, of))
     try:
         yield
     finally:
@@ -112,7 +112,7 @@ class Uniform:
         count, first = prod(shape), self.drawn
         share = current_share()
         of_all = count
-        if share is not None and shape and shape[0] == share.count:
+        if share is not None and shape and shape[0] == share.rows:
             row = prod(shape[1:])
             first, of_all = first + share.first * row, share.of * row
         self.drawn += -(-of_all // COUNT) * COUNT

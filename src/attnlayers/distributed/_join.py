@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from ._channel import MPIChannel
+from ._channel import MPIChannel, library_of
 from ._errors import RanksError, Told
 from ._launch import Launch, cpus, launched
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ._ranks import Ranks
 
 TURN_SECONDS = 0.1
-"""A rank that fails waits so long for each rank before it: where all fail alike, rank 0 tells it and ends the others."""
+"""A rank that fails waits so long for each one before it: where all fail alike, rank 0 tells it and ends the others."""
 
 INSTALL = "pip install 'attnlayers[mpi]'"
 
@@ -73,8 +73,6 @@ def join(report: Callable[[BaseException], int] | None = None) -> Iterator[Ranks
 
 def _load(started: Launch) -> Any:
     """The module `mpi4py.MPI`, which starts MPI."""
-    # Who ended all, and why, is told by its rank; the launcher need not say it again.
-    os.environ.setdefault("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1")
     try:
         from mpi4py import MPI
     except ImportError as error:
@@ -87,8 +85,8 @@ def _load(started: Launch) -> Any:
     size = MPI.COMM_WORLD.Get_size()
     if size != started.size:
         raise RanksError(
-            f"{started.size} processes were started together, and the MPI of mpi4py ({MPIChannel(MPI).library}) knows of "
-            f"{size}: start them with the mpiexec of that MPI, which for the extra mpi stands beside {sys.executable}"
+            f"{started.size} processes were started together, and the MPI of mpi4py, {library_of(MPI)}, knows of {size}: "
+            f"start them with the mpiexec of that MPI, which for the extra mpi stands beside {sys.executable}"
         )
     return MPI
 
@@ -139,5 +137,8 @@ def _in_turn(rank: int) -> None:
 def _traceback(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    traceback.print_exception(error)
+    if isinstance(error, RanksError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
     return 130 if isinstance(error, KeyboardInterrupt) else 1

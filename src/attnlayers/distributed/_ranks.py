@@ -161,7 +161,8 @@ class Ranks:
                 own, of_first = (some.get(name, "not given") for some in (found, expected))
                 if own != of_first:
                     raise RanksError(
-                        f"ranks differ in {name}: {own} on rank {rank} ({other}), {of_first} on rank 0 ({host}): {advice}"
+                        f"ranks differ in {name}: {own} on rank {rank} ({other}), {of_first} on rank 0 ({host}): "
+                        f"{advice}"
                     )
 
     def together(self, work: Callable[[], T]) -> T:

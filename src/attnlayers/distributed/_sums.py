@@ -49,14 +49,14 @@ class FlatSum:
             buffer[place] = xp.reshape(xp.astype(grad, buffer.dtype, copy=False), (-1,)) * weight
         last = buffer.shape[0] - 1
         first = last - self._numbers
-        for place, number in enumerate(numbers, first):
-            buffer[place] = number * weight
+        for i, number in enumerate(numbers, first):
+            buffer[i] = number * weight
         buffer[last] = weight
         summed = add(buffer)
         total = summed[last]
         for grad, place in zip(grads, self._places, strict=True):
             grad[...] = xp.astype(xp.reshape(summed[place], tuple(grad.shape)) / total, grad.dtype, copy=False)
-        return tuple(summed[place] / total for place in range(first, last))
+        return tuple(summed[i] / total for i in range(first, last))
 
 
 def _kinds(arrays: Sequence[Array]) -> list[tuple[tuple[int, ...], object]]:
