@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 TURN_SECONDS = 0.1
 """A rank that fails waits so long for each one before it: where all fail alike, rank 0 tells it and ends the others."""
 
+Report = Callable[[BaseException, str], int]
+
 INSTALL = "pip install 'attnlayers[mpi]'"
 
 
 @contextmanager
-def join(report: Callable[[BaseException], int] | None = None) -> Iterator[Ranks]:
+def join(report: Report | None = None) -> Iterator[Ranks]:
     """Join the processes that ``mpiexec`` started together with this one; without it, be alone.
 
     Each rank gets threads for its share of the CPUs, where neither ``ATTN_THREADS`` is set nor arrays are in use yet,
@@ -35,7 +37,8 @@ def join(report: Callable[[BaseException], int] | None = None) -> Iterator[Ranks
     Parameters
     ----------
     report : callable, optional
-        Tells the error that ended the block, and returns the exit status. Default: its traceback, and 1.
+        Called on the rank that ends all with the error that left the block, and with a few words that say which rank it
+        is, empty on rank 0; returns the exit status. Default: prints the traceback.
 
     Yields
     ------
@@ -63,12 +66,26 @@ def join(report: Callable[[BaseException], int] | None = None) -> Iterator[Ranks
         MPI = _load(started)
     except RanksError as error:
         _in_turn(started.rank)
-        raise SystemExit(report(error)) from None
+        raise SystemExit(report(error, "")) from None
     channel = MPIChannel(MPI)
     try:
-        yield _together(channel)
+        yield _together(channel, lambda error: _end(channel, error, report))
     except BaseException as error:
         _end(channel, error, report)
+
+
+def describe() -> str:
+    """The MPI that `join` would use, without starting it."""
+    try:
+        import mpi4py
+    except ImportError as error:
+        return f"not used, mpi4py cannot be imported ({error}): {INSTALL}"
+    mpi4py.rc.initialize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return f"not used, mpi4py {mpi4py.__version__} finds no MPI library ({' '.join(str(error).split())}): {INSTALL}"
+    return f"{library_of(MPI)}, by mpi4py {mpi4py.__version__}"
 
 
 def _load(started: Launch) -> Any:
@@ -85,13 +102,13 @@ def _load(started: Launch) -> Any:
     size = MPI.COMM_WORLD.Get_size()
     if size != started.size:
         raise RanksError(
-            f"{started.size} processes were started together, and the MPI of mpi4py, {library_of(MPI)}, knows of {size}: "
+            f"{started.size} processes were started together, and mpi4py's MPI, {library_of(MPI)}, knows of {size}: "
             f"start them with the mpiexec of that MPI, which for the extra mpi stands beside {sys.executable}"
         )
     return MPI
 
 
-def _together(channel: MPIChannel) -> Ranks:
+def _together(channel: MPIChannel, end: Callable[[BaseException], object]) -> Ranks:
     """The ranks, with threads and devices of their own, if they are of one kind."""
     hosts = channel.gather((channel.host, cpus()))
     here = [own for host, own in hosts if host == channel.host]
@@ -103,7 +120,7 @@ def _together(channel: MPIChannel) -> Ranks:
     from .. import __version__
     from ._ranks import Ranks
 
-    ranks = Ranks(channel)
+    ranks = Ranks(channel, end)
     backend = attnbackends.backend
     python = ".".join(platform.python_version_tuple()[:2])
     ranks.agree({"attnlayers": __version__, "Python": python, "MPI": channel.library}, "install the same on every host")
@@ -117,13 +134,13 @@ def _together(channel: MPIChannel) -> Ranks:
     return ranks
 
 
-def _end(channel: MPIChannel, error: BaseException, report: Callable[[BaseException], int]) -> None:
+def _end(channel: MPIChannel, error: BaseException, report: Report) -> None:
     """End this rank, and all of them where the others do not end by themselves."""
     code = getattr(error, "exit_code", getattr(error, "code", 1))
     if isinstance(error, Told) or code in (0, None):
         raise error
     _in_turn(channel.rank)
-    code = report(error)
+    code = report(error, f"rank {channel.rank} on {channel.host}: " if channel.rank else "")
     sys.stdout.flush()
     sys.stderr.flush()
     channel.abort(code)
@@ -134,11 +151,12 @@ def _in_turn(rank: int) -> None:
     sleep(min(rank, 20) * TURN_SECONDS)
 
 
-def _traceback(error: BaseException) -> int:
+def _traceback(error: BaseException, where: str) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, RanksError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{where}{error}", file=sys.stderr)
     else:
+        print(where, end="", file=sys.stderr)
         traceback.print_exception(error)
     return 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -30,8 +30,9 @@ class Ranks:
         What adds up gradients, in words.
     """
 
-    def __init__(self, channel: Channel | None = None) -> None:
+    def __init__(self, channel: Channel | None = None, end: Callable[[BaseException], object] | None = None) -> None:
         self._channel: Channel = channel or Alone()
+        self._end = end or _raise
         self.rank, self.size, self.host = self._channel.rank, self._channel.size, self._channel.host
         self.sums = self._channel.library
         self._device_sums: Any = None
@@ -138,6 +139,10 @@ class Ranks:
         """Whether it is true of any rank; all wait here for each other."""
         return self._channel.any(own)
 
+    def end(self, error: BaseException) -> None:
+        """End all ranks, as an error does that leaves the block of `join`; any thread may call it."""
+        self._end(error)
+
     def gather(self, own: T) -> list[T]:
         """One object of each rank, on every rank."""
         return self._channel.gather(own)
@@ -179,3 +184,7 @@ class Ranks:
         if error is None or failed[0] != self.rank:
             raise Told(1)
         raise error
+
+
+def _raise(error: BaseException) -> None:
+    raise error

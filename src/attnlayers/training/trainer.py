@@ -85,9 +85,9 @@ class Trainer:
                 )
         train, test = (data.select(some) for some in places)
         if min(len(train), settings.batch_size) < size:
-            what = f"{len(train)} pairs to learn from" if len(train) < size else f"--batch-size {settings.batch_size}"
+            few = f"{len(train)} pairs to learn from" if len(train) < size else f"--batch-size {settings.batch_size}"
             raise RunError(
-                f"{size} ranks share every batch, and there must be a pair for each, got {what}: start fewer"
+                f"every batch is shared by {size} ranks, and each needs a pair, got {few}: start fewer ranks"
             )
         return train, test, len(pairs) - len(train) - len(test)
 
