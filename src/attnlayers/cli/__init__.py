@@ -1,8 +1,11 @@
 """The command `attnlayers`. What it does lives elsewhere; here are its arguments, its screen and its errors."""
 
 import io
+import os
 import sys
 import traceback
+
+from ..distributed._launch import launched
 
 EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
 """What the extra ``train`` installs."""
@@ -19,8 +22,14 @@ def main() -> None:
 
         code = app(arguments, prog_name="attnlayers", standalone_mode=False)
     except Exception as error:
-        raise SystemExit(report(error)) from None
+        raise SystemExit(report(error) if _tells() else getattr(error, "exit_code", 1)) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _tells() -> bool:
+    """Whether this process tells what is wrong before it has joined others: one does for all on a host."""
+    started = launched(os.environ)
+    return started is None or started.local_rank == 0
 
 
 def report(error: BaseException, where: str = "") -> int:

@@ -65,8 +65,8 @@ def join(report: Report | None = None) -> Iterator[Ranks]:
     try:
         MPI = _load(started)
     except RanksError as error:
-        _in_turn(started.rank)
-        raise SystemExit(report(error, "")) from None
+        # What a host lacks is told once for each host: the ranks on it cannot speak with each other.
+        raise SystemExit(1 if started.local_rank else report(error, "")) from None
     channel = MPIChannel(MPI)
     try:
         yield _together(channel, lambda error: _end(channel, error, report))

@@ -7,28 +7,29 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 LAUNCHERS = (
-    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
-    ("PMI_SIZE", "PMI_RANK"),  # MPICH, Intel MPI and others that start by Hydra
-    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),  # MVAPICH
-    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),  # srun
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),  # Open MPI
+    ("PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID"),  # MPICH, Intel MPI and others that start by Hydra
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_LOCAL_RANK"),  # MVAPICH
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID"),  # srun
 )
-"""Variables with the number of processes and the number of this one, by launcher."""
+"""Variables with the number of processes, of this one, and of this one among those on its host, by launcher."""
 
 
 class Launch(NamedTuple):
-    """Processes that were started together, and which of them this one is."""
+    """Processes that were started together, and which of them this one is, of all and on its host."""
 
     size: int
     rank: int
+    local_rank: int
 
 
 def launched(environ: Mapping[str, str]) -> Launch | None:
     """What a launcher says, where it started more than one process."""
-    for size, rank in LAUNCHERS:
-        number = environ.get(size, "")
-        if number.isdecimal() and int(number) > 1:
-            own = environ.get(rank, "")
-            return Launch(int(number), int(own) if own.isdecimal() else 0)
+    for names in LAUNCHERS:
+        size, rank, local_rank = (int(text) if (text := environ.get(name, "")).isdecimal() else None for name in names)
+        if size is not None and size > 1:
+            rank = rank or 0
+            return Launch(size, rank, rank if local_rank is None else local_rank)
     return None
 
 
