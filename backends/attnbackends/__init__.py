@@ -9,7 +9,7 @@ from ._attention import AttentionCall, OwnAttention
 from ._base import Array, Backend, DType
 from ._cpu.memory import keep_freed_memory
 from ._errors import BackendError
-from ._lstm import LSTMCall
+from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
 from ._quiet import quiet
 from ._random import current_share, share_of_batch
@@ -26,6 +26,7 @@ __all__ = [
     "DType",
     "LSTMCall",
     "OwnAttention",
+    "OwnLSTM",
     "PackedKeys",
     "available_backends",
     "backend",

@@ -58,7 +58,7 @@ def _one_line(error: BaseException) -> str | None:
         what = " ".join(str(error).split())
         return (
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
-            "--vocab-size or --hidden needs less"
+            "--vocab-size or --hidden-size needs less"
         )
     if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RanksError", "RunError"):
         return " ".join(str(error).split())

@@ -81,12 +81,12 @@ class Evaluation:
         return _Found(number, loss, batch.num_tokens, right, answers)
 
     def _loss(self, batch: Batch) -> float:
-        self.model.train_flg = False
+        self.model.training = False
         try:
             with np.errstate(all="ignore"):
                 return float(self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask))
         finally:
-            self.model.train_flg = True
+            self.model.training = True
 
     def _answers(self, batch: Batch) -> np.ndarray:
         vocabulary = self.data.vocabulary
