@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import sleep
@@ -91,7 +92,9 @@ def describe() -> str:
 def _load(started: Launch) -> Any:
     """The module `mpi4py.MPI`, which starts MPI."""
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a launcher of another MPI, which is told below
+            from mpi4py import MPI
     except ImportError as error:
         raise RanksError(
             f"{started.size} processes were started together, and each would train by itself, since mpi4py cannot be "
