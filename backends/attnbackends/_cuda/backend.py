@@ -256,7 +256,10 @@ class CupyBackend(UfuncBackend):
         runtime = self.xp.cuda.runtime
         number = place % runtime.getDeviceCount()
         self.xp.cuda.Device(number).use()
-        return bytes(runtime.getDeviceProperties(number)["uuid"]).hex()
+        found = runtime.getDeviceProperties(number)
+        # Parts of one device share its place on the bus, and CuPy reads a UUID up to its first 0.
+        uuid = bytes(found["uuid"]).hex()
+        return f"{found['pciDomainID']}:{found['pciBusID']}:{found['pciDeviceID']} {uuid}"
 
     def device_sums(self) -> NcclSums | str:
         nccl = nccl_of(self.xp)

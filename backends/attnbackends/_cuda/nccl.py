@@ -1,6 +1,7 @@
 """NCCL, through CuPy: sums over the devices of several processes."""
 
 import warnings
+from importlib import import_module
 from typing import Any
 
 from .._device_sums import Array
@@ -12,8 +13,8 @@ def nccl_of(xp: Any) -> Any:
     """CuPy's module for NCCL, or in one line why it cannot be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy's own words about a library that is not there take eight lines
-        nccl = xp.cuda.nccl
-    if not getattr(nccl, "available", False):
+        nccl = import_module(f"{xp.__name__}.cuda.nccl")  # `import cupy` leaves it out
+    if not nccl.available:
         return f"NCCL is not installed: {INSTALL}"
     return nccl
 

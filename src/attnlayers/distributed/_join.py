@@ -19,8 +19,9 @@ from ._launch import Launch, cpus, launched
 if TYPE_CHECKING:
     from ._ranks import Ranks
 
-TURN_SECONDS = 0.1
-"""A rank that fails waits so long for each one before it: where all fail alike, rank 0 tells it and ends the others."""
+TURN_SECONDS = 1.0, 0.05
+"""What a rank that fails waits for rank 0, which tells it and ends all where all fail alike, and for each rank between
+them. A loaded machine needs a good part of a second to end the others."""
 
 Report = Callable[[BaseException, str], int]
 
@@ -151,7 +152,8 @@ def _end(channel: MPIChannel, error: BaseException, report: Report) -> None:
 
 
 def _in_turn(rank: int) -> None:
-    sleep(min(rank, 20) * TURN_SECONDS)
+    first, each = TURN_SECONDS
+    sleep(first + min(rank, 40) * each if rank else 0)
 
 
 def _traceback(error: BaseException, where: str) -> int:

@@ -50,7 +50,7 @@ Trainer.__init__ = often
 def pairs(tmp_path: Path) -> Path:
     """300 pairs of a few letters, and the same letters; a long one among them, whose batch it has for itself."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcd", k=rng.randint(1, 4))) for _ in range(299)] + ["abcd" * 40]
+    words = ["".join(rng.choices("abcd", k=rng.randint(1, 4))) for _ in range(299)] + ["abcd" * 12]
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"{word}\t{word}\n" for word in words), encoding="utf-8")
     return path
@@ -58,7 +58,7 @@ def pairs(tmp_path: Path) -> Path:
 
 def command(*arguments: object, before: str = "") -> tuple[object, ...]:
     """`attnlayers train`, without pictures, after some code."""
-    return "-c", f"{NO_PICTURES}\n{before}\n{COMMAND}", "train", *arguments
+    return "-c", f"{before}\n{NO_PICTURES}\n{COMMAND}", "train", *arguments
 
 
 def assert_ended_well(ended: Any) -> None:
@@ -104,11 +104,6 @@ def started(process: Any, run: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             pytest.fail(f"no checkpoint: {process.communicate()}")
         sleep(0.02)
-
-
-def pid_of(process: Any) -> int:
-    """The process of rank 1, which writes its number into the folder where it runs."""
-    return int((Path(process.cwd) / "rank 1").read_text())
 
 
 WRITE_PID = f"{RANK}; open(f'rank {{rank}}', 'w').write(str(os.getpid()))"
