@@ -5,15 +5,18 @@ What passes here has not met NCCL.
 """
 
 import ctypes
+import re
 import sys
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import library_of
+from cuda_on_cpu.bench_process import needs_bench
 from ranks import SharedMemory, ThreadChannel, results, run_ranks
-from support import Library
+from support import ROOT, Library
 
 from attnlayers.distributed import Ranks, RanksError
 
@@ -130,6 +133,42 @@ def test_each_rank_has_a_device_with_cupy(cupy: Library, monkeypatch: pytest.Mon
         return ranks.rank, cupy.backend.device(cupy.array([1.0])).id
 
     assert results(on_devices(cupy, 2, work, ["here", "here"])) == [(0, 0), (1, 1)]
+
+
+PROGRAM = """
+import numpy as np
+from attnlayers import distributed
+from attnlayers.layers import Affine
+with distributed.join() as ranks:
+    xp = __import__("attnbackends").xp
+    layer = Affine(xp.ones((3, 2), dtype=xp.float32), xp.zeros(2, dtype=xp.float32))
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    mine = ranks.share(4)
+    layer.forward(xp.asarray(x[mine]))
+    layer.backward(xp.ones((mine.stop - mine.start, 2), dtype=xp.float32))
+    ranks.average(layer.grads, mine.stop - mine.start)
+    ranks.check_equal(layer.grads)
+    print(ranks.gather((layer.grads[0].device.id, float(layer.grads[0][0, 0]))), ranks.sums)
+"""
+
+
+@needs_bench
+@pytest.mark.parametrize("devices", [1, 2])
+def test_ranks_of_mpiexec_on_the_bench_with_cupy(mpiexec: Any, tmp_path: Path, devices: int) -> None:
+    """Two processes: each has a device, or is refused; without NCCL their sums go through the host."""
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    environ = {"ATTN_GPU": "1", "CUDA_ON_CPU_DEVICES": str(devices)}
+    ended = mpiexec(ROOT / "tests" / "cuda_on_cpu" / "run.py", "program.py", **environ)
+    if devices == 1:
+        assert ended.returncode == 1
+        assert re.fullmatch(r"ranks 0 and 1 on \S+ would share a device: start at most 1 there\n", ended.stderr)
+        return
+    assert ended.returncode == 0, ended.stderr
+    mean = 2 * (0 + 3 + 6 + 9) / 4  # Of sums over two rows each.
+    first, *rest = ended.stdout.splitlines()
+    assert first.startswith(f"[(0, {mean}), (1, {mean})] MPICH ")
+    assert "through the host, since on rank 0 NCCL is not installed" in first
+    assert len(rest) == 1
 
 
 def test_numpy_has_no_devices() -> None:
