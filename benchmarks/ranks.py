@@ -27,22 +27,20 @@ class Loop:
         settings = Settings.of(architecture="transformer", batch_size=batch_size)
         pairs = settings.pairs()
         vocabulary = settings.vocabulary(pairs)
-        self.ranks, self.batch_size, self.epoch = ranks, batch_size, 0
+        self.ranks, self.batch_size = ranks, batch_size
         self.data = PairDataset(pairs, vocabulary, reverse=True)
         self.model = settings.model(vocabulary)
         self.optimizer = AdamW(0.001, weight_decay=0.0)
-        self._batches = iter(())
+        self._rng = np.random.default_rng(1)
         self.waited = self.reduced = 0.0
 
     def step(self) -> int:
         """One step; tokens of this rank."""
         from attnlayers.training import clip_grads
 
-        batch = next(self._batches, None)
-        if batch is None:
-            self.epoch += 1
-            self._batches = self.data.batches(self.batch_size, seed=1, epoch=self.epoch, share=self.ranks.share)
-            batch = next(self._batches)
+        # Pairs of all lengths, so that one batch costs what another does.
+        places = self._rng.choice(len(self.data), self.batch_size, replace=False)
+        batch = self.data.batch(places, self.ranks.share(self.batch_size))
         loss = self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask)
         self.model.backward()
         begun = perf_counter()
