@@ -70,11 +70,7 @@ class Ranks:
         if not grads:
             raise ValueError("`grads` must have at least one gradient, got none")
         if self.size == 1:
-            backend = backend_of(*grads)
-            return tuple(
-                number if hasattr(number, "shape") else backend.asarray(number, dtype=grads[0].dtype, like=grads[0])
-                for number in numbers
-            )
+            return tuple(_as_array(number, grads[0]) for number in numbers)
         if self._flat is None or not self._flat.fits(grads, len(numbers)):
             self._flat = FlatSum(grads, len(numbers))
         return self._flat.average(grads, weight, numbers, self._add)
@@ -149,7 +145,7 @@ class Ranks:
 
     def broadcast(self, own: T) -> T:
         """The object of rank 0."""
-        return self._channel.broadcast(own)  # type: ignore[no-any-return]
+        return self._channel.broadcast(own)
 
     def agree(self, values: Mapping[str, Any], advice: str = "start all ranks alike") -> None:
         """Refuse to go on where ranks differ from rank 0, and name what is different.
@@ -180,7 +176,7 @@ class Ranks:
             error = caught
         failed = [rank for rank, whether in enumerate(self._channel.gather(error is not None)) if whether]
         if not failed:
-            return result  # type: ignore[no-any-return]
+            return result
         if error is None or failed[0] != self.rank:
             raise Told(1)
         raise error
@@ -188,3 +184,10 @@ class Ranks:
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def _as_array(number: Array | float, like: Array) -> Array:
+    """A number as an array () on the device of another one; itself where it is one."""
+    if isinstance(number, (int, float)):
+        return backend_of(like).asarray(number, dtype=like.dtype, like=like)
+    return number

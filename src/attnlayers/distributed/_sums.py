@@ -8,7 +8,7 @@ from math import prod
 
 from attnbackends import Array, backend_of
 
-from ..functional._dtypes import wide
+from ..functional.dtypes import wide
 
 
 class FlatSum:
