@@ -61,6 +61,30 @@ def measure(loop: Loop, steps: int) -> np.ndarray:
     return np.array([tokens, perf_counter() - clock, process_time() - cpu, loop.waited, loop.reduced])
 
 
+def reduce(ranks: distributed.Ranks, count: int) -> None:
+    """Time the reduction of so many gradients in five arrays, and the part of it that is copying."""
+    from attnlayers.distributed._sums import FlatSum
+
+    grads = [np.ones(count // 5, np.float32) for _ in range(5)]
+    flat = FlatSum(grads, 1)
+    seconds: dict[str, list[float]] = {"all": [], "copying": []}
+    for _ in range(max(3, 10**8 // count)):
+        ranks.gather(None)
+        begun = perf_counter()
+        ranks.average(grads, 1.0, 1.0)
+        seconds["all"].append(perf_counter() - begun)
+        ranks.gather(None)
+        begun = perf_counter()
+        flat.average(grads, 1.0, [1.0], lambda buffer: buffer)
+        seconds["copying"].append(perf_counter() - begun)
+    if ranks.first:
+        best = {name: f"{min(found) * 1e3:.2f} ms" for name, found in seconds.items()}
+        print(
+            f"{count:,} gradients: the fastest reduction took {best['all']}, {best['copying']} of it copying",
+            flush=True,
+        )
+
+
 def quartiles(values: list[float]) -> str:
     """Where the middle half lies."""
     first, _, last = quantiles(values, n=4)
@@ -92,13 +116,17 @@ def main() -> None:
             speeds = [[shared[0] / shared[i] / (own[0] / own[i]) for shared, own in rows] for i in (1, 2)]
             step = [median(row[0][i] / ranks.size / options.steps * 1e3 for row in rows) for i in (1, 3, 4)]
             count = sum(param.size for param in together.model.params)
+            fastest = [min(shared[i] for shared, _ in rows) / ranks.size / options.steps * 1e3 for i in (1, 4)]
             print(
                 f"{ranks.size} ranks, a batch of {batch_size}, {count:,} parameters: tokens a second together, over "
                 f"those side by side: {median(speeds[0]):.3f} ({quartiles(speeds[0])}) by the clock, "
                 f"{median(speeds[1]):.3f} ({quartiles(speeds[1])}) by CPU time; a step takes "
-                f"{step[0]:.1f} ms, of which ranks wait for each other {step[1]:.2f} ms and reduce {step[2]:.2f} ms",
+                f"{step[0]:.1f} ms, of which ranks wait for each other {step[1]:.2f} ms and reduce {step[2]:.2f} ms; "
+                f"the fastest step took {fastest[0]:.1f} ms, the fastest reduction {fastest[1]:.2f} ms",
                 flush=True,
             )
+        for count in (10**6, 10**8):
+            reduce(ranks, count)
 
 
 if __name__ == "__main__":
