@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
+from ._device_sums import DeviceSums
 from ._ids import Check, outside
 from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
@@ -347,6 +348,23 @@ class Backend:
         """Call `function` on each of some independent pieces of work, in any order."""
         for piece in pieces:
             function(piece)
+
+    # -- several processes that train one model
+
+    def use_device(self, place: int) -> str:
+        """Compute on the device of that place on this host from now on, counted anew after the last one.
+
+        CUDA has a current device. Returns what tells the device from every other one, or "" on a CPU.
+        """
+        return ""
+
+    def device_sums(self) -> DeviceSums | str:
+        """What adds up arrays of several processes from device to device, or why nothing does."""
+        return f"{self.name} has none"
+
+    def rounding(self) -> dict[str, str]:
+        """What the last bit of a result depends on, under headings as in `describe`."""
+        return {"library": self.describe()["library"]}
 
     # -- for `attnlayers info` and the benchmarks
 

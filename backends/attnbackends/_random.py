@@ -8,9 +8,12 @@ its stream, with panels of ``w = panel(T)`` keys and P of them in a row. It does
 rows of a panel stand side by side, for a CPU to draw them at once.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +53,47 @@ def uniform(key: int, place: Place, R: int, T: int) -> np.ndarray:
     return by_row[:, :, keys.start - first * w :][:, :, :K]
 
 
+class Share(NamedTuple):
+    """Rows of a batch that this process has, where several processes share it.
+
+    Attributes
+    ----------
+    first, rows : int
+        Rows ``first`` to ``first + rows - 1`` are here.
+    of : int
+        Rows of the whole batch.
+    """
+
+    first: int
+    rows: int
+    of: int
+
+    def start(self, entries: int) -> int:
+        """Where `entries` entries, the same number for each row, begin among those of the whole batch."""
+        return self.first * (entries // self.rows) if self.rows else 0
+
+
+_share: ContextVar[Share | None] = ContextVar("share", default=None)
+
+
+@contextmanager
+def share_of_batch(first: int, rows: int, of: int) -> Iterator[None]:
+    """Draw, for arrays whose first axis has so many rows, what rows `first` and on of `of` rows would get.
+
+    Dropout of a batch that several processes share then drops what it drops in one process.
+    """
+    token = _share.set(Share(first, rows, of))
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
+def current_share() -> Share | None:
+    """What `share_of_batch` says, or None outside."""
+    return _share.get()
+
+
 class Uniform:
     """The numbers of one stream, call after call. A copy goes on from where the original stands.
 
@@ -66,6 +110,11 @@ class Uniform:
     def __call__(self, shape: tuple[int, ...], like: Any = None) -> Any:
         """Numbers in a shape, on the device of `like`; without one, where new arrays live."""
         count, first = prod(shape), self.drawn
-        self.drawn += -(-count // COUNT) * COUNT
+        share = current_share()
+        of_all = count
+        if share is not None and shape and shape[0] == share.rows:
+            row = prod(shape[1:])
+            first, of_all = first + share.first * row, share.of * row
+        self.drawn += -(-of_all // COUNT) * COUNT
         place = slice(0, 1), slice(0, 1), slice(first, first + count)
         return self.backend.xp.reshape(self.backend.uniform(self.key, place, 1, first + count, like=like), shape)

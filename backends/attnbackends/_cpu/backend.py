@@ -164,6 +164,9 @@ class NumpyBackend(UfuncBackend):
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         self.workers.map(function, pieces)
 
+    def rounding(self) -> dict[str, str]:
+        return {heading: text for heading, text in self.describe().items() if heading in ("library", "BLAS")}
+
     def describe(self) -> dict[str, str]:
         blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]
         return {

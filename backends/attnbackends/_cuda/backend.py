@@ -9,6 +9,7 @@ import numpy as np
 
 from .._attention import AttentionCall, OwnAttention
 from .._base import Array, DType
+from .._device_sums import DeviceSums
 from .._errors import BackendError
 from .._ids import Check
 from .._lstm import LSTMCall, OwnLSTM
@@ -20,6 +21,8 @@ from .compiled import Kernels
 from .cudnn import CudnnAttention
 from .ids import DeviceIds
 from .lstm import CudaLSTM
+from .nccl import NcclSums, nccl_of
+from .nccl import describe as nccl_version
 from .products import Products
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
@@ -253,12 +256,35 @@ class CupyBackend(UfuncBackend):
             array.dtype == first and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays
         )
 
+    def use_device(self, place: int) -> str:
+        runtime = self.xp.cuda.runtime
+        number = place % runtime.getDeviceCount()
+        self.xp.cuda.Device(number).use()
+        found = runtime.getDeviceProperties(number)
+        # Parts of one device share its place on the bus, and CuPy reads a UUID up to its first 0.
+        uuid = bytes(found["uuid"]).hex()
+        return f"{found['pciDomainID']}:{found['pciBusID']}:{found['pciDeviceID']} {uuid}"
+
+    def device_sums(self) -> DeviceSums | str:
+        nccl = nccl_of(self.xp)
+        return nccl if isinstance(nccl, str) else NcclSums(self.xp, nccl)
+
+    def rounding(self) -> dict[str, str]:
+        runtime = self.xp.cuda.runtime
+        properties = runtime.getDeviceProperties(runtime.getDevice())
+        return {
+            "library": f"cupy {self.xp.__version__}",
+            "device": f"{properties['name'].decode()}, compute capability {properties['major']}.{properties['minor']}",
+            "CUDA": f"runtime {runtime.runtimeGetVersion()}",
+        }
+
     def describe(self) -> dict[str, str]:
         runtime = self.xp.cuda.runtime
         device = runtime.getDevice()
         properties = runtime.getDeviceProperties(device)
         free, total = runtime.memGetInfo()
         capability = f"{properties['major']}.{properties['minor']}"
+        nccl = nccl_of(self.xp)
         return {
             "library": f"cupy {self.xp.__version__}",
             "device": f"{properties['name'].decode()} (number {device} of {runtime.getDeviceCount()}, "
@@ -266,6 +292,7 @@ class CupyBackend(UfuncBackend):
             "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
             "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
             "cuDNN": self._describe_cudnn(),
+            "NCCL": nccl if isinstance(nccl, str) else f"version {nccl_version(nccl)}",
         }
 
     def _describe_cudnn(self) -> str:

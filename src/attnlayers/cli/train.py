@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 if TYPE_CHECKING:
+    from ..distributed import Ranks
     from ..training import Progress, RunFolder, Trainer
+    from ._runs import Interrupts
 
 
 def _in(panel: str) -> Callable[..., Any]:
@@ -91,60 +89,75 @@ def train(
     for name in ("out", "resume", "moved"):
         given.pop(name, None)
     # Not at the top: NumPy, a device and pictures have no part in `--help`.
+    from ..distributed import join
+    from . import report
+
+    with join(report) as ranks:
+        stopped = _train(ranks, given, out, moved, resume=resume)
+    if stopped:
+        raise typer.Exit(130)
+
+
+def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | None, *, resume: bool) -> bool:
+    """Train; whether it was stopped before its end."""
     import matplotlib  # noqa: F401  to miss it now, and not when an epoch is done
 
     from attnbackends import keep_freed_memory
 
     from ..training import RunError
+    from ._runs import interrupts, open_run
 
     keep_freed_memory()
-
     if moved is not None:
-        if not resume or data is not None:
+        if not resume or "data" in given:
             raise RunError("--data tells where the data of a run are now: give it with --resume and without other data")
-        data = moved
-    if data not in (None, "dates"):
-        data = str(Path(data).resolve())
-    if data is not None:
-        given["data"] = data
-    path = out or Path("runs") / Path(data or "dates").stem
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    run = _resume(path, given) if resume else _begin(path, given)
-    try:
-        _train(run, console)
-    except (Exception, KeyboardInterrupt):
-        if not resume:
-            run.discard()  # unless there is a checkpoint to go on from
-        raise
+        given["data"] = moved
+    path = out or Path("runs") / Path(given.get("data", "dates")).stem
+    if given.get("data", "dates") != "dates":
+        given["data"] = str(Path(given["data"]).resolve())
+    console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not ranks.first)
+    with interrupts(ranks, lambda: ranks.end(KeyboardInterrupt())) as interrupted:
+        run = open_run(ranks, path, given, resume=resume)
+        try:
+            return _train_run(ranks, run, console, interrupted)
+        except BaseException:
+            if ranks.first and not resume:
+                run.discard()  # unless there is a checkpoint to go on from
+            raise
 
 
-def _train(run: RunFolder, console: Console) -> None:
+def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Interrupts) -> bool:
     from ..training import Trainer
 
     if run.settings.free_text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
-    with _interrupts() as interrupted:
-        trainer = Trainer(run)
-        if trainer.finished:
-            console.print(_ending(trainer))
-            return
-        backend = trainer.backend.describe()
-        console.print(
-            f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
-            f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
-        )
-        if trainer.left_out:
-            console.print(f"{trainer.left_out:,} pairs have more than {settings.max_length} tokens and are left out")
-        if interrupted or _watch(trainer, console, interrupted):
-            trainer.save()
-            console.print(f"stopped and saved; go on with: attnlayers train --resume --out {quote(str(path))}")
-            raise typer.Exit(130)
+    trainer = ranks.together(lambda: Trainer(run, ranks=ranks))
+    if trainer.finished:
+        console.print(_ending(trainer))
+        return False
+    backend = trainer.backend.describe()
+    hosts = len(set(ranks.gather(ranks.host)))
+    console.print(
+        f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+        f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
+        + (f", by {ranks.size} ranks on {hosts} host{'s' * (hosts > 1)} over {ranks.sums}" if ranks.size > 1 else "")
+    )
+    if trainer.left_out:
+        console.print(f"{trainer.left_out:,} pairs have more than {settings.max_length} tokens and are left out")
+    interrupted.stop = trainer.stop
+    if interrupted.came is not None:
+        trainer.stop()
+    _watch(trainer, console)
+    if trainer.stopped:
+        console.print(f"stopped and saved; go on with: attnlayers train --resume --out {quote(str(path))}")
+        return True
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
     example = trainer.test.pairs[0][0]
     console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
+    return False
 
 
 def _ending(trainer: Trainer) -> str:
@@ -157,40 +170,8 @@ def _ending(trainer: Trainer) -> str:
     return f"{path} has finished its {settings.epochs} epochs: --resume --epochs N goes on to epoch N"
 
 
-def _begin(path: Path, given: dict[str, Any]) -> RunFolder:
-    from ..training import RunFolder, Settings
-
-    settings = Settings.of(**given)
-    RunFolder.check_free(path)  # before minutes of reading
-    pairs = settings.pairs()
-    return RunFolder.create(path, settings, pairs, settings.vocabulary(pairs))
-
-
-def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
-    from ..training import RunError, RunFolder
-    from ..training.settings import option
-
-    run = RunFolder.open(path)
-    run.settings.check_given(given)
-    changed = {name: given.pop(name) for name in ("epochs", "patience") if name in given}
-    moved = given.pop("data", run.settings.data)
-    for name, value in given.items():
-        of_run = getattr(run.settings, name)
-        if value != of_run:
-            raise RunError(
-                f"{option(name)} is {of_run} in the run {path}, got {value}: leave it out, or start a run in another "
-                "--out"
-            )
-    if moved != run.settings.data:
-        run.move_data(moved)
-    settings = replace(run.settings, **changed)
-    if settings != run.settings:
-        run.write_config(settings)
-    return run
-
-
-def _watch(trainer: Trainer, console: Console, interrupted: list[int]) -> bool:
-    """Train with bars on the screen; True if the user stopped it."""
+def _watch(trainer: Trainer, console: Console) -> None:
+    """Train with bars on the screen."""
     columns = (
         TextColumn("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
@@ -208,9 +189,6 @@ def _watch(trainer: Trainer, console: Console, interrupted: list[int]) -> bool:
                 bars.reset(task, description=heading, total=progress.total)
                 shown = heading
             bars.update(task, completed=progress.done, numbers=_numbers(progress))
-            if interrupted:
-                return True
-        return False
 
 
 def _numbers(progress: Progress) -> str:
@@ -231,19 +209,3 @@ def _numbers(progress: Progress) -> str:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         parts.append(f"{minutes}:{seconds:02d} left")
     return "  ".join(parts)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C fills the list, so that a step can end; a second one interrupts as usual."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)
