@@ -8,6 +8,7 @@ from .bench import bench
 from .info import info
 from .train import train
 from .translate import translate
+from .view import view
 
 app = typer.Typer(
     help="Attention layers on NumPy or CuPy: train, translate, measure, look. ATTN_GPU=1 computes on CUDA.",
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(translate)
+app.command()(view)
 app.command()(bench)
 app.command()(info)
 

@@ -23,13 +23,18 @@ LINES_AT_ONCE = 100
 DRAWN = 12
 """Answers whose heat maps are drawn."""
 
+PAGES = (".html", ".htm")
+"""Ends of the names of files that are pages, not pictures."""
+
 
 def translate(
     run: Annotated[Path, typer.Argument(help="The run folder of a training.")],
     texts: Annotated[
         list[str] | None, typer.Argument(help="What to translate; lines of standard input if none.")
     ] = None,
-    heatmap: Annotated[Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers.")] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers: a picture or an .html page.")
+    ] = None,
     heads: Annotated[
         bool, typer.Option("--heads", help="Draw each head of each layer instead, of the first answer.")
     ] = False,
@@ -44,8 +49,9 @@ def translate(
     folder = RunFolder.open(run)
     if heads and (heatmap is None or folder.settings.architecture != "transformer"):
         raise RunError(f"--heads needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
-    if heatmap is not None and heatmap.suffix[1:].lower() not in picture_formats():
-        formats = ", ".join(f".{name}" for name in picture_formats())
+    page = heatmap is not None and heatmap.suffix.lower() in PAGES
+    if heatmap is not None and not page and heatmap.suffix[1:].lower() not in picture_formats():
+        formats = ", ".join([*PAGES, *(f".{name}" for name in picture_formats())])
         raise RunError(f"--heatmap must name a file that ends in one of {formats}, got {heatmap}")
     model = folder.load_model()
 
@@ -75,7 +81,12 @@ def translate(
             sys.stdout.flush()
             if bar and task is not None:
                 bar.update(task, completed=done)
-    if heatmap is not None and drawn:
+    if heatmap is not None and drawn and page:
+        from ..page.model import model_page
+
+        title = f"What {run.resolve().name} attended to"
+        model_page(model, folder.vocabulary, drawn, reverse=folder.settings.reverse, title=title).save(heatmap)
+    elif heatmap is not None and drawn:
         figure = heads_figure(drawn[0]) if heads else attention_figure(drawn)
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
