@@ -45,11 +45,11 @@ def _attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, 
     source = np.array([answer.source_ids], dtype=np.int64)
     labels = np.array([answer.target_ids], dtype=np.int64)
     inputs = np.concatenate(([[vocabulary.BOS]], labels[:, :-1]), axis=1)
-    before, model.train_flg = model.train_flg, False
+    before, model.training = model.training, False
     try:
         model.forward(*map(model.backend.asarray, (source[:, ::-1].copy() if reverse else source, inputs, labels)))
     finally:
-        model.train_flg = before
+        model.training = before
     read = vocabulary.names(inputs[0])
     # The step that writes a token has read the one before it.
     tokens = {

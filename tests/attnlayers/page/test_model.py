@@ -36,7 +36,7 @@ def test_between_source_and_answer_as_the_steps_had_it(library: Library, reverse
         assert answer.heads is not None
         np.testing.assert_allclose(found["cross"].weights, answer.heads, atol=1e-5)
         assert (found["cross"].queries, found["cross"].keys) == (answer.target_tokens, list(text))
-    assert model.train_flg
+    assert model.training
 
 
 def test_of_a_recurrent_translator(library: Library) -> None:
