@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import book, data, functional, layers, models, training
+    from ._explain import explain
     from ._gradcheck import GradientError, gradcheck
     from .layers import (
         GRU,
@@ -101,6 +102,7 @@ __all__ = [
     "WeightSum",
     "book",
     "data",
+    "explain",
     "functional",
     "gradcheck",
     "layers",
@@ -109,7 +111,7 @@ __all__ = [
     "view",
 ]
 
-_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "view": "page"}
+_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
 _PACKAGES = ("book", "data", "functional", "layers", "models", "training")
 
 

@@ -165,7 +165,7 @@ def test_names_that_load_when_used(name: str) -> None:
 
 def test_public_names_of_the_package() -> None:
     packages = {"book", "data", "functional", "layers", "models", "training"}
-    own = packages | {"GradientError", "gradcheck", "view"}
+    own = packages | {"GradientError", "explain", "gradcheck", "view"}
     assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
     assert all(hasattr(attnlayers, name) for name in attnlayers.__all__)
 

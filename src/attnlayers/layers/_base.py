@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from inspect import isfunction
+from math import prod
 from typing import Any
 
 from attnbackends import Array, Backend, backend_of, quiet
+
+NOTED = 4096
+"""Elements up to which a layer keeps the gradient that it was given, for `explain`: 16 KB beside what forward saves."""
 
 
 class Layer:
@@ -43,6 +47,7 @@ class Layer:
             xp = backend_of(**dict(zip(self.names, params, strict=True))).xp
             self.grads = [xp.zeros_like(param) for param in params]
         self._saved: Any = None
+        self._dout: Any = None
 
     @property
     def backend(self) -> Backend:
@@ -60,6 +65,11 @@ class Layer:
         if self._saved is None:
             raise RuntimeError(f"{type(self).__name__}.backward needs what forward saves: call forward first")
         return self._saved
+
+    def _note(self, dout: Array) -> None:
+        """Keep the gradient that `backward` was given for `explain`; of a large one, the shape."""
+        shape = tuple(dout.shape)
+        self._dout = dout if prod(shape) <= NOTED else shape
 
     def write_grads(self, *gradients: Array) -> None:
         """Put gradients where `grads` has them."""
