@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from .._terminal import printable
 from ._serve import UsageError, is_checkout, serve
 
 USAGE = "usage: python -m attnlayers.book [--keep common.NAME]... SCRIPT [ARGUMENT]..."
@@ -25,10 +26,10 @@ def main(arguments: Sequence[str]) -> int:
         script, checkout = _find(name)
         _, warning = serve(checkout, keep)
     except UsageError as error:
-        print(f"attnlayers.book: error: {error}", file=sys.stderr)
+        print(f"attnlayers.book: error: {printable(str(error))}", file=sys.stderr)
         return 2
     if warning:
-        print(f"attnlayers.book: warning: {warning}", file=sys.stderr)
+        print(f"attnlayers.book: warning: {printable(warning)}", file=sys.stderr)
     return _execute(script, rest)
 
 

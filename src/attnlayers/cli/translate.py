@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .._terminal import printable
+from .screen import NowAndThen, Screen
 
 if TYPE_CHECKING:
     from ..translation import Translation
@@ -63,7 +65,8 @@ def translate(
         where, lines, at_once = "text {}", iter(texts), LINES_AT_ONCE
     drawn: list[Translation] = []
     failed = done = 0
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    errors = Screen(stderr=True)
+    now_and_then = NowAndThen(errors.print)
     columns = SpinnerColumn(), TextColumn("{task.completed:,} lines"), TimeElapsedColumn()
     # Where the answers themselves are seen, they are the progress.
     shown = errors.is_terminal and not sys.stdout.isatty() and not texts
@@ -75,12 +78,14 @@ def translate(
                 if isinstance(found, Exception):
                     failed += 1
                     errors.print(f"attnlayers: error: {where.format(done)}: {' '.join(str(found).split())}")
-                print("" if found is None or isinstance(found, Exception) else found.text)
+                print("" if found is None or isinstance(found, Exception) else printable(found.text))
                 if found is not None and not isinstance(found, Exception) and len(drawn) < DRAWN:
                     drawn.append(found)
             sys.stdout.flush()
             if bar and task is not None:
                 bar.update(task, completed=done)
+            elif not errors.is_terminal:
+                now_and_then(f"{done:,} lines")
     if heatmap is not None and drawn and page:
         from ..page.model import model_page
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .._terminal import printable
 from .translate import DRAWN, PAGES
 
 
@@ -29,5 +30,5 @@ def view(
     page = model_page(model, folder.vocabulary, answers, reverse=reverse, title=f"What {run.resolve().name} attends to")
     page.save(out)
     for answer in answers:
-        print(answer.text)
-    print(f"{out}: {len(str(page).encode()) / 1e6:.2f} MB")
+        print(printable(answer.text))
+    print(f"{printable(str(out))}: {len(str(page).encode()) / 1e6:.2f} MB")
