@@ -92,7 +92,10 @@ def translate(
         title = f"What {run.resolve().name} attended to"
         model_page(model, folder.vocabulary, drawn, reverse=folder.settings.reverse, title=title).save(heatmap)
     elif heatmap is not None and drawn:
-        figure = heads_figure(drawn[0]) if heads else attention_figure(drawn)
+        from ..page.model import attentions
+
+        own = attentions(model, folder.vocabulary, drawn[0], reverse=folder.settings.reverse) if heads else []
+        figure = heads_figure(own) if heads else attention_figure(drawn)
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
         raise typer.Exit(1)

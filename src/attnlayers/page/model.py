@@ -36,12 +36,12 @@ def model_page(
     for number, answer in enumerate(answers, 1):
         text = vocabulary.decode(answer.source_ids)
         name = f"{number}: {text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + '…'}"
-        texts.append((name, _attentions(model, vocabulary, answer, reverse)))
+        texts.append((name, attentions(model, vocabulary, answer, reverse=reverse)))
     return Page(texts, title)
 
 
-def _attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, reverse: bool) -> list[Attention]:
-    """One forward over a whole answer gives the weights that its steps had."""
+def attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, *, reverse: bool) -> list[Attention]:
+    """What a model's steps attended to while it answered, found by one forward over the whole answer."""
     source = np.array([answer.source_ids], dtype=np.int64)
     labels = np.array([answer.target_ids], dtype=np.int64)
     inputs = np.concatenate(([[vocabulary.BOS]], labels[:, :-1]), axis=1)

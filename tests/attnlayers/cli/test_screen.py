@@ -1,4 +1,4 @@
-"""What a terminal is sent: bars that fit it and leave nothing behind, no control characters, a line a minute in logs."""
+"""What a terminal is sent: bars that fit and leave nothing behind, no control characters; in logs a line a minute."""
 
 import os
 import pty
@@ -84,12 +84,11 @@ def test_bars_fit_and_leave_nothing_behind(attnlayers: Any, pairs: Path, tiny: A
         width, attnlayers.cwd, ["train", str(pairs), *tiny, "--batch-size", "4", "--out", "run"], environ()
     )
     told = [line for line in screen.lines if line]
-    assert [line.split()[0] for line in told][0].isdigit()
     epoch = [line for line in told if line.startswith("epoch 1/1  loss ")]
     assert len(epoch) == 1
     assert len(epoch[0]) <= width
-    assert not [line for line in told if "━" in line or ("held out " in line and line not in epoch[0] and "%" in line)]
-    texts = max(len(line) for line in told if not line.startswith(("epoch", "held out")))
+    assert not [line for line in told if "━" in line or line.lstrip().startswith("held out")]
+    texts = max(len(line) for line in told if not line.startswith("epoch"))
     assert screen.longest <= max(width, texts), "only sentences may be wrapped by the terminal"
 
 
@@ -135,7 +134,7 @@ def test_a_log_has_a_line_a_minute(attnlayers: Any, pairs: Path, tiny: Any) -> N
     ended = attnlayers.train(pairs, *tiny, "--batch-size", "27", "--out", "run", before=hurry)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert re.fullmatch(r"epoch 1/1  2/10  loss \d.\d{4}.*", lines[1])
+    assert re.fullmatch(r"epoch 1/1  2/10(  .*)?", lines[1])
     assert sum(line.startswith("epoch 1/1  loss ") for line in lines) == 1
     assert "\x1b" not in ended.stdout + ended.stderr
 

@@ -8,7 +8,7 @@ from support import Library
 
 from attnlayers.data import Vocabulary
 from attnlayers.models import AttentionSeq2seq, Transformer
-from attnlayers.page.model import _attentions, model_page
+from attnlayers.page.model import attentions, model_page
 from attnlayers.translation import Translation, translate
 
 LETTERS = Vocabulary("abcdefgh", "character")
@@ -25,7 +25,7 @@ def transformer(library: Library) -> Transformer:
 
 def answered(model: Any, text: str, reverse: bool) -> tuple[Translation, dict[str, Any]]:
     (answer,) = translate(model, LETTERS, [text], reverse=reverse, max_length=9)
-    return answer, {one.name: one for one in _attentions(model, LETTERS, answer, reverse)}
+    return answer, {one.name: one for one in attentions(model, LETTERS, answer, reverse=reverse)}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -98,5 +98,5 @@ def test_the_page_in_a_browser(browser: Any, library: Library) -> None:
     browser.choose("layer", "2")
     browser.choose("head", "2")
     browser.token("queries", 4).click()
-    own = {one.name: one.weights for one in _attentions(model, LETTERS, answers[2], True)}
+    own = {one.name: one.weights for one in attentions(model, LETTERS, answers[2], reverse=True)}
     assert browser.table() == {k: float(w) for k, w in enumerate(own["encoder"][1, 1, 4])}
