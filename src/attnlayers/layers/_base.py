@@ -1,7 +1,7 @@
 """The protocol of every layer."""
 
-from collections.abc import Callable
-from inspect import isfunction
+from collections.abc import Callable, Iterator
+from inspect import isfunction, signature
 from math import prod
 from typing import Any
 
@@ -77,5 +77,20 @@ class Layer:
             place[...] = gradient
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False))
-        return f"{type(self).__name__}({shapes})"
+        """Options, then shapes; a layer made of layers has them below each other."""
+        inner: dict[str, Layer] = getattr(self, "layers", {})
+        parts = [f"{name}={value!r}" for name, value in self._options()]
+        if not inner:
+            parts += [f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False)]
+            return f"{type(self).__name__}({', '.join(parts)})"
+        lines = [", ".join(parts)] if parts else []
+        lines += [f"{name}: {layer!r}".replace("\n", "\n  ") for name, layer in inner.items()]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+    def _options(self) -> Iterator[tuple[str, Any]]:
+        """What the layer was made with that is neither an array nor what it would be anyway."""
+        for name, parameter in signature(type(self)).parameters.items():
+            value = getattr(self, name, None)
+            usual = value == parameter.default if parameter.kind is parameter.KEYWORD_ONLY else not value
+            if isinstance(value, bool | int | float | str | tuple) and not usual and name != "seed":
+                yield name, value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +56,7 @@ def _beside(own: tuple[str, ...], wanted: str) -> tuple[tuple[str, ...], str]:
     for family in own:
         missing = _lacking(font_manager.findfont(font_manager.FontProperties(family=[family])), missing)
     if missing:
-        _add_packaged()
+        _add_unlisted()
     further = []
     names = {entry.name: entry for entry in reversed(manager.ttflist) if not UNDRAWABLE.search(entry.name)}
     for name in sorted(names, key=lambda name: (name not in PREFERRED, name)):
@@ -79,14 +80,18 @@ def _lacking(path: str, characters: str) -> str:
         return characters
 
 
-def _add_packaged() -> None:
-    """Make matplotlib know the fonts of packages that bring one."""
+def _add_unlisted() -> None:
+    """Make matplotlib know fonts that were installed after it made its list, and those of packages that bring one."""
     from matplotlib import font_manager
 
-    known = {Path(entry.fname) for entry in font_manager.fontManager.ttflist}
+    paths = [Path(path) for path in font_manager.findSystemFonts()]
     for package in BROUGHT_BY:
-        found = find_spec(package)
-        if found is not None and found.origin is not None:
-            for path in Path(found.origin).parent.rglob("*.tt[fc]"):
-                if path not in known:
-                    font_manager.fontManager.addfont(path)
+        with suppress(ImportError, ValueError):  # there may be a stand-in for the module that says nothing of itself
+            found = find_spec(package)
+            if found is not None and found.origin is not None:
+                paths += sorted(Path(found.origin).parent.rglob("*.tt[fc]"))
+    known = {Path(entry.fname) for entry in font_manager.fontManager.ttflist}
+    for path in paths:
+        if path not in known:
+            with suppress(OSError, RuntimeError):  # a broken file
+                font_manager.fontManager.addfont(path)

@@ -43,6 +43,7 @@ def only_matplotlibs_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     own = Path(matplotlib.get_data_path())
     listed = [entry for entry in font_manager.fontManager.ttflist if Path(entry.fname).is_relative_to(own)]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", listed)
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
     fonts._beside.cache_clear()
     yield
     fonts._beside.cache_clear()
@@ -59,6 +60,13 @@ def test_a_font_that_has_the_glyphs_is_found(tmp_path: Path) -> None:
     assert families("a日本") == [*matplotlib.rcParams["font.family"], "First", "Second"]
     assert families("본") == [*matplotlib.rcParams["font.family"], "Third"]
     assert dict(dict.items(matplotlib.rcParams)) == before
+
+
+def test_a_font_that_was_installed_later_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(font_with(tmp_path / "new.otf", "New", "日")), str(tmp_path / "broken.ttf")]
+    (tmp_path / "broken.ttf").write_bytes(b"no font")
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: paths)
+    assert families("日") == [*matplotlib.rcParams["font.family"], "New"]
 
 
 def test_what_no_font_has_is_said_with_a_remedy() -> None:
