@@ -222,7 +222,7 @@ def _multi_head(table: Explanation, layer: MultiHeadAttention, dout: _Dout) -> N
     t.add("s", "q kᵀ / √D", each, lambda: scale * t["q"] @ shared(t["k"]).swapaxes(2, 3))
     scores = "s" if cap is None else f"{cap:g} tanh(s / {cap:g})"
     scores += " + bias" if layer._saved.biased else ""
-    t.add("a", f"softmax_T({scores}), 0 where hidden", each, lambda: _host(layer.attention_weights))
+    t.add("a", f"softmax_T({scores}), 0 where hidden", each, lambda: _host(layer._saved.attention.weights))
     t.add("heads", "a v", (N, heads, T_q, D_v), lambda: t["a"] @ shared(t["v"]))
     t.add("out", "heads side by side Wo + bo", (N, T_q, Wo.shape[1]), lambda: _merge(t["heads"]) @ Wo + bo)
 

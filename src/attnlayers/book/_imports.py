@@ -71,7 +71,7 @@ class BookFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Of the import machinery."""
+        """Protocol of the import machinery."""
         spec = self._find(fullname, path, target)
         if spec is not None:
             self.found.append(fullname)

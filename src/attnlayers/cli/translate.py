@@ -37,8 +37,8 @@ def translate(
     heatmap: Annotated[
         Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers: a picture or an .html page.")
     ] = None,
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Draw each head of each layer instead, of the first answer.")
+    each_head: Annotated[
+        bool, typer.Option("--each-head", help="Draw each head of each layer instead, of the first answer.")
     ] = False,
     beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
@@ -49,8 +49,8 @@ def translate(
     from ..translation import translate as answer
 
     folder = RunFolder.open(run)
-    if heads and (heatmap is None or folder.settings.architecture != "transformer"):
-        raise RunError(f"--heads needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
+    if each_head and (heatmap is None or folder.settings.architecture != "transformer"):
+        raise RunError(f"--each-head needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
     page = heatmap is not None and heatmap.suffix.lower() in PAGES
     if heatmap is not None and not page and heatmap.suffix[1:].lower() not in picture_formats():
         formats = ", ".join([*PAGES, *(f".{name}" for name in picture_formats())])
@@ -94,8 +94,8 @@ def translate(
     elif heatmap is not None and drawn:
         from ..page.model import attentions
 
-        own = attentions(model, folder.vocabulary, drawn[0], reverse=folder.settings.reverse) if heads else []
-        figure = heads_figure(own) if heads else attention_figure(drawn)
+        own = attentions(model, folder.vocabulary, drawn[0], reverse=folder.settings.reverse) if each_head else []
+        figure = heads_figure(own) if each_head else attention_figure(drawn)
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
         raise typer.Exit(1)

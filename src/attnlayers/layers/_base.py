@@ -73,8 +73,8 @@ class Layer:
 
     def write_grads(self, *gradients: Array) -> None:
         """Put gradients where `grads` has them."""
-        for place, gradient in zip(self.grads, gradients, strict=True):
-            place[...] = gradient
+        for grad, gradient in zip(self.grads, gradients, strict=True):
+            grad[...] = gradient
 
     def __repr__(self) -> str:
         """Options, then shapes; a layer made of layers has them below each other."""

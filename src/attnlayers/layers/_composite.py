@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..functional._integers import integer
+from ..functional.integers import integer
 from ._base import Layer
 
 

@@ -105,13 +105,13 @@ class Settings:
         `AttentionSeq2seq` or `Transformer`; there, `embedding_size` is the size of a token's vector in all layers, and
         `hidden_size` the size within feed-forward networks.
     attention : {"dot", "general", "additive"}
-        Of seq2seq.
+        How seq2seq compares states.
     heads, depth : int
-        Of transformer: attention heads, and layers of encoder and of decoder.
+        Attention heads of a transformer, and layers of its encoder and of its decoder.
     dropout, label_smoothing : float
         As in the models.
     weight_decay : float
-        Of `AdamW`.
+        As in `AdamW`.
     schedule : {"constant", "cosine"}
         What the learning rate does after it has risen: stay, or fall to 0 at the end of the last epoch.
     warmup : int

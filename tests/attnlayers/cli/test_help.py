@@ -98,3 +98,17 @@ def test_short_help_and_version() -> None:
 def test_python_m_is_the_command() -> None:
     code = "import runpy, sys; sys.argv[1:] = ['--version']; runpy.run_module('attnlayers', run_name='__main__')"
     assert output_of(code) == f"attnlayers {__version__}"
+
+
+def test_every_setting_is_an_option_under_its_name() -> None:
+    """And a parameter of the command: `--batch-size`, ``batch_size`` of the settings, ``batch_size`` in the code."""
+    from dataclasses import fields
+
+    from attnlayers.training.settings import Settings, option
+
+    command = typer.main.get_command(app).commands["train"]
+    named = {parameter.name: set(parameter.opts) for parameter in command.params}
+    settings = {field.name for field in fields(Settings)}
+    assert set(named) == settings | {"out", "resume", "moved"}
+    for name in settings - {"data"}:
+        assert named[name] == {option(name)} == {f"--{name.replace('_', '-')}"}
