@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+
+from .screen import NowAndThen, Screen, described, text_column
 
 if TYPE_CHECKING:
     from ..distributed import Ranks
@@ -19,16 +20,7 @@ if TYPE_CHECKING:
     from ._runs import Interrupts
 
 
-def _in(panel: str) -> Callable[..., Any]:
-    """Options of a panel of the help."""
-
-    def option(help: str, *names: str) -> Any:
-        return typer.Option(*names, help=escape(help), show_default=False, rich_help_panel=panel)
-
-    return option
-
-
-_data, _model, _training, _run = map(_in, ("Data", "Model", "Training", "Run"))
+_data, _model, _training, _run = map(described, ("Data", "Model", "Training", "Run"))
 
 
 def train(
@@ -112,10 +104,13 @@ def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | N
         if not resume or "data" in given:
             raise RunError("--data tells where the data of a run are now: give it with --resume and without other data")
         given["data"] = moved
-    path = out or Path("runs") / Path(given.get("data", "dates")).stem
-    if given.get("data", "dates") != "dates":
-        given["data"] = str(Path(given["data"]).resolve())
-    console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not ranks.first)
+    data = given.get("data", "dates")
+    if data != "dates":
+        if get_close_matches(data, ["dates"]) and not Path(data).exists():
+            raise RunError(f"{data} does not exist: did you mean dates, as in `attnlayers train dates`?")
+        given["data"] = str(Path(data).resolve())
+    path = out or Path("runs") / Path(data).stem
+    console = Screen(quiet=not ranks.first)
     with interrupts(ranks, lambda: ranks.end(KeyboardInterrupt())) as interrupted:
         run = open_run(ranks, path, given, resume=resume)
         try:
@@ -126,7 +121,7 @@ def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | N
             raise
 
 
-def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Interrupts) -> bool:
+def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Interrupts) -> bool:
     from ..training import Trainer
 
     if run.settings.free_text:
@@ -155,8 +150,9 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Inte
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    example = trainer.test.pairs[0][0]
-    console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
+    examples = [source for source, _ in trainer.test.pairs if source.isprintable()]
+    if examples:
+        console.print(f"try it: attnlayers translate {quote(str(path))} {quote(examples[0])}")
     return False
 
 
@@ -170,42 +166,65 @@ def _ending(trainer: Trainer) -> str:
     return f"{path} has finished its {settings.epochs} epochs: --resume --epochs N goes on to epoch N"
 
 
-def _watch(trainer: Trainer, console: Console) -> None:
-    """Train with bars on the screen."""
+def _watch(trainer: Trainer, console: Screen) -> None:
+    """Train with bars on the screen, or a line a minute without one."""
     columns = (
-        TextColumn("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
+        text_column("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        text_column("{task.fields[numbers]}"), TimeElapsedColumn(),
     )  # fmt: skip
+    now_and_then = NowAndThen(console.print)
     with Bars(*columns, console=console, expand=True, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None, numbers="")
         shown = ""
         for progress in trainer.steps():
+            width = console.width if console.is_terminal else None
             heading = f"epoch {progress.epoch}/{progress.epochs}"
             if progress.phase == "epoch":
-                bars.console.print(f"{heading}  {_numbers(progress)}")
+                bars.console.print(_line(f"{heading}  ", progress, width))
             elif progress.phase == "evaluate":
                 heading = "held out"
             if heading != shown:
                 bars.reset(task, description=heading, total=progress.total)
                 shown = heading
-            bars.update(task, completed=progress.done, numbers=_numbers(progress))
+            counted = f"{progress.done}/{progress.total}"
+            beside = 12 + BAR + len(counted) + len("0:00:00") + 4  # and a space between two columns
+            bars.update(task, completed=progress.done, numbers=_line("", progress, width and width - beside))
+            if not console.is_terminal and progress.phase != "epoch":
+                now_and_then(_line(f"{heading}  {counted}  ", progress, None))
 
 
-def _numbers(progress: Progress) -> str:
-    parts = []
+BAR = 8
+"""Columns of a bar at least."""
+
+
+def _line(start: str, progress: Progress, width: int | None) -> str:
+    """What there is to tell, as far as it fits: what matters least is left out first."""
+    parts = _numbers(progress)
+    order = ("best", "loss", "left", "held out", "exact", "chrF", "tokens/s")
+    kept = [name for name in order if name in parts]
+    while kept:
+        line = start + "  ".join(text for name, text in parts.items() if name in kept)
+        if width is None or len(line) <= width:
+            return line
+        kept.pop()
+    return start.rstrip()
+
+
+def _numbers(progress: Progress) -> dict[str, str]:
+    parts = {}
     if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.4f}")
+        parts["loss"] = f"loss {progress.loss:.4f}"
     if progress.held_out_loss is not None:
-        parts.append(f"held out {progress.held_out_loss:.4f}")
+        parts["held out"] = f"held out {progress.held_out_loss:.4f}"
     if progress.accuracy is not None:
-        parts.append(f"exact {progress.accuracy:.2%}")
+        parts["exact"] = f"exact {progress.accuracy:.2%}"
     if progress.chrf is not None:
-        parts.append(f"chrF {progress.chrf:.1f}")
+        parts["chrF"] = f"chrF {progress.chrf:.1f}"
     if progress.phase == "epoch" and progress.best == progress.epoch:
-        parts.append("best")
+        parts["best"] = "best"
     if progress.tokens_per_second is not None:
-        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        parts["tokens/s"] = f"{progress.tokens_per_second:,.0f} tokens/s"
     if progress.seconds_left is not None:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
-    return "  ".join(parts)
+        parts["left"] = f"{minutes}:{seconds:02d} left"
+    return parts
