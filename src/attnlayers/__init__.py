@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         TransformerEncoderLayer,
         WeightSum,
     )
+    from .models._saving import load, save
 
 __version__ = "0.1.0"
 __all__ = [
@@ -98,7 +99,12 @@ __all__ = [
     "functional",
     "gradcheck",
     "layers",
+    "load",
+    "save",
 ]
+
+
+_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "load": "models._saving", "save": "models._saving"}
 
 
 def __getattr__(name: str) -> Any:
@@ -107,7 +113,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("functional", "layers"):
         return import_module(f".{name}", __name__)
-    home = "_gradcheck" if name in ("GradientError", "gradcheck") else "layers"
+    home = _HOMES.get(name, "layers")
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

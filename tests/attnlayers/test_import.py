@@ -164,7 +164,7 @@ def test_names_that_load_when_used(name: str) -> None:
 
 
 def test_public_names_of_the_package() -> None:
-    own = {"GradientError", "functional", "gradcheck", "layers"}
+    own = {"GradientError", "functional", "gradcheck", "layers", "load", "save"}
     assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
     assert all(hasattr(attnlayers, name) for name in attnlayers.__all__)
 

@@ -24,8 +24,10 @@ class Composite(Layer):
         super().__init__()
         self.layers = layers
         self.params = [param for layer in layers.values() for param in layer.params]
-        self.grads = [grad for layer in layers.values() for grad in layer.grads]
         self.names: tuple[str, ...] = tuple(f"{name}.{part}" for name, layer in layers.items() for part in layer.names)
+
+    def _new_grads(self) -> list[Array]:
+        return [grad for layer in self.layers.values() for grad in layer.grads]
 
     def train(self, flag: bool) -> None:
         """Switch all dropout within on or off."""
@@ -47,6 +49,15 @@ def switch_dropout(layer: Any, flag: bool) -> None:
         layer.train_flg = flag
     for inner in getattr(layer, "layers", {}).values():
         switch_dropout(inner, flag)
+
+
+def forget(layer: Any) -> None:
+    """Let go of what a layer, and the layers within it, remember of the last forward."""
+    layer._saved = None
+    if hasattr(layer, "_attention"):
+        layer._attention = None
+    for inner in getattr(layer, "layers", {}).values():
+        forget(inner)
 
 
 class Initial:
@@ -97,3 +108,20 @@ class Initial:
     def full(self, value: float, *shape: int) -> Array:
         """One value everywhere."""
         return self.array(np.full(shape, value))
+
+
+class Unset(Initial):
+    """Makes weights that hold anything, for those that are read from a file next: none is drawn, no page is touched."""
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        return self.backend.empty(shape, like=self._like)
+
+    def xavier(self, rows: int, columns: int) -> Array:
+        return self.backend.empty((rows, columns), like=self._like)
+
+    def full(self, value: float, *shape: int) -> Array:
+        return self.backend.empty(shape, like=self._like)
+
+    @property
+    def _like(self) -> Array:
+        return self.backend.asarray(np.zeros(()), dtype=self.dtype)

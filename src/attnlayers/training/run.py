@@ -15,9 +15,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
+from .._files import is_aside
 from ..data import DataError, Vocabulary
 from ..models import Translator
-from .files import RunError, is_aside, write_whole
+from .files import RunError, write_whole
 from .plots import save_figure
 from .settings import VERSION_1, Settings
 
