@@ -9,7 +9,7 @@ from ._attention import AttentionCall, OwnAttention
 from ._base import Array, Backend, DType
 from ._cpu.memory import keep_freed_memory
 from ._errors import BackendError
-from ._lstm import LSTMCall
+from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
 from ._quiet import quiet
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
@@ -25,6 +25,7 @@ __all__ = [
     "DType",
     "LSTMCall",
     "OwnAttention",
+    "OwnLSTM",
     "PackedKeys",
     "available_backends",
     "backend",

@@ -17,7 +17,7 @@ import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
 from ._ids import Check, outside
-from ._lstm import WholeLSTM
+from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
 from ._random import Place, Uniform, uniform
 
@@ -25,7 +25,7 @@ Array = Any
 DType = Any
 
 
-class Backend(WholeLSTM):
+class Backend:
     """Arrays of one library, and the few operations that libraries disagree on.
 
     Attributes
@@ -51,12 +51,6 @@ class Backend(WholeLSTM):
     def empty(self, shape: tuple[int, ...], like: Array, dtype: DType = None) -> Array:
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
-
-    def zero(self, like: Array) -> Array:
-        """0 as an array without axes, on the device and in the dtype of `like`, for `where`."""
-        zero = self.empty((), like)
-        zero[...] = 0
-        return zero
 
     def arange(self, count: int, like: Array) -> Array:
         """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
@@ -121,12 +115,12 @@ class Backend(WholeLSTM):
             If the library has none.
         """
         with suppress(AttributeError, TypeError):
-            dtype = self.named_dtype(name)
+            dtype = self._dtype_of(name)
             if self.is_dtype(dtype, "real floating"):
                 return dtype
         raise ValueError(f"`dtype` must be the name of a floating point dtype of {self.name}, got {name!r}")
 
-    def named_dtype(self, name: str) -> DType:
+    def _dtype_of(self, name: str) -> DType:
         """What the library has under the name of a dtype."""
         return getattr(self.xp, name)
 
@@ -315,6 +309,10 @@ class Backend(WholeLSTM):
 
         CUDA has kernels that hold no scores in memory; NumPy and the standard have none.
         """
+        return None
+
+    def lstm(self, call: LSTMCall) -> OwnLSTM | None:
+        """An LSTM by a way of the library's own; None where it has none for this call."""
         return None
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself

@@ -1,8 +1,9 @@
-"""The LSTM as a whole.
+"""The LSTM as a whole: what a library is given, and what it gives back where it has a way of its own.
 
-Here because libraries disagree on what a step costs: a CPU wants few passes over few bytes, CUDA few kernels.
+Libraries disagree on what a step costs: a CPU wants few passes over few bytes, CUDA few kernels.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 Array = Any
@@ -34,36 +35,21 @@ class LSTMCall(NamedTuple):
     mask: Array | None
 
 
-class WholeLSTM:
-    """Defaults: no library has a way of its own."""
+class OwnLSTM(NamedTuple):
+    """What a library's own LSTM returns.
 
-    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
-        """An LSTM by a way of the library's own, if it has one for this call.
+    Attributes
+    ----------
+    hs : array (N, T, H)
+        State after each step. It shares no memory with the rest.
+    h, c : arrays (N, H)
+        Both states after the last step.
+    vjp : callable
+        From dhs (N, T, H) and dh, dc (N, H) or None, the gradients of the states after the last step beside what comes
+        through `dhs`, to dx, dWx, dWh, db and the gradients of the first states, dh and dc. It may be called again.
+    """
 
-        Returns
-        -------
-        hs, h, c, kept : array (N, T, H), two arrays (N, H), any object
-            State after each step, both states after the last one, and what `lstm_backward` needs. `hs` shares no
-            memory with the rest. Or None: there is no such way, and the caller computes it.
-        """
-        return None
-
-    def lstm_backward(
-        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
-    ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        """Gradients of `lstm`, for a call that it took: whoever takes a call takes its backward, too.
-
-        Parameters
-        ----------
-        call : LSTMCall
-        kept : any object
-            From `lstm`. Not changed: a second call with other gradients is allowed.
-        dhs : array (N, T, H)
-        dh, dc : array (N, H) or None
-            Gradients of the states after the last step, beside what comes through `dhs`; None is zeros.
-
-        Returns
-        -------
-        dx, dWx, dWh, db, dh, dc : arrays of the shapes of x, Wx, Wh, b, h and c
-        """
-        raise NotImplementedError(f"{type(self).__name__} takes no call of `lstm`, so that there is no backward")
+    hs: Array
+    h: Array
+    c: Array
+    vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]

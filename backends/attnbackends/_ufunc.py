@@ -27,7 +27,7 @@ class UfuncBackend(Backend):
     def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
         return _is_dtype(dtype, kind)
 
-    def named_dtype(self, name: str) -> DType:
+    def _dtype_of(self, name: str) -> DType:
         if name == "bfloat16":
             try:
                 import ml_dtypes  # noqa: F401  makes the name known to NumPy

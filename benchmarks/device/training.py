@@ -125,7 +125,7 @@ def epoch() -> Entry:
         if REHEARSAL:
             path = Path(room, "pairs.tsv")
             path.write_text(PAIRS, encoding="utf-8")
-            data = [str(path), "--hidden", "8", "--wordvec", "4", "--batch-size", "32"]
+            data = [str(path), "--hidden-size", "8", "--embedding-size", "4", "--batch-size", "32"]
         command = [sys.executable, "-m", "attnlayers.cli", "train", *data, "--epochs", "1", "--out", f"{room}/run"]
         begin = time.monotonic()
         done = subprocess.run(

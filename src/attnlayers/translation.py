@@ -42,7 +42,7 @@ def translate(
     reverse: bool,
     batch_size: int = 500,
     max_length: int = MAX_LENGTH,
-    beam: int = 1,
+    beam_size: int = 1,
 ) -> list[Translation]:
     """The model's answers to some texts, in their order.
 
@@ -58,7 +58,7 @@ def translate(
         Texts that are answered at once at most; those of like length are.
     max_length : int
         Tokens of an answer at most.
-    beam : int
+    beam_size : int
         Answers that are followed side by side; 1 takes the most probable token at every step.
 
     Raises
@@ -78,7 +78,12 @@ def translate(
         padded, _ = pad([rows[place][::-1] if reverse else rows[place] for place in places])
         sources = model.backend.asarray(padded)
         generated = model.generate(
-            sources, vocabulary.BOS, vocabulary.EOS, max_length, source_mask=sources != vocabulary.PAD, beam=beam
+            sources,
+            vocabulary.BOS,
+            vocabulary.EOS,
+            max_length,
+            source_mask=sources != vocabulary.PAD,
+            beam_size=beam_size,
         )
         all_ids, all_weights = (model.backend.to_numpy(array) for array in generated)
         for place, ids, weights in zip(places.tolist(), all_ids, all_weights, strict=True):

@@ -59,4 +59,4 @@ def test_a_device_tells_with_the_next_value_that_is_read(library: Library) -> No
 def test_entries_that_a_cache_does_not_have(library: Library, rows: list[int]) -> None:
     cache = KVCache(2, 1, 3, 4, like=library.array([1.0]))
     with pytest.raises(IndexError, match=r"^`rows` must lie in 0 \.\. 1, got .*: name an entry of the batch for each$"):
-        library.wait(cache.keep(library.array(rows)))
+        library.wait(cache.reorder(library.array(rows)))

@@ -7,6 +7,7 @@ import pytest
 from support import Library, assert_as_exact_as
 
 from attnbackends import get_backend
+from attnbackends._cpu import packed_keys
 from attnbackends._cpu import products as in_parts
 
 SHAPES = {
@@ -102,38 +103,6 @@ def test_product_in_parts(name: str, turned: str) -> None:
     assert np.isnan(whole[..., [0, -1]]).all()
 
 
-@pytest.mark.parametrize(
-    ("rows", "inner", "columns", "calls"),
-    [
-        (100, 100, 100, [(100, 100)]),
-        (509, 64, 256, [(32, 256), (29, 256)]),
-        (64, 273, 256, [(8, 256)]),
-        (67, 1024, 130, [(8, 64), (3, 64), (8, 64), (3, 64), (8, 2), (3, 2)]),
-        (131, 1024, 272, [(131, 272)]),
-        (20, 5000, 650, [(20, 650)]),
-    ],
-)
-def test_parts_are_of_the_size_that_needs_no_copies(
-    rows: int, inner: int, columns: int, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, int]] = []
-    matmul = np.matmul
-
-    def noting(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
-        seen.append((a.shape[-2], b.shape[-1]))
-        return matmul(a, b, out=out)
-
-    monkeypatch.setattr(np, "matmul", noting)
-    a, b = (np.ones(shape, dtype=np.float32) for shape in ((rows, inner), (inner, columns)))
-    out = np.empty((rows, columns), dtype=np.float32)
-    in_parts.multiply_in_parts(a, b, out)
-    assert seen == calls
-    assert (out == inner).all()
-    seen.clear()
-    in_parts.multiply_in_parts(a, np.ones((columns, inner), dtype=np.float32).T, out)
-    assert seen == [(rows, columns)]
-
-
 def test_parts_are_for_the_cores_that_they_are_faster_on() -> None:
     fast = {"internal_api": "openblas", "architecture": "SkylakeX"}
     assert in_parts.wants_parts([fast, fast])
@@ -158,30 +127,38 @@ def test_operands_that_do_not_fit(library: Library, shapes: tuple[tuple[int, ...
         library.backend.matmul(a, b)
 
 
+@pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("T", [1, 61, 64, 131, 192])
-def test_scores_of_arranged_keys(library: Library, T: int, ones: bool) -> None:
+def test_scores_of_packed_keys(
+    library: Library, T: int, ones: bool, in_blocks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all keys and of some, from anywhere: as they are, and their exp, by whatever this processor has for it."""
+    backend = library.backend
+    if backend.name == "numpy":
+        monkeypatch.setattr(backend, "_multiply", in_parts.multiply_in_parts if in_blocks else np.matmul)
+    elif in_blocks:
+        pytest.skip("NumPy alone packs keys in blocks")
     rng = np.random.default_rng(0)
     q, k = rng.standard_normal((3, 7, 11 + ones)), rng.standard_normal((3, T, 11))
-    arranged = library.backend.arrange_keys(library.array(k), ones)
-    whole = q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
+    packed = backend.pack_keys(library.array(k), ones)
+    whole = 0.7 * q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
     for keys in (slice(0, T), slice(0, T // 2), slice(T // 3, T), slice(T // 2, T // 2)):
-        found = library.backend.scores(library.array(q), arranged, keys)
-        found *= 1  # may be written to
+        found = packed.scores(library.array(q), keys, 0.7)
         np.testing.assert_allclose(library.numpy(found), whole[:, :, keys], rtol=1e-12, atol=1e-12)
+        found *= 0  # may be written to
+        found = packed.exp_scores(library.array(q), keys, 0.7)
+        np.testing.assert_allclose(library.numpy(found), np.exp(whole[:, :, keys]), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("ones", [False, True])
-@pytest.mark.parametrize("T", [1, 61, 64, 131])
-def test_scores_of_keys_in_blocks(T: int, ones: bool) -> None:
+@pytest.mark.parametrize("has_fast_exp2", [False, True])
+def test_exp_of_scores_in_float32(has_fast_exp2: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_keys, "has_fast_exp2", lambda dtype: has_fast_exp2)
     rng = np.random.default_rng(0)
-    q, k = rng.standard_normal((3, 7, 11 + ones)), rng.standard_normal((3, T, 11))
-    whole = q @ np.swapaxes(np.concatenate((k, np.ones((3, T, int(ones)))), axis=2), 1, 2)
-    blocks = in_parts.keys_in_blocks(k, ones)
-    assert np.isfinite(blocks).all()
-    for keys in (slice(0, T), slice(T // 3, T), slice(T // 2, T // 2)):
-        found = in_parts.scores(np.matmul, q, blocks, keys)
-        np.testing.assert_allclose(found, whole[:, :, keys], rtol=1e-12, atol=1e-12)
+    q, k = (rng.standard_normal((2, T, 64)).astype(np.float32) for T in (50, 300))
+    found = get_backend("numpy").pack_keys(k).exp_scores(q, slice(10, 300), 0.5)
+    exact = np.exp(0.5 * q.astype(np.float64) @ np.swapaxes(k.astype(np.float64)[:, 10:], 1, 2))
+    np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,7 @@ def test_what_is_dropped_does_not_depend_on_how_work_is_cut(
     results = []
     for keep_bytes, (rows, keys) in ((2**30, (2**20, 2**20)), (2**30, cut), (0, (2**20, 2**20)), (0, cut)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(type(library.backend), "rows_at_once", lambda _self, _bytes, rows=rows: rows)
-            patch.setattr(type(library.backend), "keys_at_once", lambda _self, _bytes, keys=keys: keys)
+            patch.setattr(type(library.backend), "block_of_scores", lambda *_, cut=(rows, keys): cut)
             out, saved = F.attention(q, k, v, keep_bytes=keep_bytes, **options)
             results.append([library.numpy(x) for x in (out, *F.attention_backward(saved, dout))])
     for other in results[1:]:

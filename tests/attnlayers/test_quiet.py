@@ -104,7 +104,7 @@ def test_models(kind: Any, dtype: str) -> None:
                 clip_grads(model.grads, 5.0)
                 optimizer.update(model.params, model.grads)
             model.load_state({name: array * 50.0 for name, array in model.state().items()})
-            answers.append([*model.generate(ids, 1, 2, 4), *model.generate(ids, 1, 2, 4, beam=3)])
+            answers.append([*model.generate(ids, 1, 2, 4), *model.generate(ids, 1, 2, 4, beam_size=3)])
     for one, same in zip(*answers, strict=True):
         np.testing.assert_array_equal(one, same)
 

@@ -20,12 +20,12 @@ from attnlayers.bench import cases
 cases.TABLE = (cases.Case("book", 2, 3, 5, 7, shared=True), cases.Case("mid", 2, 3, 5, 7))
 """
 PAIRS = "".join(f"{a}{b}{c}\t{c}{b}{a}\n" for a in "abc" for b in "abc" for c in "abc")
-SMALL = ("--epochs", "1", "--wordvec", "8", "--hidden", "8", "--batch-size", "9", "--out", "run")
+SMALL = ("--epochs", "1", "--embedding-size", "8", "--hidden-size", "8", "--batch-size", "9", "--out", "run")
 CHOICES = {
     "dot": ("--attention", "dot"),
     "general": ("--attention", "general"),
     "additive": ("--attention", "additive"),
-    "transformer": ("--model", "transformer", "--heads", "2", "--depth", "1"),
+    "transformer": ("--architecture", "transformer", "--heads", "2", "--depth", "1"),
 }
 
 
@@ -57,7 +57,7 @@ def test_from_training_to_a_heat_map(choice: str, tmp_path: Path) -> None:
     on_cuda(COMMAND, "train", "--resume", "--epochs", "2", "--out", "run", cwd=tmp_path)
     assert (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].startswith("2,")
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", cwd=tmp_path).splitlines()) == 2
-    drawn = ("--beam", "3", "--heatmap", "heat.png", *(("--heads",) if choice == "transformer" else ()))
+    drawn = ("--beam-size", "3", "--heatmap", "heat.png", *(("--heads",) if choice == "transformer" else ()))
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", *drawn, cwd=tmp_path).splitlines()) == 2
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._base import Array, DType
-from .._lstm import LSTMCall
+from .._lstm import LSTMCall, OwnLSTM
 from .._packed_keys import PackedKeys
 from .._quiet import quiet
 from .._select import select_threads
@@ -83,13 +83,8 @@ class NumpyBackend(UfuncBackend):
             self.map(lambda m: np.vecdot(rows[m], rows[m], out=sums[m]), pieces)
         return np.sum(sums)
 
-    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+    def lstm(self, call: LSTMCall) -> OwnLSTM | None:
         return lstm.forward(self, self._in_blocks, call)
-
-    def lstm_backward(
-        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
-    ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        return lstm.backward(self, self._in_blocks, call, kept, dhs, dh, dc)
 
     @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:

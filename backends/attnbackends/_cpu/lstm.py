@@ -7,13 +7,13 @@
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .._base import Array
-from .._lstm import LSTMCall
+from .._lstm import LSTMCall, OwnLSTM
 
 if TYPE_CHECKING:
     from .backend import NumpyBackend
@@ -33,7 +33,7 @@ each product. benchmarks/NOTES.md, "The LSTM on two cores"."""
 
 SHARED_MULTIPLICATIONS = 2**22
 """Multiplications of a step's product above which a batch of less than two chunks goes through whole and threads share
-each product: about 0.1 ms of one core, what `_products.PIECE_FLOPS` asks of a piece of any product."""
+each product: about 0.1 ms of one core, what `products.PIECE_FLOPS` asks of a piece of any product."""
 
 SLOPES_BYTES = 1024 * 1024
 """Bytes of the gates whose slopes are made at once: a call for several steps takes no more of a cache, and threads meet
@@ -56,10 +56,8 @@ class Kept(NamedTuple):
     tanh_c: Array  # (T, N, H), of the new cells
 
 
-def forward(
-    cpu: "NumpyBackend", in_blocks: Callable[[Array], Array], call: LSTMCall
-) -> tuple[Array, Array, Array, Kept]:
-    """As `WholeLSTM.lstm`; takes every call.
+def forward(cpu: "NumpyBackend", in_blocks: Callable[[Array], Array], call: LSTMCall) -> OwnLSTM:
+    """As `Backend.lstm`; takes every call.
 
     `in_blocks` lays out a second operand (..., K, N) of many products as blocks of its columns (..., J, K, w).
     """
@@ -94,7 +92,7 @@ def forward(
         multiply_inputs()
     _over_batch(cpu, chunk, N, H, dtype.itemsize)
     # Backward does not look at the last states: views of them do no harm.
-    return hs, h[T], c[T], Kept(rows, gates, c, tanh_c)
+    return OwnLSTM(hs, h[T], c[T], partial(backward, cpu, in_blocks, call, Kept(rows, gates, c, tanh_c)))
 
 
 def backward(
@@ -106,7 +104,7 @@ def backward(
     dh: Array | None,
     dc: Array | None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """As `WholeLSTM.lstm_backward`."""
+    """As `OwnLSTM.vjp`."""
     rows, gates, c, tanh_c = kept
     (T, N, H), D, dtype = tanh_c.shape, call.x.shape[2], gates.dtype
     skipped, joined = _skipped(call), rows.shape[2] > H

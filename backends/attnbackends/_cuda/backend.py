@@ -11,7 +11,7 @@ from .._attention import AttentionCall, OwnAttention
 from .._base import Array, DType
 from .._errors import BackendError
 from .._ids import Check
-from .._lstm import LSTMCall
+from .._lstm import LSTMCall, OwnLSTM
 from .._random import COUNT, Place, panel
 from .._ufunc import UfuncBackend
 from .attention import CudaAttention, CudaResult
@@ -229,13 +229,8 @@ class CupyBackend(UfuncBackend):
         )
         return scores
 
-    def lstm(self, call: LSTMCall) -> tuple[Array, Array, Array, Any] | None:
+    def lstm(self, call: LSTMCall) -> OwnLSTM | None:
         return self._lstm_kernels.forward(call)
-
-    def lstm_backward(
-        self, call: LSTMCall, kept: Any, dhs: Array, dh: Array | None, dc: Array | None
-    ) -> tuple[Array, Array, Array, Array, Array, Array]:
-        return self._lstm_kernels.backward(call, kept, dhs, dh, dc)
 
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:
@@ -298,6 +293,6 @@ class CupyBackend(UfuncBackend):
 for _name in (
     *("attention", "operand", "matmul", "vecdot", "pack_keys"),
     *("sum_of_squares", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
-    *("take_rows", "ids_within", "adam_step", "lstm", "lstm_backward"),
+    *("take_rows", "ids_within", "adam_step", "lstm"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -43,7 +43,7 @@ def _one_line(error: Exception) -> str | None:
         what = " ".join(str(error).split())
         return (
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
-            "--vocab-size or --hidden needs less"
+            "--vocab-size or --hidden-size needs less"
         )
     if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RunError"):
         return " ".join(str(error).split())

@@ -41,7 +41,7 @@ def train(
         ),
     ] = None,
     columns: Annotated[str | None, _data("Columns of source and target in a file that has more, as in '1,2'.")] = None,
-    tokens: Annotated[
+    unit: Annotated[
         str | None, _data("What a token is: 'character', 'word', or 'subword' (byte-pair encoding) [character].")
     ] = None,
     vocab_size: Annotated[int | None, _data("Subwords at most [8000].")] = None,
@@ -54,11 +54,11 @@ def train(
         str | None, _data("Hold out all pairs of a 'source', or single pairs as the 'book' does [source].")
     ] = None,
     reverse: Annotated[bool | None, _data("Read sources backwards [yes].", "--reverse/--no-reverse")] = None,
-    model: Annotated[
+    architecture: Annotated[
         str | None, _model("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
     ] = None,
-    wordvec: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
-    hidden: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
+    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
+    hidden_size: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
     attention: Annotated[
         str | None, _model("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
     ] = None,
@@ -86,6 +86,10 @@ def train(
     moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
     """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
+    # Every other option is a setting, under its name.
+    given = {name: value for name, value in locals().items() if value is not None}
+    for name in ("out", "resume", "moved"):
+        given.pop(name, None)
     # Not at the top: NumPy, a device and pictures have no part in `--help`.
     import matplotlib  # noqa: F401  to miss it now, and not when an epoch is done
 
@@ -101,15 +105,8 @@ def train(
         data = moved
     if data not in (None, "dates"):
         data = str(Path(data).resolve())
-    given = {
-        "data": data, "columns": columns, "unit": tokens, "vocab_size": vocab_size, "min_count": min_count,
-        "normalize": normalize, "max_length": max_length, "split": split, "reverse": reverse,
-        "architecture": model, "wordvec": wordvec, "hidden": hidden, "attention": attention, "heads": heads,
-        "depth": depth, "dropout": dropout, "epochs": epochs, "batch_size": batch_size, "lr": lr, "warmup": warmup,
-        "schedule": schedule, "weight_decay": weight_decay, "label_smoothing": label_smoothing,
-        "max_grad_norm": max_grad_norm, "patience": patience, "seed": seed,
-    }  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
+    if data is not None:
+        given["data"] = data
     path = out or Path("runs") / Path(data or "dates").stem
     console = Console(highlight=False, markup=False, soft_wrap=True)
     run = _resume(path, given) if resume else _begin(path, given)

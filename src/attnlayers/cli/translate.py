@@ -33,7 +33,7 @@ def translate(
     heads: Annotated[
         bool, typer.Option("--heads", help="Draw each head of each layer instead, of the first answer.")
     ] = False,
-    beam: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
+    beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
     """Translate with a trained model: one line for each text, a blank one where there is nothing to translate."""
     from ..training import RunError, RunFolder
@@ -50,7 +50,7 @@ def translate(
     model = folder.load_model()
 
     def answers_to(some: list[str]) -> list[Translation]:
-        return answer(model, folder.vocabulary, some, reverse=folder.settings.reverse, beam=beam)
+        return answer(model, folder.vocabulary, some, reverse=folder.settings.reverse, beam_size=beam_size)
 
     where, lines, at_once = "line {} of standard input", _lines(), 1 if sys.stdin.isatty() else LINES_AT_ONCE
     if texts:

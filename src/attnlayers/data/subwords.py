@@ -84,7 +84,7 @@ class SubwordVocabulary(Vocabulary):
         tokenizer.train_from_iterator(texts, trainer)
         if not json.loads(tokenizer.to_str())["model"]["merges"]:
             raise DataError(
-                "these texts are too few for subwords: no two characters stand together twice; use --tokens character"
+                "these texts are too few for subwords: no two characters stand together twice; use --unit character"
             )
         return cls(tokenizer.to_str(), normalize)
 

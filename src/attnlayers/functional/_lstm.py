@@ -1,8 +1,10 @@
 """Long short-term memory over whole sequences."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
-from attnbackends import Array, Backend, DType, LSTMCall
+from attnbackends import Array, Backend, DType, LSTMCall, OwnLSTM
 
 from ._dtypes import narrow
 from ._recurrence import check_gradients, checked
@@ -13,8 +15,9 @@ class SavedLSTM(NamedTuple):
 
     backend: Backend
     dtype: DType  # of the arguments
-    call: LSTMCall
-    kept: Any  # `Kept`, or the library's own where it took the call
+    shape: tuple[int, int, int]  # of hs
+    compute_dtype: DType
+    vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]
 
 
 class Kept(NamedTuple):
@@ -64,9 +67,9 @@ def lstm(
     """
     backend, arguments = checked(4, x, Wx, Wh, b, mask, h=h, c=c)
     call = LSTMCall(*arguments)
-    hs, last_h, last_c, kept = backend.lstm(call) or _forward(backend, call)
-    hs, last_h, last_c = (narrow(backend, states, x.dtype) for states in (hs, last_h, last_c))
-    return hs, last_h, last_c, SavedLSTM(backend, x.dtype, call, kept)
+    own = backend.lstm(call) or _forward(backend, call)
+    hs, last_h, last_c = (narrow(backend, states, x.dtype) for states in (own.hs, own.h, own.c))
+    return hs, last_h, last_c, SavedLSTM(backend, x.dtype, tuple(hs.shape), call.x.dtype, own.vjp)
 
 
 def lstm_backward(
@@ -87,22 +90,18 @@ def lstm_backward(
     dh, dc : array (N, H)
         Gradients of the states before the first step.
     """
-    backend, dtype, call, kept = saved
-    check_gradients((*call.x.shape[:2], call.Wh.shape[0]), dhs, dh=dh, dc=dc)
-    dhs, dh, dc = (None if d is None else backend.xp.astype(d, call.x.dtype, copy=False) for d in (dhs, dh, dc))
-    if isinstance(kept, Kept):
-        gradients = _backward(backend, call, kept, dhs, dh, dc)
-    else:
-        gradients = backend.lstm_backward(call, kept, dhs, dh, dc)
-    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in gradients)
+    backend, dtype = saved.backend, saved.dtype
+    check_gradients(saved.shape, dhs, dh=dh, dc=dc)
+    dhs, dh, dc = (None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc))
+    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(dhs, dh, dc))
     return dx, dWx, dWh, db, dh, dc
 
 
 # -- for every library: forward and backward of one call, step by step
 
 
-def _forward(backend: Backend, call: LSTMCall) -> tuple[Array, Array, Array, Kept]:
-    """hs (N, T, H), h and c (N, H) after the last step, and what `_backward` needs."""
+def _forward(backend: Backend, call: LSTMCall) -> OwnLSTM:
+    """The states, and `_backward`."""
     xp, (N, T, _), H = backend.xp, call.x.shape, call.Wh.shape[0]
     gates = xp.reshape(backend.matmul(_time_first(xp, call.x), call.Wx), (T, N, 4 * H))  # (T N, D) x (D, 4H)
     gates += call.b
@@ -123,7 +122,7 @@ def _forward(backend: Backend, call: LSTMCall) -> tuple[Array, Array, Array, Kep
         h[t + 1, ...] = _where(xp, live, o * tanh_c[t, ...], h[t, ...])
     hs = xp.astype(xp.permute_dims(h[1:, ...], (1, 0, 2)), h.dtype, copy=True)
     # Backward does not look at the last states: views of them do no harm.
-    return hs, h[T, ...], c[T, ...], Kept(gates, h, c, tanh_c)
+    return OwnLSTM(hs, h[T, ...], c[T, ...], partial(_backward, backend, call, Kept(gates, h, c, tanh_c)))
 
 
 def _backward(

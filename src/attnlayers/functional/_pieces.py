@@ -11,8 +11,7 @@ from ._dtypes import narrow, wide, widen
 
 def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     """`x` where a boolean says so, else 0, whatever stands there: 0 times NaN would be NaN."""
-    kept = backend.xp.where(keep, x, backend.zero(like=x))
-    return narrow(backend, kept, x.dtype)  # CuPy's is float32 for bfloat16
+    return narrow(backend, backend.xp.where(keep, x, 0), x.dtype)  # CuPy's is float32 for bfloat16
 
 
 def over_rows(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .dropout import Dropout, TimeDropout
     from .embedding import Embedding, TimeEmbedding
     from .feed_forward import FeedForward
+    from .initializer import Initializer
     from .kv_cache import KVCache
     from .local import LocalAttention, TimeLocalAttention
     from .multi_head import MultiHeadAttention
@@ -33,6 +34,7 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GeneralAttention",
+    "Initializer",
     "KVCache",
     "Layer",
     "LayerNorm",
@@ -69,6 +71,7 @@ _MODULES = {
     "dropout": "Dropout TimeDropout",
     "embedding": "Embedding TimeEmbedding",
     "feed_forward": "FeedForward",
+    "initializer": "Initializer",
     "kv_cache": "KVCache",
     "local": "LocalAttention TimeLocalAttention",
     "multi_head": "MultiHeadAttention",

@@ -1,5 +1,6 @@
 """The protocol of every layer."""
 
+from collections.abc import Callable
 from inspect import isfunction
 from typing import Any, Self
 
@@ -22,6 +23,10 @@ class Layer:
     """
 
     names: tuple[str, ...] = ()
+    forward: Callable[..., Any]
+    """Compute the output, and remember what `backward` needs; each layer has its own signature."""
+    backward: Callable[..., Any]
+    """From the gradient of the output to those of the inputs; writes those of the parameters."""
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
     _grads: list[Array] | None = None
 
@@ -63,14 +68,6 @@ class Layer:
     def backend(self) -> Backend:
         """Where the parameters live."""
         return backend_of(*self.params)
-
-    def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Compute the output, and remember what `backward` needs."""
-        raise TypeError(f"{type(self).__name__} has no forward")
-
-    def backward(self, *douts: Any) -> Any:
-        """From the gradient of the output to those of the inputs; writes those of the parameters."""
-        raise TypeError(f"{type(self).__name__} has no backward")
 
     def saved(self) -> Any:
         """What `forward` remembered.

@@ -1,10 +1,14 @@
 """Affine maps, for one step or for all."""
 
+from typing import Self, Unpack
+
 from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
+from .initializer import Drawing, Initializer
 
 
 class Affine(Layer):
@@ -25,6 +29,12 @@ class Affine(Layer):
             super().__init__(W)
         else:
             super().__init__(W, b)
+
+    @classmethod
+    def create(cls, input_size: int, output_size: int, *, use_bias: bool = True, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, D to H, and a bias of 0; `drawing` is that of `Initializer`."""
+        draw, (D, H) = Initializer.of(**drawing), sizes(input_size=input_size, output_size=output_size)
+        return cls(draw.matrix(D, H), draw.full(0, H) if use_bias else None)
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., H)."""

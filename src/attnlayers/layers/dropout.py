@@ -15,23 +15,23 @@ class Dropout(Layer):
 
     Parameters
     ----------
-    dropout_ratio : float
-        Share that is dropped, 0 <= dropout_ratio < 1.
+    dropout : float
+        Share that is dropped, 0 <= dropout < 1.
     seed : int
         Of what is drawn: the same on every device and in every library.
 
     Attributes
     ----------
-    train_flg : bool
+    training : bool
         False passes everything through.
     """
 
-    def __init__(self, dropout_ratio: float = 0.5, seed: int = 0) -> None:
-        if not 0 <= dropout_ratio < 1:
-            raise ValueError(f"`dropout_ratio` must lie in [0, 1), got {dropout_ratio}")
+    def __init__(self, dropout: float = 0.5, seed: int = 0) -> None:
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
         super().__init__()
-        self.dropout_ratio = dropout_ratio
-        self.train_flg = True
+        self.dropout = dropout
+        self.training = True
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
@@ -39,14 +39,14 @@ class Dropout(Layer):
         self._seed = integer("seed", seed, least=0)
         self._draw: Callable[..., Array] | None = None
 
-    def forward(self, x: Array, train_flg: bool | None = None) -> Array:
-        """x (...) -> (...); `train_flg`, if given, overrides the attribute for this call."""
-        if not self.dropout_ratio or not (self.train_flg if train_flg is None else train_flg):
+    def forward(self, x: Array, training: bool | None = None) -> Array:
+        """x (...) -> (...); `training`, if given, overrides the attribute for this call."""
+        if not self.dropout or not (self.training if training is None else training):
             self._saved = (None,)  # all passed
             return x
         if self._draw is None:
             self._draw = backend_of(x=x).generator(self._seed)
-        out, saved = F.dropout(x, self.dropout_ratio, self._draw)
+        out, saved = F.dropout(x, self.dropout, self._draw)
         self._saved = (saved,)
         return out
 
@@ -64,7 +64,7 @@ class TimeDropout(Dropout):
     Deep Learning from Scratch 2, section 6.5.
     """
 
-    def forward(self, x: Array, train_flg: bool | None = None) -> Array:
+    def forward(self, x: Array, training: bool | None = None) -> Array:
         """x (N, T, H) -> (N, T, H)."""
         check(x=(x, "N T H"))
-        return super().forward(x, train_flg)
+        return super().forward(x, training)

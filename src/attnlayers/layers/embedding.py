@@ -1,10 +1,14 @@
 """Word vectors, for one step or for all."""
 
+from typing import Self, Unpack
+
 from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
+from .initializer import Drawing, Initializer
 
 
 class Embedding(Layer):
@@ -20,6 +24,12 @@ class Embedding(Layer):
     def __init__(self, W: Array) -> None:
         check(W=(W, "V D"))
         super().__init__(W)
+
+    @classmethod
+    def create(cls, vocab_size: int, embedding_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A table (V, D) of normal numbers, of variance 1 by default; `drawing` is that of `Initializer`."""
+        draw = Initializer.of(**drawing)
+        return cls(draw.normal(*sizes(vocab_size=vocab_size, embedding_size=embedding_size)))
 
     def forward(self, ids: Array) -> Array:
         """ids (...) of integers 0 to V - 1 -> (..., D)."""

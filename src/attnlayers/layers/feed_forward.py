@@ -1,13 +1,14 @@
 """The feed-forward network of a Transformer layer."""
 
-from typing import Any
+from typing import Any, Self, Unpack
 
 from attnbackends import Array
 
 from .. import functional as F
 from ..functional._integers import sizes
-from ._composite import Composite, Initial
+from ._composite import Composite
 from .affine import Affine
+from .initializer import Drawing, Initializer
 
 _ACTIVATIONS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "relu": (F.relu, F.relu_backward, {}),
@@ -66,25 +67,23 @@ class FeedForward(Composite):
     @classmethod
     def create(
         cls,
-        d_model: int,
-        hidden: int,
+        embedding_size: int,
+        hidden_size: int,
         *,
         activation: str = "gelu",
-        bias: bool = True,
-        initial: Initial | int | None = None,
-        seed: int | None = None,
-    ) -> "FeedForward":
-        """A layer with initial weights, D to F to D; from `seed`, or from a source of weights as `initial`."""
-        draw = Initial.of(initial, seed)
-        d_model, hidden = sizes(d_model=d_model, hidden=hidden)
-        further: dict[str, Array] = {}
+        use_bias: bool = True,
+        **drawing: Unpack[Drawing],
+    ) -> Self:
+        """A layer with initial weights, D to F to D, and biases of 0; `drawing` is that of `Initializer`."""
+        draw, (D, F) = Initializer.of(**drawing), sizes(embedding_size=embedding_size, hidden_size=hidden_size)
+        gates: dict[str, Array] = {}
         if activation == "swiglu":
-            further["W_gate"] = draw.xavier(d_model, hidden)
-            if bias:
-                further["b_gate"] = draw.full(0, hidden)
-        W1, W2 = draw.xavier(d_model, hidden), draw.xavier(hidden, d_model)
-        b1, b2 = (draw.full(0, hidden), draw.full(0, d_model)) if bias else (None, None)
-        return cls(W1, W2, b1, b2, activation=activation, **further)
+            gates["W_gate"] = draw.matrix(D, F)
+            if use_bias:
+                gates["b_gate"] = draw.full(0, F)
+        W1, W2 = draw.matrix(D, F), draw.matrix(F, D)
+        b1, b2 = (draw.full(0, F), draw.full(0, D)) if use_bias else (None, None)
+        return cls(W1, W2, b1, b2, activation=activation, **gates)
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., D_out)."""

@@ -11,7 +11,7 @@ class KVCache:
 
     Parameters
     ----------
-    batch, heads, capacity, head_size : int
+    batch_size, key_heads, capacity, head_size : int
         N, the number of key heads, the largest number of steps, and D.
     value_size : int, optional
         Default: `head_size`.
@@ -27,20 +27,29 @@ class KVCache:
     --------
     >>> import numpy as np
     >>> two_steps = np.ones((1, 2, 2, 4))
-    >>> cache = KVCache(batch=1, heads=2, capacity=3, head_size=4, like=two_steps)
+    >>> cache = KVCache(batch_size=1, key_heads=2, capacity=3, head_size=4, like=two_steps)
     >>> keys, values = cache.append(two_steps, two_steps)
     >>> keys.shape, cache
     ((1, 2, 2, 4), KVCache(2 of 3 steps, keys (1, 2, 3, 4), values (1, 2, 3, 4)))
     """
 
     def __init__(
-        self, batch: int, heads: int, capacity: int, head_size: int, *, like: Array, value_size: int | None = None
+        self,
+        batch_size: int,
+        key_heads: int,
+        capacity: int,
+        head_size: int,
+        *,
+        like: Array,
+        value_size: int | None = None,
     ) -> None:
         value_size = head_size if value_size is None else value_size
-        heads, capacity, *widths = sizes(heads=heads, capacity=capacity, head_size=head_size, value_size=value_size)
-        batch = integer("batch", batch, least=0)
+        heads, capacity, *widths = sizes(
+            key_heads=key_heads, capacity=capacity, head_size=head_size, value_size=value_size
+        )
+        batch_size = integer("batch_size", batch_size, least=0)
         self._backend = backend_of(like=like)
-        self._all = tuple(self._backend.empty((batch, heads, capacity, size), like=like) for size in widths)
+        self._all = tuple(self._backend.empty((batch_size, heads, capacity, size), like=like) for size in widths)
         self.length = 0
 
     @property
@@ -82,7 +91,7 @@ class KVCache:
         self.length = end
         return self.keys, self.values
 
-    def keep(self, rows: Array) -> None:
+    def reorder(self, rows: Array) -> None:
         """Go on with these entries of the batch: rows (N,) of integers, some of them twice, as beams do."""
         check(rows=(rows, "N: int"))
         if rows.shape[0] != self._all[0].shape[0]:

@@ -1,6 +1,6 @@
 """Local attention: each decoder step looks at a few encoder states around a place that it chooses."""
 
-from typing import Self
+from typing import Self, Unpack
 
 from attnbackends import Array
 
@@ -8,11 +8,11 @@ from .. import functional as F
 from ..functional._check import check
 from ..functional._dtypes import widen
 from ..functional._integers import integer, sizes
-from ._composite import Initial
-from .scores import _OneStep, _TimeScores
+from .initializer import Drawing, Initializer
+from .scores import OneStep, TimeScores
 
 
-class TimeLocalAttention(_TimeScores):
+class TimeLocalAttention(TimeScores):
     """Luong's local attention with predicted centres, all decoder steps at once.
 
     The centre of a step is ``(length - 1) * sigmoid(tanh(h_dec @ W_p) @ v_p)``, where length counts the encoder states
@@ -53,19 +53,10 @@ class TimeLocalAttention(_TimeScores):
         self.centres: Array | None = None
 
     @classmethod
-    def create(
-        cls,
-        enc_size: int,
-        dec_size: int,
-        *,
-        width: int = 10,
-        initial: Initial | int | None = None,
-        seed: int | None = None,
-    ) -> Self:
-        """A layer with initial weights; from `seed`, or from a source of weights as `initial`."""
-        draw = Initial.of(initial, seed)
-        enc_size, dec_size = sizes(enc_size=enc_size, dec_size=dec_size)
-        return cls(draw.xavier(dec_size, enc_size), draw.xavier(dec_size, dec_size), draw.xavier(dec_size, 1), width)
+    def create(cls, enc_size: int, dec_size: int, *, width: int = 10, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for H_enc and H_dec, P being H_dec; `drawing` is that of `Initializer`."""
+        draw, (H_enc, H_dec) = Initializer.of(**drawing), sizes(enc_size=enc_size, dec_size=dec_size)
+        return cls(draw.matrix(H_dec, H_enc), draw.matrix(H_dec, H_dec), draw.matrix(H_dec, 1), width)
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
@@ -100,7 +91,7 @@ class TimeLocalAttention(_TimeScores):
         return dk + dv, dhs_dec + dh
 
 
-class LocalAttention(_OneStep):
+class LocalAttention(OneStep):
     """`TimeLocalAttention` for one decoder step.
 
     Parameters
@@ -116,4 +107,11 @@ class LocalAttention(_OneStep):
     (2, 7)
     """
 
-    _of_all = TimeLocalAttention
+    def __init__(self, W: Array, W_p: Array, v_p: Array, width: int = 10) -> None:
+        super().__init__(TimeLocalAttention(W, W_p, v_p, width))
+
+    @classmethod
+    def create(cls, enc_size: int, dec_size: int, *, width: int = 10, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, as `TimeLocalAttention` has them."""
+        W, W_p, v_p = TimeLocalAttention.create(enc_size, dec_size, **drawing).params
+        return cls(W, W_p, v_p, width)

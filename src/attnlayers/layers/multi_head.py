@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self, Unpack
 
 import numpy as np
 
@@ -12,9 +13,10 @@ from .. import functional as F
 from ..functional._check import broadcasts, check
 from ..functional._integers import integer, sides, sizes
 from ..functional._pieces import or_zero
-from ._composite import Composite, Initial
+from ._composite import Composite
 from ._heads import check_heads, merge, split
 from .affine import Affine
+from .initializer import Drawing, Initializer
 from .kv_cache import KVCache
 
 
@@ -53,10 +55,10 @@ class MultiHeadAttention(Composite):
 
     Attributes
     ----------
-    train_flg : bool
+    training : bool
         False drops nothing.
     dbias : array or None
-        Gradient of a floating point `bias`, from the last backward that was asked for it.
+        Gradient of `bias`, from the last backward that was asked for it.
 
     References
     ----------
@@ -69,7 +71,7 @@ class MultiHeadAttention(Composite):
     >>> layer = MultiHeadAttention.create(8, heads=4, key_heads=2, rotary="half")
     >>> x = np.ones((1, 3, 8), dtype=np.float32)
     >>> full = layer.forward(x, causal=True)
-    >>> cache = layer.new_cache(batch=1, capacity=3)
+    >>> cache = layer.new_cache(batch_size=1, capacity=3)
     >>> steps = [layer.step(x[:, t : t + 1], cache) for t in range(3)]
     >>> bool(np.allclose(np.concatenate(steps, axis=1), full, atol=1e-6))
     True
@@ -107,7 +109,7 @@ class MultiHeadAttention(Composite):
         self.heads, self.key_heads = heads, key_heads
         self.rotary, self.rotary_base = rotary, rotary_base
         self.window, self.softcap = None if window is None else sides(window), softcap
-        self.dropout, self.seed, self.train_flg = dropout, integer("seed", seed, least=0), True
+        self.dropout, self.seed, self.training = dropout, integer("seed", seed, least=0), True
         self.dbias: Array | None = None
         self._attention: Any = None
         self._passes = 0
@@ -119,46 +121,60 @@ class MultiHeadAttention(Composite):
     @classmethod
     def create(
         cls,
-        d_model: int,
+        embedding_size: int,
         heads: int,
         *,
         key_heads: int | None = None,
-        d_context: int | None = None,
-        bias: bool = True,
-        initial: Initial | int | None = None,
-        seed: int | None = None,
-        **options: Any,
-    ) -> MultiHeadAttention:
-        """A layer with initial weights.
+        context_size: int | None = None,
+        use_bias: bool = True,
+        rotary: str | None = None,
+        rotary_base: float = 10000.0,
+        window: tuple[int | None, int | None] | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        **drawing: Unpack[Drawing],
+    ) -> Self:
+        """A layer with initial weights, and biases of 0.
 
         Parameters
         ----------
-        d_model : int
-            Size of inputs and outputs; a head has ``d_model / heads`` features.
+        embedding_size : int
+            Size of inputs and outputs; a head has ``embedding_size / heads`` features.
         heads, key_heads : int
-        d_context : int, optional
-            Size of what keys and values are made of. Default: `d_model`.
-        bias : bool
-        initial : Initial or int, optional
-            A source of weights, or its seed.
-        seed : int, optional
-            Of the weights and of what is dropped, where there is no `initial`. Default: 0.
-        **options
-            Further parameters of the class.
+        context_size : int, optional
+            Size of what keys and values are made of. Default: `embedding_size`.
+        use_bias : bool
+            Whether the four projections have biases.
+        rotary, rotary_base, window, softcap, dropout
+            As in the class.
+        **drawing
+            As in `Initializer`; the seed is also that of what is dropped.
         """
-        d_model, heads, keys, context = sizes(
-            d_model=d_model,
+        embedding_size, heads, keys, context_size = sizes(
+            embedding_size=embedding_size,
             heads=heads,
             key_heads=heads if key_heads is None else key_heads,
-            d_context=d_model if d_context is None else d_context,
+            context_size=embedding_size if context_size is None else context_size,
         )
-        if d_model % heads:
-            raise ValueError(f"`d_model` must be a multiple of `heads`, got {d_model} and {heads}")
-        draw, size = Initial.of(initial, seed), d_model // heads
-        shapes = (d_model, d_model), (context, keys * size), (context, keys * size), (d_model, d_model)
-        weights = [draw.xavier(*shape) for shape in shapes]
-        biases = [draw.full(0, shape[1]) for shape in shapes] if bias else []
-        return cls(*weights, *biases, heads=heads, key_heads=keys, seed=draw.seed(), **options)
+        if embedding_size % heads:
+            raise ValueError(f"`embedding_size` must be a multiple of `heads`, got {embedding_size} and {heads}")
+        draw, key_size = Initializer.of(**drawing), embedding_size // heads * keys
+        of_self, of_context = (embedding_size, embedding_size), (context_size, key_size)
+        shapes = of_self, of_context, of_context, of_self
+        weights = [draw.matrix(*shape) for shape in shapes]
+        biases = [draw.full(0, shape[1]) for shape in shapes] if use_bias else []
+        return cls(
+            *weights,
+            *biases,
+            heads=heads,
+            key_heads=keys,
+            rotary=rotary,
+            rotary_base=rotary_base,
+            window=window,
+            softcap=softcap,
+            dropout=dropout,
+            seed=draw.draw_seed(),
+        )
 
     @property
     def attention_weights(self) -> Array | None:
@@ -213,24 +229,25 @@ class MultiHeadAttention(Composite):
             q, saved_q = self._turn(q, 0)
             k, saved_k = self._turn(k, 0)
             rotary = saved_q, saved_k
-        dropout, self._passes = (self.dropout if self.train_flg else 0.0), self._passes + 1
+        dropout, self._passes = (self.dropout if self.training else 0.0), self._passes + 1
         out, self._attention = self._attend(
             q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
         )
         self._saved = _Saved(self._attention, rotary, cross, bias is not None)
         return self.output.forward(merge(out))
 
-    def backward(self, dout: Array, *, bias: bool = False) -> Any:  # type: ignore[override]
+    def backward(self, dout: Array, *, grads: Sequence[str] = ()) -> Any:
         """dout (N, T, D_out) -> dx (N, T, D); dx, dcontext where there was a context.
 
-        With `bias`, `dbias` becomes the gradient of the floating point bias that forward was given.
+        With ``grads=("bias",)``, `dbias` becomes the gradient of the bias that forward was given.
         """
         saved = self.saved()
-        if bias and not saved.biased:
-            raise ValueError("`bias` asks for the gradient of a bias, but forward was given none")
+        allowed = {"bias"} if saved.biased else set()
+        if set(grads) - allowed:
+            raise ValueError(f"`grads` may name 'bias' where forward was given one, got {sorted(grads)}")
         dheads = split(self.output.backward(dout), self.heads)
-        dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, grads=("bias",) if bias else ())
-        self.dbias = dbias[0] if bias else None
+        dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, grads=tuple(set(grads)))
+        self.dbias = dbias[0] if dbias else None
         if saved.rotary:
             dq, dk = (F.rotary_backward(own, d) for own, d in zip(saved.rotary, (dq, dk), strict=True))
         dx = self.query.backward(merge(dq))
@@ -243,13 +260,13 @@ class MultiHeadAttention(Composite):
 
     # -- step by step, without backward
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
+    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty cache for `step`."""
         K, V = (layer.params[0].shape[1] // self.key_heads for layer in (self.key, self.value))
-        return KVCache(batch, self.key_heads, capacity, K, value_size=V, like=self.key.params[0])
+        return KVCache(batch_size, self.key_heads, capacity, K, value_size=V, like=self.key.params[0])
 
-    def read(self, context: Array) -> KVCache:
-        """A full cache of another sequence (N, T_k, D_context), for `look`."""
+    def cache_context(self, context: Array) -> KVCache:
+        """A full cache of another sequence (N, T_k, D_context), for `attend`."""
         check(context=(context, "N T_k D_context"))
         cache = self.new_cache(context.shape[0], context.shape[1])
         cache.append(*self._keys_and_values(context))
@@ -265,7 +282,7 @@ class MultiHeadAttention(Composite):
             q, k = self._turn(q, start)[0], self._turn(k, start)[0]
         return self._attend_cached(q, *cache.append(k, v), mask, causal=True, query_start=start)
 
-    def look(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
+    def attend(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
         """Attend to what a cache holds: x (N, T, D), mask (N, T_k) -> (N, T, D_out)."""
         check(x=(x, "N T D"))
         return self._attend_cached(split(self.query.forward(x), self.heads), cache.keys, cache.values, mask)

@@ -1,12 +1,14 @@
 """Normalisation of features."""
 
+from typing import Self, Unpack
+
 from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
 from ..functional._integers import sizes
 from ._base import Layer
-from ._composite import Initial
+from .initializer import Drawing, Initializer
 
 
 class LayerNorm(Layer):
@@ -36,10 +38,10 @@ class LayerNorm(Layer):
         self.epsilon = epsilon
 
     @classmethod
-    def create(cls, size: int, *, initial: Initial | int | None = None, seed: int | None = None) -> "LayerNorm":
-        """A layer with gain 1 and bias 0; `initial` says in which dtype and where, and nothing is drawn."""
-        draw, (size,) = Initial.of(initial, seed), sizes(size=size)
-        return cls(draw.full(1, size), draw.full(0, size))
+    def create(cls, input_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with gain 1 and bias 0; `drawing` says in which dtype and where, and nothing is drawn."""
+        draw, (D,) = Initializer.of(**drawing), sizes(input_size=input_size)
+        return cls(draw.full(1, D), draw.full(0, D))
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., D)."""
@@ -80,9 +82,9 @@ class RMSNorm(Layer):
         self.epsilon = epsilon
 
     @classmethod
-    def create(cls, size: int, *, initial: Initial | int | None = None, seed: int | None = None) -> "RMSNorm":
-        """A layer with gain 1; `initial` says in which dtype and where, and nothing is drawn."""
-        return cls(Initial.of(initial, seed).full(1, *sizes(size=size)))
+    def create(cls, input_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with gain 1; `drawing` says in which dtype and where, and nothing is drawn."""
+        return cls(Initializer.of(**drawing).full(1, *sizes(input_size=input_size)))
 
     def forward(self, x: Array) -> Array:
         """x (..., D) -> (..., D)."""

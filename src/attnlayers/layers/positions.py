@@ -1,5 +1,7 @@
 """Positions that are added to vectors; those that turn them are in `functional.rotary`."""
 
+from typing import Self, Unpack
+
 import numpy as np
 
 from attnbackends import Array, backend_of
@@ -8,25 +10,27 @@ from ..functional._check import check
 from ..functional._dtypes import widen
 from ..functional._integers import integer, sizes
 from ._base import Layer
-from ._composite import Initial
+from .initializer import Drawing, Initializer
 
 
 class LearnedPositions(Layer):
     """Add a vector of its own to each position.
 
-    Parameters
-    ----------
-    W : array (T_max, D)
+        Parameters
+        ----------
+        W : array (T_max, D)
 
-    References
-    ----------
-    Gehring et al., "Convolutional Sequence to Sequence Learning", 2017, section 3.1.
+        References
+        ----------
+        Gehring et al., "Convolutional Sequence to Sequence Learning", 2017, section 3.1.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> LearnedPositions(np.array([[1.0], [2.0], [3.0]])).forward(np.zeros((1, 2, 1)), start=1).tolist()
-    [[[2.0], [3.0]]]
+        Examples
+        --------
+        >>> from typing import Self, Unpack
+
+    import numpy as np
+        >>> LearnedPositions(np.array([[1.0], [2.0], [3.0]])).forward(np.zeros((1, 2, 1)), start=1).tolist()
+        [[[2.0], [3.0]]]
     """
 
     names = ("W",)
@@ -36,11 +40,10 @@ class LearnedPositions(Layer):
         super().__init__(W)
 
     @classmethod
-    def create(
-        cls, length: int, size: int, *, initial: Initial | int | None = None, seed: int | None = None
-    ) -> "LearnedPositions":
-        """A layer with small normal numbers; from `seed`, or from a source of weights as `initial`."""
-        return cls(Initial.of(initial, seed).normal(*sizes(length=length, size=size), scale=0.02))
+    def create(cls, max_length: int, embedding_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """Normal numbers, of standard deviation 0.02 by default; `drawing` is that of `Initializer`."""
+        T_max, D = sizes(max_length=max_length, embedding_size=embedding_size)
+        return cls(Initializer.of(**drawing).normal(T_max, D, usual=0.02))
 
     def forward(self, x: Array, start: int = 0) -> Array:
         """x (N, T, D), `start` the position of its first step -> (N, T, D)."""
@@ -70,20 +73,22 @@ class LearnedPositions(Layer):
 class SinusoidalPositions(Layer):
     """Add sines and cosines of the position, of wavelengths from 2 pi to 2 pi times `base`.
 
-    Parameters
-    ----------
-    base : float
+        Parameters
+        ----------
+        base : float
 
-    References
-    ----------
-    Vaswani et al., "Attention Is All You Need", 2017, section 3.5: sines at even features, cosines at odd ones.
+        References
+        ----------
+        Vaswani et al., "Attention Is All You Need", 2017, section 3.5: sines at even features, cosines at odd ones.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> SinusoidalPositions().forward(np.zeros((1, 2, 2))).round(3)
-    array([[[0.   , 1.   ],
-            [0.841, 0.54 ]]])
+        Examples
+        --------
+        >>> from typing import Self, Unpack
+
+    import numpy as np
+        >>> SinusoidalPositions().forward(np.zeros((1, 2, 2))).round(3)
+        array([[[0.   , 1.   ],
+                [0.841, 0.54 ]]])
     """
 
     def __init__(self, base: float = 10000.0) -> None:

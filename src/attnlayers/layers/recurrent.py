@@ -1,13 +1,15 @@
 """Recurrent networks, one step or all steps at once."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, Unpack
 
 from attnbackends import Array
 
 from .. import functional as F
 from ..functional._check import check
+from ..functional._integers import sizes
 from ._base import Layer
+from .initializer import Drawing, Initializer
 
 
 class _Weights(Layer):
@@ -19,6 +21,13 @@ class _Weights(Layer):
         check(Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width))
         super().__init__(Wx, Wh, b)
 
+    @classmethod
+    def _initial(cls, input_size: int, hidden_size: int, draw: Initializer) -> tuple[Array, Array, Array]:
+        """Initial weights: normal numbers of variance 1 / D and 1 / H by default, and a bias of 0."""
+        D, H = sizes(input_size=input_size, hidden_size=hidden_size)
+        width = cls.gates * H
+        return draw.matrix(D, width, "fan_in"), draw.matrix(H, width, "fan_in"), draw.full(0, width)
+
     def _check(self, **given: tuple[Array | None, str]) -> None:
         """Hold what `forward` was given against the weights, under the names that its caller knows."""
         check(Wx=(self.params[0], "D KH"), **given)
@@ -28,6 +37,11 @@ class _OneStep(_Weights):
     """A step of a network whose only state is h."""
 
     _pair: tuple[Callable[..., Any], Callable[..., Any]]
+
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)))
 
     def forward(self, x: Array, h_prev: Array) -> Array:
         """x (N, D), h_prev (N, H) -> h_next (N, H)."""
@@ -56,6 +70,11 @@ class _AllSteps(_Weights):
         self.stateful = stateful
         self.h: Array | None = None
         self.dh: Array | None = None
+
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, *, stateful: bool = False, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)), stateful)
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
@@ -188,6 +207,11 @@ class LSTM(_Weights):
 
     gates = 4
 
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)))
+
     def forward(self, x: Array, h_prev: Array, c_prev: Array) -> tuple[Array, Array]:
         """x (N, D), h_prev (N, H), c_prev (N, H) -> h_next (N, H), c_next (N, H)."""
         self._check(x=(x, "N D"), h_prev=(h_prev, "N H"), c_prev=(c_prev, "N H"))
@@ -235,6 +259,11 @@ class TimeLSTM(_Weights):
         self.h: Array | None = None
         self.c: Array | None = None
         self.dh: Array | None = None
+
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, *, stateful: bool = False, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)), stateful)
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
@@ -290,6 +319,13 @@ class TimeBiLSTM(Layer):
         self.backward_lstm = TimeLSTM(Wx2, Wh2, b2, stateful)
         self.params = self.forward_lstm.params + self.backward_lstm.params
         self.grads = self.forward_lstm.grads + self.backward_lstm.grads
+
+    @classmethod
+    def create(cls, input_size: int, hidden_size: int, *, stateful: bool = False, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
+        draw = Initializer.of(**drawing)
+        there, back = (TimeLSTM._initial(input_size, hidden_size, draw) for _ in range(2))
+        return cls(*there, *back, stateful)
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, 2H).

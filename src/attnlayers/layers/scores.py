@@ -1,6 +1,6 @@
 """Attention of Luong and of Bahdanau: other scores than the dot product, for one decoder step or for all at once."""
 
-from typing import Any, Self
+from typing import Self, Unpack
 
 from attnbackends import Array
 
@@ -9,10 +9,10 @@ from ..functional._check import check
 from ..functional._integers import sizes
 from ..functional._pieces import or_zero
 from ._base import Layer
-from ._composite import Initial
+from .initializer import Drawing, Initializer
 
 
-class _TimeScores(Layer):
+class TimeScores(Layer):
     """What the forms over all decoder steps share."""
 
     @property
@@ -36,16 +36,13 @@ class _TimeScores(Layer):
         self._check(hs_enc=(hs_enc, "N T_enc H_enc"), hs_dec=(hs_dec, "N T_dec H_dec"), mask=(mask, "N T_enc: bool"))
 
 
-class _OneStep(Layer):
+class OneStep(Layer):
     """One decoder step, by the form over all of them."""
 
-    _all_steps: Any
-    _of_all: type[_TimeScores]
-
-    def __init__(self, *params: Array, **options: Any) -> None:
+    def __init__(self, all_steps: TimeScores) -> None:
         super().__init__()
-        self._all_steps = self._of_all(*params, **options)
-        self.params, self.grads, self.names = self._all_steps.params, self._all_steps.grads, self._all_steps.names
+        self._all_steps = all_steps
+        self.params, self.grads, self.names = all_steps.params, all_steps.grads, all_steps.names
 
     @property
     def attention_weight(self) -> Array | None:
@@ -53,11 +50,11 @@ class _OneStep(Layer):
         weights = self._all_steps.attention_weights
         return None if weights is None else weights[0]
 
-    def forward(self, hs: Array, h: Array, mask: Array | None = None, **options: Any) -> Array:
+    def forward(self, hs: Array, h: Array, mask: Array | None = None) -> Array:
         """hs (N, T, H_enc), h (N, H_dec), mask (N, T) with True = attend -> c (N, H_enc)."""
         self._all_steps._check(hs=(hs, "N T H_enc"), h=(h, "N H_dec"), mask=(mask, "N T: bool"))
         self._saved = True
-        return self._all_steps.forward(hs, h[:, None, :], mask, **options)[:, 0, :]
+        return self._all_steps.forward(hs, h[:, None, :], mask)[:, 0, :]
 
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, H_enc) -> dhs (N, T, H_enc), dh (N, H_dec)."""
@@ -67,7 +64,7 @@ class _OneStep(Layer):
         return dhs, dh[:, 0, :]
 
 
-class TimeGeneralAttention(_TimeScores):
+class TimeGeneralAttention(TimeScores):
     """Scores ``h_dec @ W @ h_enc`` (Luong's "general"), all decoder steps at once.
 
     Parameters
@@ -93,12 +90,10 @@ class TimeGeneralAttention(_TimeScores):
         super().__init__(W)
 
     @classmethod
-    def create(
-        cls, enc_size: int, dec_size: int, *, initial: Initial | int | None = None, seed: int | None = None
-    ) -> Self:
-        """A layer with initial weights; from `seed`, or from a source of weights as `initial`."""
-        enc_size, dec_size = sizes(enc_size=enc_size, dec_size=dec_size)
-        return cls(Initial.of(initial, seed).xavier(dec_size, enc_size))
+    def create(cls, enc_size: int, dec_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, for H_enc and H_dec; `drawing` is that of `Initializer`."""
+        H_enc, H_dec = sizes(enc_size=enc_size, dec_size=dec_size)
+        return cls(Initializer.of(**drawing).matrix(H_dec, H_enc))
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
@@ -117,7 +112,7 @@ class TimeGeneralAttention(_TimeScores):
         return dhs_enc, dhs_dec
 
 
-class GeneralAttention(_OneStep):
+class GeneralAttention(OneStep):
     """`TimeGeneralAttention` for one decoder step.
 
     Parameters
@@ -131,10 +126,16 @@ class GeneralAttention(_OneStep):
     (2, 7)
     """
 
-    _of_all = TimeGeneralAttention
+    def __init__(self, W: Array) -> None:
+        super().__init__(TimeGeneralAttention(W))
+
+    @classmethod
+    def create(cls, enc_size: int, dec_size: int, **drawing: Unpack[Drawing]) -> Self:
+        """A layer with initial weights, as `TimeGeneralAttention` has them."""
+        return cls(*TimeGeneralAttention.create(enc_size, dec_size, **drawing).params)
 
 
-class TimeAdditiveAttention(_TimeScores):
+class TimeAdditiveAttention(TimeScores):
     """Scores ``w @ tanh(h_enc @ W_enc + h_dec @ W_dec + b)`` (Bahdanau), all decoder steps at once.
 
     Parameters
@@ -164,19 +165,14 @@ class TimeAdditiveAttention(_TimeScores):
 
     @classmethod
     def create(
-        cls,
-        enc_size: int,
-        dec_size: int,
-        size: int | None = None,
-        *,
-        initial: Initial | int | None = None,
-        seed: int | None = None,
+        cls, enc_size: int, dec_size: int, attention_size: int | None = None, **drawing: Unpack[Drawing]
     ) -> Self:
-        """A layer with initial weights; A is `size`, by default that of the decoder."""
-        draw, size = Initial.of(initial, seed), dec_size if size is None else size
-        enc_size, dec_size, size = sizes(enc_size=enc_size, dec_size=dec_size, size=size)
-        w = draw.normal(size, scale=size**-0.5)
-        return cls(draw.xavier(enc_size, size), draw.xavier(dec_size, size), draw.full(0, size), w)
+        """A layer with initial weights; A is `attention_size`, by default H_dec; `drawing` is that of `Initializer`."""
+        attention_size = dec_size if attention_size is None else attention_size
+        H_enc, H_dec, A = sizes(enc_size=enc_size, dec_size=dec_size, attention_size=attention_size)
+        draw = Initializer.of(**drawing)
+        w = draw.normal(A, usual=A**-0.5)
+        return cls(draw.matrix(H_enc, A), draw.matrix(H_dec, A), draw.full(0, A), w)
 
     def forward(self, hs_enc: Array, hs_dec: Array, mask: Array | None = None) -> Array:
         """hs_enc (N, T_enc, H_enc), hs_dec (N, T_dec, H_dec), mask (N, T_enc) -> (N, T_dec, H_enc)."""
@@ -200,7 +196,7 @@ class TimeAdditiveAttention(_TimeScores):
         return dhs_enc + dkeys, dhs_dec
 
 
-class AdditiveAttention(_OneStep):
+class AdditiveAttention(OneStep):
     """`TimeAdditiveAttention` for one decoder step.
 
     Parameters
@@ -217,4 +213,12 @@ class AdditiveAttention(_OneStep):
     (2, 7)
     """
 
-    _of_all = TimeAdditiveAttention
+    def __init__(self, W_enc: Array, W_dec: Array, b: Array, w: Array) -> None:
+        super().__init__(TimeAdditiveAttention(W_enc, W_dec, b, w))
+
+    @classmethod
+    def create(
+        cls, enc_size: int, dec_size: int, attention_size: int | None = None, **drawing: Unpack[Drawing]
+    ) -> Self:
+        """A layer with initial weights, as `TimeAdditiveAttention` has them."""
+        return cls(*TimeAdditiveAttention.create(enc_size, dec_size, attention_size, **drawing).params)

@@ -32,7 +32,7 @@ class SoftmaxWithLoss(Layer):
     ----------
     ignore_label : int
         Label of the places that do not count.
-    train_flg : bool
+    training : bool
         False smooths nothing.
     """
 
@@ -43,12 +43,12 @@ class SoftmaxWithLoss(Layer):
             raise ValueError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}")
         super().__init__()
         self.label_smoothing = label_smoothing
-        self.train_flg = True
+        self.training = True
 
     def forward(self, xs: Array, ts: Array) -> Array:
         """xs (..., V) scores, ts (...) integer labels -> loss (), on the device."""
         check(xs=(xs, "... V"), ts=(ts, "...: int"))
-        smoothing = self.label_smoothing if self.train_flg else 0.0
+        smoothing = self.label_smoothing if self.training else 0.0
         loss, self._saved = F.cross_entropy(xs, ts, ignore=self.ignore_label, smoothing=smoothing)
         return loss
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attnbackends import Array
 
-from ._residual import Norm, ResidualLayer, Stack
+from ._transformer import Norm, ResidualLayer, Stack
 from .feed_forward import FeedForward
 from .kv_cache import KVCache
 from .multi_head import MultiHeadAttention
@@ -31,7 +31,7 @@ class TransformerDecoderLayer(ResidualLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> layer = TransformerDecoderLayer.create(8, heads=2, hidden=16)
+    >>> layer = TransformerDecoderLayer.create(8, heads=2, hidden_size=16)
     >>> layer.forward(np.ones((2, 3, 8), dtype=np.float32), np.ones((2, 5, 8), dtype=np.float32)).shape
     (2, 3, 8)
     """
@@ -73,14 +73,14 @@ class TransformerDecoderLayer(ResidualLayer):
 
     def new_cache(self, context: Array, capacity: int) -> tuple[KVCache, KVCache]:
         """Caches for `step`: an empty one, and one of the context (N, T_k, D)."""
-        return self.self_attention.new_cache(context.shape[0], capacity), self.cross_attention.read(context)
+        return self.self_attention.new_cache(context.shape[0], capacity), self.cross_attention.cache_context(context)
 
     def step(self, x: Array, caches: tuple[KVCache, KVCache], mask: Array | None = None) -> Array:
         """Go on by one step or more: x (N, T, D), mask (N, T_k) -> (N, T, D)."""
         own, of_context = caches
         first, second, third = self.residuals
         x = first.around(x, lambda h: self.self_attention.step(h, own))
-        x = second.around(x, lambda h: self.cross_attention.look(h, of_context, mask))
+        x = second.around(x, lambda h: self.cross_attention.attend(h, of_context, mask))
         return third.around(x, self.feed_forward.forward)
 
 
@@ -96,7 +96,7 @@ class TransformerDecoder(Stack):
     Examples
     --------
     >>> import numpy as np
-    >>> decoder = TransformerDecoder.create(2, 8, heads=2, hidden=16)
+    >>> decoder = TransformerDecoder.create(2, 8, heads=2, hidden_size=16)
     >>> decoder.forward(np.ones((1, 3, 8), dtype=np.float32), np.ones((1, 5, 8), dtype=np.float32)).shape
     (1, 3, 8)
     """

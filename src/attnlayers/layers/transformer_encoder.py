@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attnbackends import Array
 
-from ._residual import Norm, ResidualLayer, Stack
+from ._transformer import Norm, ResidualLayer, Stack
 from .feed_forward import FeedForward
 from .kv_cache import KVCache
 from .multi_head import MultiHeadAttention
@@ -35,7 +35,7 @@ class TransformerEncoderLayer(ResidualLayer):
     Examples
     --------
     >>> import numpy as np
-    >>> layer = TransformerEncoderLayer.create(8, heads=2, hidden=16)
+    >>> layer = TransformerEncoderLayer.create(8, heads=2, hidden_size=16)
     >>> layer.forward(np.ones((2, 3, 8), dtype=np.float32)).shape
     (2, 3, 8)
     """
@@ -72,9 +72,9 @@ class TransformerEncoderLayer(ResidualLayer):
         (dx,) = first.backward(d)
         return dx
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
+    def new_cache(self, batch_size: int, capacity: int) -> KVCache:
         """An empty cache for `step`."""
-        return self.attention.new_cache(batch, capacity)
+        return self.attention.new_cache(batch_size, capacity)
 
     def step(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
         """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D), as `causal` gives it."""
@@ -95,7 +95,7 @@ class TransformerEncoder(Stack):
     Examples
     --------
     >>> import numpy as np
-    >>> encoder = TransformerEncoder.create(2, 8, heads=2, hidden=16)
+    >>> encoder = TransformerEncoder.create(2, 8, heads=2, hidden_size=16)
     >>> encoder.forward(np.ones((1, 3, 8), dtype=np.float32)).shape
     (1, 3, 8)
     """
@@ -115,9 +115,9 @@ class TransformerEncoder(Stack):
             d = layer.backward(d)
         return d
 
-    def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
+    def new_cache(self, batch_size: int, capacity: int) -> list[KVCache]:
         """Empty caches for `step`, one for each layer."""
-        return [layer.new_cache(batch, capacity) for layer in self.stack]
+        return [layer.new_cache(batch_size, capacity) for layer in self.stack]
 
     def step(self, x: Array, caches: Sequence[KVCache], mask: Array | None = None) -> Array:
         """Go on by one step or more, as `causal` gives it: x (N, T, D), mask (N, all steps so far) -> (N, T, D)."""

@@ -17,6 +17,7 @@ from ..layers import (
     Affine,
     Embedding,
     FeedForward,
+    Initializer,
     KVCache,
     LayerNorm,
     MultiHeadAttention,
@@ -26,7 +27,7 @@ from ..layers import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from ..layers._composite import Initial, forget, switch_dropout
+from ..layers._composite import forget, set_training
 from ._base import Network
 from ._sampling import Sampler
 
@@ -48,12 +49,12 @@ class CausalLM(Network):
     ----------
     vocab_size : int
         V.
-    d_model, heads, hidden, depth : int
+    embedding_size, heads, hidden_size, depth : int
         Size of a token's vector, attention heads, size within a feed-forward network, and the number of layers.
     key_heads : int, optional
         Fewer key heads than query heads: consecutive query heads share one. Default: `heads`.
     head_size : int, optional
-        Default: ``d_model / heads``.
+        Default: ``embedding_size / heads``.
     positions : {"learned", "rotary"}
         A vector for each position, or queries and keys that are turned by it.
     max_length : int
@@ -67,7 +68,7 @@ class CausalLM(Network):
     activation : {"gelu", "gelu_tanh", "relu", "swiglu"}
     attention_bias : {"all", "qkv", "none"}
         Which projections of attention have biases.
-    bias : bool
+    feed_forward_bias : bool
         Whether feed-forward networks have biases.
     tied : bool
         Whether logits are products with the token vectors, instead of an affine map of their own.
@@ -79,6 +80,8 @@ class CausalLM(Network):
         Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
+    initializer : Initializer, optional
+        A source of weights, instead of `dtype` and `backend`.
 
     Attributes
     ----------
@@ -88,7 +91,7 @@ class CausalLM(Network):
         What `from_pretrained` found.
     stop : tuple of int
         Tokens that end a text, as `from_pretrained` found them.
-    train_flg : bool
+    training : bool
         False drops nothing in `forward` and `loss`; `generate` never drops.
 
     References
@@ -98,20 +101,20 @@ class CausalLM(Network):
 
     Examples
     --------
-    >>> model = CausalLM(11, d_model=8, heads=2, hidden=16, depth=1, max_length=16)
+    >>> model = CausalLM(11, embedding_size=8, heads=2, hidden_size=16, depth=1, max_length=16)
     >>> ids = np.stack([*model.generate([[3, 4, 5], [6]], max_tokens=4)], axis=1)
     >>> ids.shape
     (2, 4)
     """
 
-    train_flg = True
+    training = True
 
     def __init__(
         self,
         vocab_size: int,
-        d_model: int,
+        embedding_size: int,
         heads: int,
-        hidden: int,
+        hidden_size: int,
         depth: int,
         *,
         key_heads: int | None = None,
@@ -124,22 +127,25 @@ class CausalLM(Network):
         epsilon: float = 1e-5,
         activation: str = "gelu_tanh",
         attention_bias: str = "all",
-        bias: bool = True,
+        feed_forward_bias: bool = True,
         tied: bool = True,
         dropout: float = 0.0,
         seed: int = 0,
         dtype: str = "float32",
         backend: Backend | None = None,
-        initial: Initial | None = None,
+        initializer: Initializer | None = None,
     ) -> None:
-        draw = Initial(seed, dtype, backend) if initial is None else initial
-        vocab_size, d_model, heads, hidden, depth, max_length, key_heads = sizes(
-            vocab_size=vocab_size, d_model=d_model, heads=heads, hidden=hidden, depth=depth, max_length=max_length,
+        draw = Initializer(seed, dtype, backend) if initializer is None else initializer
+        vocab_size, embedding_size, heads, hidden_size, depth, max_length, key_heads = sizes(
+            vocab_size=vocab_size, embedding_size=embedding_size, heads=heads, hidden_size=hidden_size, depth=depth,
+            max_length=max_length,
             key_heads=heads if key_heads is None else key_heads,
         )  # fmt: skip
-        if head_size is None and d_model % heads:
-            raise ValueError(f"`d_model` must be a multiple of `heads`, got {d_model} and {heads}: or give `head_size`")
-        (head_size,) = sizes(head_size=d_model // heads if head_size is None else head_size)
+        if head_size is None and embedding_size % heads:
+            raise ValueError(
+                f"`embedding_size` must be a multiple of `heads`, got {embedding_size} and {heads}: or give `head_size`"
+            )
+        (head_size,) = sizes(head_size=embedding_size // heads if head_size is None else head_size)
         for name, value, known in (
             ("positions", positions, ("learned", "rotary")),
             ("norm", norm, tuple(_NORMS)),
@@ -148,16 +154,19 @@ class CausalLM(Network):
             if value not in known:
                 raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}")
         self.options: dict[str, Any] = {
-            "vocab_size": vocab_size, "d_model": d_model, "heads": heads, "hidden": hidden, "depth": depth,
+            "vocab_size": vocab_size, "embedding_size": embedding_size, "heads": heads, "hidden_size": hidden_size,
+            "depth": depth,
             "key_heads": key_heads, "head_size": head_size, "positions": positions, "max_length": max_length,
             "rotary_base": float(rotary_base), "window": None if window is None else integer("window", window, least=1),
             "norm": norm, "epsilon": float(epsilon), "activation": activation, "attention_bias": attention_bias,
-            "bias": bool(bias), "tied": bool(tied), "dropout": float(dropout),
+            "feed_forward_bias": bool(feed_forward_bias), "tied": bool(tied), "dropout": float(dropout),
         }  # fmt: skip
-        self.embed = Embedding(draw.normal(vocab_size, d_model, scale=0.02))
-        self.positions = Embedding(draw.normal(max_length, d_model, scale=0.02)) if positions == "learned" else None
+        self.embed = Embedding(draw.normal(vocab_size, embedding_size, usual=0.02))
+        self.positions = (
+            Embedding(draw.normal(max_length, embedding_size, usual=0.02)) if positions == "learned" else None
+        )
         self.blocks = TransformerEncoder([self._block(draw) for _ in range(depth)], self._norm(draw))
-        self.head = None if tied else Affine(draw.normal(d_model, vocab_size, scale=0.02))
+        self.head = None if tied else Affine(draw.normal(embedding_size, vocab_size, usual=0.02))
         self.dropout = TimeDropout(dropout)
         self.softmax = SoftmaxWithLoss()
         self.tokenizer: Any = None
@@ -168,14 +177,18 @@ class CausalLM(Network):
         )
         self.reseed(seed)
 
-    def _block(self, draw: Initial) -> TransformerEncoderLayer:
+    def _block(self, draw: Initializer) -> TransformerEncoderLayer:
         o = self.options
-        d_model, queries, keys = o["d_model"], o["heads"] * o["head_size"], o["key_heads"] * o["head_size"]
-        shapes = (d_model, queries), (d_model, keys), (d_model, keys), (queries, d_model)
+        embedding_size, queries, keys = (
+            o["embedding_size"],
+            o["heads"] * o["head_size"],
+            o["key_heads"] * o["head_size"],
+        )
+        shapes = (embedding_size, queries), (embedding_size, keys), (embedding_size, keys), (queries, embedding_size)
         biased = {"all": 4, "qkv": 3, "none": 0}[o["attention_bias"]]
         # Smaller where something is added to the residual stream, so that depth does not widen it (GPT-2, section 2.3).
         scales = (0.02, 0.02, 0.02, 0.02 / (2 * o["depth"]) ** 0.5)
-        weights = [draw.normal(*shape, scale=scale) for shape, scale in zip(shapes, scales, strict=True)]
+        weights = [draw.normal(*shape, usual=scale) for shape, scale in zip(shapes, scales, strict=True)]
         attention = MultiHeadAttention(
             *weights,
             *(draw.full(0, shape[1]) for shape in shapes[:biased]),
@@ -187,18 +200,20 @@ class CausalLM(Network):
             dropout=o["dropout"],
         )
         gated = o["activation"] == "swiglu"
-        up = [draw.normal(d_model, o["hidden"], scale=0.02) for _ in range(1 + gated)]
-        down = draw.normal(o["hidden"], d_model, scale=scales[-1])
+        up = [draw.normal(embedding_size, o["hidden_size"], usual=0.02) for _ in range(1 + gated)]
+        down = draw.normal(o["hidden_size"], embedding_size, usual=scales[-1])
         b1, b2, *b_gate = (
-            [draw.full(0, size) for size in (o["hidden"], d_model, o["hidden"])] if o["bias"] else [None] * 3
+            [draw.full(0, size) for size in (o["hidden_size"], embedding_size, o["hidden_size"])]
+            if o["feed_forward_bias"]
+            else [None] * 3
         )
         further = {"W_gate": up[1], "b_gate": b_gate[0]} if gated else {}
         feed_forward = FeedForward(up[0], down, b1, b2, activation=o["activation"], **further)
         norms = self._norm(draw), self._norm(draw)
         return TransformerEncoderLayer(attention, feed_forward, *norms, dropout=o["dropout"])
 
-    def _norm(self, draw: Initial) -> LayerNorm | RMSNorm:
-        layer = _NORMS[self.options["norm"]].create(self.options["d_model"], initial=draw)
+    def _norm(self, draw: Initializer) -> LayerNorm | RMSNorm:
+        layer = _NORMS[self.options["norm"]].create(self.options["embedding_size"], initializer=draw)
         layer.epsilon = self.options["epsilon"]
         return layer
 
@@ -219,7 +234,7 @@ class CausalLM(Network):
         array (N, T, V)
         """
         check(ids=(ids, "N T: int"), mask=(mask, "N T: bool"))
-        switch_dropout(self, self.train_flg)
+        set_training(self, self.training)
         x = self.dropout.forward(self._embedded(ids, 0, mask))
         logits, head = self._logits(self.blocks.forward(x, mask, causal=True))
         self._saved = _Saved(head, self.positions is not None)
@@ -285,9 +300,9 @@ class CausalLM(Network):
 
     # -- step by step
 
-    def new_cache(self, batch: int, capacity: int) -> list[KVCache]:
+    def new_cache(self, batch_size: int, capacity: int) -> list[KVCache]:
         """Empty caches for `step`, one for each layer."""
-        return self.blocks.new_cache(batch, capacity)
+        return self.blocks.new_cache(batch_size, capacity)
 
     def step(self, ids: Array, caches: Sequence[KVCache], mask: Array | None = None, *, last: bool = False) -> Array:
         """Go on by one token or more, without backward.

@@ -129,7 +129,16 @@ def family_of(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     raise WeightsError(f"none of {', '.join(FAMILIES)} has a model with {told}: attnlayers.save writes it")
 
 
-_TELLING = ("positions", "norm", "activation", "attention_bias", "bias", "key_heads", "head_size", "window")
+_TELLING = (
+    "positions",
+    "norm",
+    "activation",
+    "attention_bias",
+    "feed_forward_bias",
+    "key_heads",
+    "head_size",
+    "window",
+)
 
 # -- GPT-2
 
@@ -138,29 +147,29 @@ _GELU = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gel
 
 def _gpt2_options(config: _Config) -> dict[str, Any]:
     config.fixed(scale_attn_weights=True, scale_attn_by_inverse_layer_idx=False, add_cross_attention=False)
-    d_model = config.size("n_embd")
+    embedding_size = config.size("n_embd")
     return {
-        "vocab_size": config.size("vocab_size"), "d_model": d_model, "heads": config.size("n_head"),
-        "hidden": config.size("n_inner", 4 * d_model), "depth": config.size("n_layer"),
+        "vocab_size": config.size("vocab_size"), "embedding_size": embedding_size, "heads": config.size("n_head"),
+        "hidden_size": config.size("n_inner", 4 * embedding_size), "depth": config.size("n_layer"),
         "positions": "learned", "max_length": config.size("n_positions", 1024), "norm": "layer",
         "epsilon": config.number("layer_norm_epsilon", 1e-5),
-        "activation": config.one_of("activation_function", _GELU, "gelu_new"), "attention_bias": "all", "bias": True,
-        "tied": config.flag("tie_word_embeddings", True),
+        "activation": config.one_of("activation_function", _GELU, "gelu_new"), "attention_bias": "all",
+        "feed_forward_bias": True, "tied": config.flag("tie_word_embeddings", True),
     }  # fmt: skip
 
 
 def _gpt2_config(o: Mapping[str, Any]) -> dict[str, Any] | None:
     names = {known: name for name, known in reversed(_GELU.items())}
     if (
-        (o["positions"], o["norm"], o["attention_bias"], o["bias"], o["window"])
+        (o["positions"], o["norm"], o["attention_bias"], o["feed_forward_bias"], o["window"])
         != ("learned", "layer", "all", True, None)
         or o["activation"] not in names
         or o["key_heads"] != o["heads"]
-        or o["head_size"] * o["heads"] != o["d_model"]
+        or o["head_size"] * o["heads"] != o["embedding_size"]
     ):
         return None
     return {
-        "vocab_size": o["vocab_size"], "n_embd": o["d_model"], "n_head": o["heads"], "n_inner": o["hidden"],
+        "vocab_size": o["vocab_size"], "n_embd": o["embedding_size"], "n_head": o["heads"], "n_inner": o["hidden_size"],
         "n_layer": o["depth"], "n_positions": o["max_length"], "layer_norm_epsilon": o["epsilon"],
         "activation_function": names[o["activation"]], "tie_word_embeddings": o["tied"],
         "attn_pdrop": o["dropout"], "embd_pdrop": o["dropout"], "resid_pdrop": o["dropout"],
@@ -188,19 +197,19 @@ def _gpt2_stored(model: Any) -> Iterator[Stored]:
 
 
 def _llama_options(config: _Config) -> dict[str, Any]:
-    d_model, heads = config.size("hidden_size"), config.size("num_attention_heads")
+    embedding_size, heads = config.size("hidden_size"), config.size("num_attention_heads")
     config.one_of("hidden_act", {"silu": "swiglu", "swish": "swiglu"}, "silu")
     head_size = config.pop("head_dim", None)
-    if head_size is None and d_model % heads:
-        raise WeightsError(f"config.json has hidden_size={d_model}, no multiple of num_attention_heads={heads}")
+    if head_size is None and embedding_size % heads:
+        raise WeightsError(f"config.json has hidden_size={embedding_size}, no multiple of num_attention_heads={heads}")
     return {
-        "vocab_size": config.size("vocab_size"), "d_model": d_model, "heads": heads,
-        "hidden": config.size("intermediate_size"), "depth": config.size("num_hidden_layers"),
+        "vocab_size": config.size("vocab_size"), "embedding_size": embedding_size, "heads": heads,
+        "hidden_size": config.size("intermediate_size"), "depth": config.size("num_hidden_layers"),
         "key_heads": config.size("num_key_value_heads", heads), "head_size": head_size,
         "positions": "rotary", "max_length": config.size("max_position_embeddings", 2048),
         "rotary_base": _rotary_base(config), "norm": "rms", "epsilon": config.number("rms_norm_eps", 1e-6),
         "activation": "swiglu", "attention_bias": "all" if config.flag("attention_bias", False) else "none",
-        "bias": config.flag("mlp_bias", False), "tied": config.flag("tie_word_embeddings", False),
+        "feed_forward_bias": config.flag("mlp_bias", False), "tied": config.flag("tie_word_embeddings", False),
     }  # fmt: skip
 
 
@@ -251,8 +260,8 @@ def _llama_like(o: Mapping[str, Any]) -> dict[str, Any] | None:
     if (o["positions"], o["norm"], o["activation"]) != ("rotary", "rms", "swiglu"):
         return None
     return {
-        "vocab_size": o["vocab_size"], "hidden_size": o["d_model"], "num_attention_heads": o["heads"],
-        "num_key_value_heads": o["key_heads"], "head_dim": o["head_size"], "intermediate_size": o["hidden"],
+        "vocab_size": o["vocab_size"], "hidden_size": o["embedding_size"], "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["key_heads"], "head_dim": o["head_size"], "intermediate_size": o["hidden_size"],
         "num_hidden_layers": o["depth"], "max_position_embeddings": o["max_length"], "rms_norm_eps": o["epsilon"],
         "rope_theta": o["rotary_base"], "rope_parameters": {"rope_theta": o["rotary_base"], "rope_type": "default"},
         "hidden_act": "silu", "attention_dropout": o["dropout"], "tie_word_embeddings": o["tied"],
@@ -263,20 +272,26 @@ def _llama_config(o: Mapping[str, Any]) -> dict[str, Any] | None:
     config = _llama_like(o)
     if config is None or o["window"] is not None or o["attention_bias"] == "qkv":
         return None
-    return config | {"attention_bias": o["attention_bias"] == "all", "mlp_bias": o["bias"]}
+    return config | {"attention_bias": o["attention_bias"] == "all", "mlp_bias": o["feed_forward_bias"]}
 
 
 def _mistral_config(o: Mapping[str, Any]) -> dict[str, Any] | None:
     config = _llama_like(o)
-    if config is None or o["window"] is None or o["attention_bias"] != "none" or o["bias"]:
+    if config is None or o["window"] is None or o["attention_bias"] != "none" or o["feed_forward_bias"]:
         return None
     return config | {"sliding_window": o["window"]}
 
 
 def _qwen2_config(o: Mapping[str, Any]) -> dict[str, Any] | None:
     config = _llama_like(o)
-    square = o["head_size"] * o["heads"] == o["d_model"]  # the family's configuration has no size of a head
-    if config is None or o["window"] is not None or o["attention_bias"] != "qkv" or o["bias"] or not square:
+    square = o["head_size"] * o["heads"] == o["embedding_size"]  # the family's configuration has no size of a head
+    if (
+        config is None
+        or o["window"] is not None
+        or o["attention_bias"] != "qkv"
+        or o["feed_forward_bias"]
+        or not square
+    ):
         return None
     del config["head_dim"]
     return config | {"use_sliding_window": False}

@@ -10,9 +10,8 @@ from typing import Any
 from attnbackends import Backend
 
 from .._files import write_whole
-from ..layers._composite import Unset
 from ._families import FAMILIES, family_of, options_of
-from ._stored import Stored, TensorFiles, WeightsError, check, fill, import_safetensors
+from ._stored import Stored, TensorFiles, Unset, WeightsError, check, fill, import_safetensors
 
 _NO_WEIGHTS = re.compile(r"(\.attn\.(bias|masked_bias)|\.rotary_emb\.inv_freq)$")
 """Names of constants that some files have beside weights: the causal mask, and speeds of rotary positions."""
@@ -30,7 +29,7 @@ def read(cls: Any, folder: Path, dtype: str | None, backend: Backend | None) -> 
     prefix = prefix if any(name.startswith(prefix) for name in shapes) else ""
     tokenizer, stop = _tokenizer(folder / "tokenizer.json"), _stop(folder, config)
     table = next((files.dtypes[name] for name in shapes if name.endswith(("wte.weight", "embed_tokens.weight"))), None)
-    model = cls(**options, initial=Unset(0, dtype or table or "float32", backend))
+    model = cls(**options, initializer=Unset(0, dtype or table or "float32", backend))
     arrays = stored(model, family, prefix)
     check(arrays, shapes, where=str(folder))
     fill(arrays, files)

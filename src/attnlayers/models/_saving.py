@@ -14,9 +14,8 @@ from attnbackends import Backend
 
 from .. import layers
 from .._files import write_whole
-from ..layers import Layer
-from ..layers._composite import Initial, Unset
-from ._stored import Stored, TensorFiles, WeightsError, check, fill, import_safetensors
+from ..layers import Initializer, Layer
+from ._stored import Stored, TensorFiles, Unset, WeightsError, check, fill, import_safetensors
 
 FORMAT = "attnlayers layer 1"
 
@@ -135,7 +134,7 @@ def _description(layer: Layer) -> dict[str, Any]:
 def _encoded(value: Any) -> Any:
     if isinstance(value, Layer):
         return {"layer": _description(value)}
-    if isinstance(value, Initial):
+    if isinstance(value, Initializer):
         return {"initial": str(np.dtype(value.dtype)) if value.backend.on_host else str(value.dtype)}
     if isinstance(value, Backend):
         return {"backend": None}

@@ -15,8 +15,23 @@ import numpy as np
 
 from attnbackends import Array, backend_of
 
+from ..layers.initializer import Initializer, Scale
+
 BLOCK_BYTES = 8 * 1024**2
 """Bytes of a file's array that are read at once: memory beyond the weights, for calls of the reader."""
+
+
+class Unset(Initializer):
+    """Makes weights that hold anything, for those that are read from a file next: none is drawn, no page is touched."""
+
+    def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg") -> Array:
+        return self.full(0, rows, columns)
+
+    def normal(self, *shape: int, usual: float = 1.0) -> Array:
+        return self.full(0, *shape)
+
+    def full(self, value: float, *shape: int) -> Array:
+        return self.backend.empty(shape, like=self.array(np.zeros(())))
 
 
 class WeightsError(ValueError):

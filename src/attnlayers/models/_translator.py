@@ -7,7 +7,7 @@ import numpy as np
 from attnbackends import Array
 
 from ..functional._integers import integer, sizes
-from ..layers._composite import switch_dropout
+from ..layers._composite import set_training
 from ._base import Network
 
 
@@ -18,16 +18,16 @@ class Translator(Network):
 
     Attributes
     ----------
-    train_flg : bool
+    training : bool
         False drops and smooths nothing in `forward`; `generate` never drops.
     """
 
-    train_flg = True
+    training = True
 
-    def _drop(self, flag: bool) -> None:
-        """Switch dropout within, and smoothing of the loss; `train_flg` stays what it is."""
+    def _drop(self, training: bool) -> None:
+        """Switch dropout within, and smoothing of the loss; `training` stays what it is."""
         for layer in self.layers.values():
-            switch_dropout(layer, flag)
+            set_training(layer, training)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
         """Mean loss of predicting `labels` from `sources` and what comes before.
@@ -61,9 +61,9 @@ class Translator(Network):
         """What the last step attended to: (N, T_enc), or (N, layers, heads, T_enc)."""
         raise TypeError(f"{type(self).__name__} has no step_weights")
 
-    def keep(self, rows: Array) -> None:
+    def reorder(self, rows: Array) -> None:
         """Go on with these entries of the batch, rows (N,); an entry is exchanged for one with the same source."""
-        raise TypeError(f"{type(self).__name__} has no keep")
+        raise TypeError(f"{type(self).__name__} has no reorder")
 
     def generate(
         self,
@@ -73,7 +73,7 @@ class Translator(Network):
         max_length: int,
         source_mask: Array | None = None,
         *,
-        beam: int = 1,
+        beam_size: int = 1,
         length_penalty: float = 1.0,
     ) -> tuple[Array, Array]:
         """Answers to a whole batch.
@@ -86,7 +86,7 @@ class Translator(Network):
         max_length : int
             Steps at most.
         source_mask : boolean array (N, T_enc), optional
-        beam : int
+        beam_size : int
             Answers that are followed side by side. With 1, the most probable token is taken at every step. With more,
             every answer in the beam may end at every step: it is set aside then, and takes no place in the beam. The
             search stops when none in the beam can become better than the best that was set aside, or at `max_length`,
@@ -102,13 +102,13 @@ class Translator(Network):
         weights : array (N, L, T_enc) or (N, L, layers, heads, T_enc)
             Attention weights of each step, arbitrary after the end.
         """
-        max_length, beam = sizes(max_length=max_length, beam=beam)
+        max_length, beam_size = sizes(max_length=max_length, beam_size=beam_size)
         start_id, end_id = integer("start_id", start_id), integer("end_id", end_id)
         xp = self.backend.xp
         if self.backend.is_dtype(sources.dtype, "integral"):  # an answer may need larger ids than its source
             sources = xp.astype(sources, xp.int64, copy=False)
-        if beam > 1:
-            return self._search(sources, start_id, end_id, max_length, source_mask, beam, length_penalty)
+        if beam_size > 1:
+            return self._search(sources, start_id, end_id, max_length, source_mask, beam_size, length_penalty)
         self.begin(sources, source_mask, max_length)
         last = xp.full_like(sources[:, :1], start_id)
         ended = last != start_id
@@ -131,37 +131,37 @@ class Translator(Network):
         end_id: int,
         max_length: int,
         source_mask: Array | None,
-        beam: int,
+        beam_size: int,
         length_penalty: float,
     ) -> tuple[Array, Array]:
-        """Beam search; the network computes N * beam rows at a time, the choice between them is made on the host."""
+        """Beam search: the network computes N * beam_size rows at a time, the host chooses between them."""
         backend, take = self.backend, self.backend.xp.take
         N = sources.shape[0]
-        many = backend.asarray(np.arange(N * beam) // beam, like=sources)
+        many = backend.asarray(np.arange(N * beam_size) // beam_size, like=sources)
         sources = take(sources, many, axis=0)
         self.begin(sources, None if source_mask is None else take(source_mask, many, axis=0), max_length)
         last = backend.xp.full_like(sources[:, :1], start_id)
         found = _Finished(N, end_id, max_length, length_penalty)
-        totals = np.full((N, beam), -np.inf)
+        totals = np.full((N, beam_size), -np.inf)
         totals[:, :1] = 0.0  # at first there is one answer
-        ids = np.zeros((N * beam, 0), np.int64)
+        ids = np.zeros((N * beam_size, 0), np.int64)
         weights: Any = None
         for step in range(1, max_length + 1):
-            scores = backend.to_numpy(self.step(last))[:, 0, :]  # (N beam, V)
+            scores = backend.to_numpy(self.step(last))[:, 0, :]  # (N * beam_size, V)
             now = backend.to_numpy(self.step_weights())[:, None]
             weights = now if weights is None else np.concatenate((weights, now), axis=1)
             V = scores.shape[1]
-            candidates = totals[..., None] + _log_softmax(scores).reshape(N, beam, V)
+            candidates = totals[..., None] + _log_softmax(scores).reshape(N, beam_size, V)
             found.set_aside(candidates[..., end_id], ids, weights)
             candidates[..., end_id] = -np.inf
-            candidates = candidates.reshape(N, beam * V)
-            best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam]  # (N, beam)
+            candidates = candidates.reshape(N, beam_size * V)
+            best = np.argsort(-candidates, axis=1, kind="stable")[:, :beam_size]  # (N, beam_size)
             totals = np.take_along_axis(candidates, best, axis=1)
-            rows = (best // V + np.arange(N)[:, None] * beam).reshape(-1)
+            rows = (best // V + np.arange(N)[:, None] * beam_size).reshape(-1)
             ids, weights = np.concatenate((ids[rows], (best % V).reshape(-1, 1)), axis=1), weights[rows]
             if found.cannot_be_beaten(totals, step):
                 break
-            self.keep(backend.asarray(rows, like=sources))
+            self.reorder(backend.asarray(rows, like=sources))
             last = backend.asarray(ids[:, -1:], dtype=sources.dtype, like=sources)
         else:
             found.cut_off(totals, ids, weights)
@@ -171,6 +171,8 @@ class Translator(Network):
 
 class _Finished:
     """The best answer that has ended, for each entry of a batch; it takes no place in the beam.
+
+    Answers that go on are M = N * beam_size rows, those of one entry side by side.
 
     Parameters
     ----------
@@ -186,28 +188,31 @@ class _Finished:
         self._best: list[tuple[np.ndarray, np.ndarray] | None] = [None] * N  # ids (L,), weights (L, ...)
 
     def set_aside(self, totals: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> None:
-        """Let every answer of the beam end here: totals (N, beam), ids (N beam, L - 1), weights (N beam, L, ...)."""
+        """Let every answer of the beam end here: totals (N, beam_size), ids (M, L - 1), weights (M, L, ...)."""
         ended = np.concatenate((ids, np.full((ids.shape[0], 1), self._end_id)), axis=1)
         self.cut_off(totals, ended, weights)
 
     def cut_off(self, totals: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> None:
-        """Take the answers as they are: totals (N, beam), ids (N beam, L), weights (N beam, L, ...)."""
-        beam = totals.shape[1]
+        """Take the answers as they are: totals (N, beam_size), ids (M, L), weights (M, L, ...)."""
+        beam_size = totals.shape[1]
         merits = totals / ids.shape[1] ** self._penalty
         for n, place in enumerate(merits.argmax(axis=1)):
             if merits[n, place] > self._merits[n]:
-                row = n * beam + place
+                row = n * beam_size + place
                 self._merits[n], self._best[n] = merits[n, place], (ids[row].copy(), weights[row].copy())
 
     def cannot_be_beaten(self, totals: np.ndarray, length: int) -> bool:
-        """Whether no answer (N, beam) of that length can go on to become better: none gains log-probability."""
+        """Whether no answer (N, beam_size) of that length can go on to become better: none gains log-probability."""
         longest = max((length + 1) ** self._penalty, self._max_length**self._penalty)
         return bool(np.all(self._merits >= totals.max(axis=1) / longest))
 
     def answers(self, ids: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids (N, L) and weights (N, L, ...), ended many times where another is longer; NaN leaves the first of all."""
-        beam = ids.shape[0] // max(1, len(self._best))
-        best = [(ids[n * beam], weights[n * beam]) if found is None else found for n, found in enumerate(self._best)]
+        beam_size = ids.shape[0] // max(1, len(self._best))
+        best = [
+            (ids[n * beam_size], weights[n * beam_size]) if found is None else found
+            for n, found in enumerate(self._best)
+        ]
         L = max((len(own) for own, _ in best), default=ids.shape[1])
         all_ids = np.full((len(best), L), self._end_id)
         all_weights = np.zeros((len(best), L, *weights.shape[2:]), weights.dtype)

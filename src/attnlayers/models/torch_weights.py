@@ -96,7 +96,7 @@ def to_torch(layer: Layer, path: str | Path | None = None, *, prefix: str = "") 
     Examples
     --------
     >>> from attnlayers import MultiHeadAttention
-    >>> {name: array.shape for name, array in to_torch(MultiHeadAttention.create(8, heads=2, bias=False)).items()}
+    >>> {name: array.shape for name, array in to_torch(MultiHeadAttention.create(8, heads=2, use_bias=False)).items()}
     {'in_proj_weight': (24, 8), 'out_proj.weight': (8, 8)}
     """
     arrays = {entry.name: entry.read() for entry in _entries(layer, prefix)}

@@ -6,6 +6,7 @@ from attnbackends import Array, Backend
 
 from ..functional._integers import sizes
 from ..layers import (
+    Initializer,
     SinusoidalPositions,
     TimeAffine,
     TimeDropout,
@@ -14,7 +15,6 @@ from ..layers import (
     TransformerDecoder,
     TransformerEncoder,
 )
-from ..layers._composite import Initial
 from ._translator import Translator
 
 
@@ -25,7 +25,7 @@ class Transformer(Translator):
     ----------
     vocab_size : int
         V, one vocabulary for both sides.
-    d_model, heads, hidden, depth : int
+    embedding_size, heads, hidden_size, depth : int
         Size of a token's vector, attention heads, size within a feed-forward network, and the number of layers of the
         encoder and of the decoder.
     dropout : float
@@ -39,7 +39,7 @@ class Transformer(Translator):
     backend : Backend, optional
         Default: the one that the environment chose.
     **options
-        Further ones of `TransformerEncoderLayer.create`: ``activation``, ``norm``, ``pre_norm``, ``bias``.
+        Further ones of `TransformerEncoderLayer.create`: ``activation``, ``norm``, ``pre_norm``, ``use_bias``.
 
     References
     ----------
@@ -48,7 +48,7 @@ class Transformer(Translator):
     Examples
     --------
     >>> from attnbackends import xp
-    >>> model = Transformer(11, d_model=8, heads=2, hidden=16, depth=1)
+    >>> model = Transformer(11, embedding_size=8, heads=2, hidden_size=16, depth=1)
     >>> ids, weights = model.generate(xp.asarray([[3, 4, 5]]), start_id=1, end_id=2, max_length=4)
     >>> weights.shape == (1, ids.shape[1], 1, 2, 3)    # (N, L, layers, heads, T_enc)
     True
@@ -57,9 +57,9 @@ class Transformer(Translator):
     def __init__(
         self,
         vocab_size: int,
-        d_model: int = 128,
+        embedding_size: int = 128,
         heads: int = 4,
-        hidden: int = 256,
+        hidden_size: int = 256,
         depth: int = 2,
         *,
         dropout: float = 0.0,
@@ -69,15 +69,15 @@ class Transformer(Translator):
         backend: Backend | None = None,
         **options: Any,
     ) -> None:
-        draw = Initial(seed, dtype, backend)
-        vocab_size, d_model = sizes(vocab_size=vocab_size, d_model=d_model)
+        draw = Initializer(seed, dtype, backend)
+        vocab_size, embedding_size = sizes(vocab_size=vocab_size, embedding_size=embedding_size)
         options = dict[str, Any](activation="relu", dropout=dropout) | options
-        self.source_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
-        self.target_embed = TimeEmbedding(draw.normal(vocab_size, d_model))
+        self.source_embed = TimeEmbedding.create(vocab_size, embedding_size, initializer=draw)
+        self.target_embed = TimeEmbedding.create(vocab_size, embedding_size, initializer=draw)
         self.source_positions, self.target_positions = SinusoidalPositions(), SinusoidalPositions()
-        self.encoder = TransformerEncoder.create(depth, d_model, heads, hidden, initial=draw, **options)
-        self.decoder = TransformerDecoder.create(depth, d_model, heads, hidden, initial=draw, **options)
-        self.output = TimeAffine(draw.xavier(d_model, vocab_size), draw.full(0, vocab_size))
+        self.encoder = TransformerEncoder.create(depth, embedding_size, heads, hidden_size, initializer=draw, **options)
+        self.decoder = TransformerDecoder.create(depth, embedding_size, heads, hidden_size, initializer=draw, **options)
+        self.output = TimeAffine.create(embedding_size, vocab_size, initializer=draw)
         self.loss = TimeSoftmaxWithLoss(label_smoothing)
         self.source_dropout, self.target_dropout = TimeDropout(dropout), TimeDropout(dropout)
         super().__init__(
@@ -94,7 +94,7 @@ class Transformer(Translator):
         self.reseed(seed)
 
     def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
-        self._drop(self.train_flg)
+        self._drop(self.training)
         context = self._encode(sources, source_mask)
         y = self.target_dropout.forward(self.target_positions.forward(self.target_embed.forward(inputs)))
         return self.loss.forward(self.output.forward(self.decoder.forward(y, context, source_mask)), labels)
@@ -127,6 +127,6 @@ class Transformer(Translator):
         of_layers = [layer.cross_attention.attention_weights[:, :, -1, :] for layer in self.decoder.stack]
         return self.backend.xp.stack(of_layers, axis=1)  # (N, layers, heads, T_enc)
 
-    def keep(self, rows: Array) -> None:
+    def reorder(self, rows: Array) -> None:
         for own, _ in self._caches:
-            own.keep(rows)
+            own.reorder(rows)

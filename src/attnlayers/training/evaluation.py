@@ -53,12 +53,12 @@ class Evaluation:
             self.chrf = chrf(answers, [target for _, target in self.data.pairs])
 
     def _loss(self, batch: Batch) -> float:
-        self.model.train_flg = False
+        self.model.training = False
         try:
             with np.errstate(all="ignore"):
                 return float(self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask))
         finally:
-            self.model.train_flg = True
+            self.model.training = True
 
     def _answers(self, batch: Batch) -> np.ndarray:
         vocabulary = self.data.vocabulary

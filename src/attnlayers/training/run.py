@@ -20,7 +20,7 @@ from ..data import DataError, Vocabulary
 from ..models import Translator
 from .files import RunError, write_whole
 from .plots import save_figure
-from .settings import VERSION_1, Settings
+from .settings import RENAMED, VERSION_1, Settings
 
 METRICS = ("epoch", "step", "loss", "held_out_loss", "accuracy", "chrf", "tokens_per_second", "seconds")
 
@@ -107,7 +107,7 @@ class RunFolder:
         config = _read_json(path / "config.json")
         known = {field.name for field in fields(Settings)}
         try:
-            config = VERSION_1 | config
+            config = VERSION_1 | {RENAMED.get(name, name): value for name, value in config.items()}
             data_fingerprint = config.pop("data_fingerprint")
             if set(config) != known:
                 raise ValueError(f"keys {sorted(set(config) ^ known)} are missing or unknown")

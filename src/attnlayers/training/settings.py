@@ -22,7 +22,7 @@ from ..data import (
 from ..models import AttentionSeq2seq, Transformer, Translator
 from .files import RunError
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"wordvec": 128, "warmup": 200}}
+ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"embedding_size": 128, "warmup": 200}}
 """The networks that can be trained, and where their defaults differ from those of `Settings`."""
 
 UNITS: dict[str, dict[str, Any]] = {"character": {}, "word": {"min_count": 2}, "subword": {}}
@@ -44,6 +44,9 @@ VERSION_1: dict[str, Any] = {
 }  # fmt: skip
 """What a run was begun with whose config.json, written by version 0.1, lacks a setting."""
 
+RENAMED = {"wordvec": "embedding_size", "hidden": "hidden_size"}
+"""What settings were called in a config.json that version 0.1 wrote."""
+
 CHOICES: dict[str, Collection[str]] = {
     "unit": get_args(Unit),
     "architecture": tuple(ARCHITECTURES),
@@ -52,15 +55,24 @@ CHOICES: dict[str, Collection[str]] = {
     "split": get_args(Split),
     "schedule": ("constant", "cosine"),
 }
-POSITIVE = ("epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm", "heads", "depth", "min_count")
+POSITIVE = (
+    "epochs",
+    "batch_size",
+    "embedding_size",
+    "hidden_size",
+    "lr",
+    "max_grad_norm",
+    "heads",
+    "depth",
+    "min_count",
+)
 NOT_NEGATIVE = ("seed", "warmup", "max_length", "weight_decay", "patience")
 SHARES = ("dropout", "label_smoothing")
 
 
 def option(name: str) -> str:
     """A setting as it is typed."""
-    named = {"unit": "--tokens", "architecture": "--model", "data": "the data"}
-    return named.get(name, f"--{name.replace('_', '-')}")
+    return "the data" if name == "data" else f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -85,13 +97,13 @@ class Settings:
         Words or characters that occur less often become ``<unk>``.
     vocab_size : int
         Subwords at most.
-    epochs, batch_size, wordvec, hidden, seed : int
+    epochs, batch_size, embedding_size, hidden_size, seed : int
     lr, max_grad_norm : float
     reverse : bool
         Whether sources are read backwards.
     architecture : {"seq2seq", "transformer"}
-        `AttentionSeq2seq` or `Transformer`; there, `wordvec` is the size of a token's vector in all layers, and
-        `hidden` the size within feed-forward networks.
+        `AttentionSeq2seq` or `Transformer`; there, `embedding_size` is the size of a token's vector in all layers, and
+        `hidden_size` the size within feed-forward networks.
     attention : {"dot", "general", "additive"}
         Of seq2seq.
     heads, depth : int
@@ -118,8 +130,8 @@ class Settings:
     vocab_size: int = 8000
     epochs: int = 4
     batch_size: int = 128
-    wordvec: int = 16
-    hidden: int = 256
+    embedding_size: int = 16
+    hidden_size: int = 256
     lr: float = 0.001
     max_grad_norm: float = 5.0
     reverse: bool = True
@@ -183,8 +195,10 @@ class Settings:
         for name in SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise RunError(f"{option(name)} must lie in [0, 1), got {getattr(self, name)}")
-        if self.architecture == "transformer" and self.wordvec % self.heads:
-            raise RunError(f"--wordvec must be a multiple of --heads, got {self.wordvec} and {self.heads}")
+        if self.architecture == "transformer" and self.embedding_size % self.heads:
+            raise RunError(
+                f"--embedding-size must be a multiple of --heads, got {self.embedding_size} and {self.heads}"
+            )
         self._columns()
 
     def _columns(self) -> tuple[int, int] | None:
@@ -227,8 +241,8 @@ class Settings:
         options: Any = {"dropout": self.dropout, "label_smoothing": self.label_smoothing, "seed": self.seed}
         V = len(vocabulary)
         if self.architecture == "transformer":
-            return Transformer(V, self.wordvec, self.heads, self.hidden, self.depth, **options)
-        return AttentionSeq2seq(V, self.wordvec, self.hidden, attention=self.attention, **options)
+            return Transformer(V, self.embedding_size, self.heads, self.hidden_size, self.depth, **options)
+        return AttentionSeq2seq(V, self.embedding_size, self.hidden_size, attention=self.attention, **options)
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of a step, counted from 0, of so many."""

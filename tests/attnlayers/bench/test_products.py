@@ -5,11 +5,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attnbackends import get_backend
+from attnbackends import PackedKeys, get_backend
 from attnlayers.bench import products, training
 from attnlayers.bench.cases import TABLE, Case
 from attnlayers.bench.duel import duel
 from attnlayers.bench.products import Products
+
+
+class CountingKeys:
+    """Keys as the NumPy backend packs them, that count as well."""
+
+    def __init__(self, packed: PackedKeys, counted: list[int]) -> None:
+        self.packed, self.counted = packed, counted
+
+    def scores(self, q: Any, keys: slice, scale: float) -> Any:
+        found = self.packed.scores(q, keys, scale)
+        self.counted.append(2 * found.size * q.shape[-1])
+        return found
 
 
 class Counting:
@@ -27,10 +39,8 @@ class Counting:
         self.counted.append(2 * found.size * a.shape[-1])  # threads append, too
         return found
 
-    def scores(self, q: Any, arranged: Any, keys: slice) -> Any:
-        found = self.backend.scores(q, arranged, keys)
-        self.counted.append(2 * found.size * q.shape[-1])
-        return found
+    def pack_keys(self, k: Any) -> Any:
+        return CountingKeys(self.backend.pack_keys(k), self.counted)
 
     def of(self, call: Any) -> int:
         """Operations of a call."""
@@ -73,30 +83,6 @@ def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.Monke
     contender.keep()
     assert counting.of(contender.backward) == 4 * 2 * 3 * seen * 5
     assert 0.5 < seen / 31**2 < 0.6
-
-
-@pytest.mark.parametrize(("T_k", "copied"), [(31, False), (37, True)])
-def test_many_keys_are_transposed_before(T_k: int, copied: bool) -> None:
-    case = Case("tiny", 2, 3, T_k, 5)
-    ((_, k, v, _, kT, vT),) = Products(case, case.draw()[:1], get_backend("numpy")).sets
-    for x, xT in ((k, kT), (v, vT)):
-        np.testing.assert_array_equal(xT, x.swapaxes(1, 2))
-        assert xT.flags.c_contiguous is copied
-        assert np.shares_memory(x, xT) is not copied
-
-
-@pytest.mark.parametrize(("T_q", "T_k", "laid_out"), [(3, 311, True), (3, 251, False), (1, 311, False)])
-def test_long_cases_read_keys_as_the_backend_arranges_them(T_q: int, T_k: int, laid_out: bool) -> None:
-    case = Case("tiny", 2, T_q, T_k, 5)
-    backend = get_backend("numpy")
-    ((q, k, v, _, k_arranged, v_arranged),) = Products(case, case.draw()[:1], backend).sets
-    for x, arranged in ((k, k_arranged), (v, v_arranged)):
-        if laid_out:
-            np.testing.assert_array_equal(arranged, backend.arrange_keys(x))
-        else:
-            assert arranged.shape == (2, 5, T_k)
-        keys = slice(101, T_k)
-        np.testing.assert_allclose(backend.scores(q, arranged, keys), q @ x[:, keys].swapaxes(1, 2), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", TABLE, ids=lambda case: case.name)

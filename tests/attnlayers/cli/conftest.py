@@ -18,7 +18,7 @@ NO_PICTURES = """
 from attnlayers.training import RunFolder, trainer
 trainer.training_figure = trainer.attention_figure = RunFolder.write_figure = lambda *arguments: None
 """
-TINY = ("--epochs", "1", "--hidden", "8", "--wordvec", "4")
+TINY = ("--epochs", "1", "--hidden-size", "8", "--embedding-size", "4")
 
 
 def environ_of(**changes: str) -> dict[str, str]:

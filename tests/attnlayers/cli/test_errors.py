@@ -60,7 +60,7 @@ def test_without_typer(attnlayers: Any, command: list[str]) -> None:
 def test_without_another_library(attnlayers: Any, trained: Any, missing: str) -> None:
     """Told before hours of training, not after."""
     message = attnlayers.fails(
-        *("train", trained.data, "--epochs", "1", "--hidden", "8", "--out", "run"),
+        *("train", trained.data, "--epochs", "1", "--hidden-size", "8", "--out", "run"),
         before=f"import sys; sys.modules[{missing!r}] = None",
     )
     assert missing in message

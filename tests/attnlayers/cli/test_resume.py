@@ -66,7 +66,7 @@ def test_more_epochs_are_the_same_as_all_at_once(attnlayers: Any, finished: Path
     [
         (["--lr", 0.5], "--lr is 0.01 in the run run, got 0.5: leave it out, or start a run in another --out"),
         (["--no-reverse"], "--reverse is True in the run run, got False: leave it out, or"),
-        (["--tokens", "word"], "--tokens is character in the run run, got word: leave it out, or"),
+        (["--unit", "word"], "--unit is character in the run run, got word: leave it out, or"),
     ],
 )
 def test_other_options_are_refused(attnlayers: Any, finished: Path, options: list[Any], message: str) -> None:
@@ -76,7 +76,7 @@ def test_other_options_are_refused(attnlayers: Any, finished: Path, options: lis
 
 
 def test_the_same_options_are_not(attnlayers: Any, finished: Path, trained: Any) -> None:
-    same = ("--hidden", 8, "--lr", 0.01, "--reverse", "--tokens", "character", "--epochs", 1)
+    same = ("--hidden-size", 8, "--lr", 0.01, "--reverse", "--unit", "character", "--epochs", 1)
     ended = attnlayers.train(trained.data, "--resume", "--out", "run", *same)
     assert "has finished" in ended.stdout, ended
 

@@ -24,7 +24,9 @@ FILES = {
 def test_it_leaves_a_run(trained: Any) -> None:
     assert {path.name for path in trained.path.iterdir()} == FILES
     run = RunFolder.open(trained.path)
-    assert run.settings == Settings(data=str(trained.data), epochs=1, batch_size=8, wordvec=4, hidden=8, lr=0.01)
+    assert run.settings == Settings(
+        data=str(trained.data), epochs=1, batch_size=8, embedding_size=4, hidden_size=8, lr=0.01
+    )
     train, test = run.settings.split_pairs(run.pairs())
     known = [run.pairs()[place] for place in sorted(train)]
     assert run.vocabulary == Vocabulary.from_pairs(known, "character", unknown=True, normalize="NFC")
@@ -95,7 +97,7 @@ def test_dates(attnlayers: Any, tiny: Tiny, data: list[str]) -> None:
 
 def test_words(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
     make_pairs(attnlayers.cwd / "p.tsv", 40, "the {0} is\tΔ {0}\n")
-    ended = attnlayers.train("p.tsv", *tiny, "--tokens", "word", "--out", "words")
+    ended = attnlayers.train("p.tsv", *tiny, "--unit", "word", "--out", "words")
     assert ended.returncode == 0, ended
     run = RunFolder.open(attnlayers.cwd / "words")
     assert run.vocabulary.unit == "word"
@@ -162,7 +164,7 @@ def test_a_file_that_is_none(attnlayers: Any) -> None:
     [
         (["--epochs", 0], "--epochs must be positive, got 0"),
         (["--seed", -1], "--seed must be 0 or more, got -1"),
-        (["--tokens", "letter"], "--tokens must be one of character, word, subword, got 'letter'"),
+        (["--unit", "letter"], "--unit must be one of character, word, subword, got 'letter'"),
     ],
 )
 def test_options_that_make_no_sense(attnlayers: Any, pairs: Path, options: list[Any], message: str) -> None:
@@ -183,16 +185,16 @@ def test_a_loss_that_becomes_no_number(attnlayers: Any, pairs: Path, tiny: Tiny)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heads", 8], "--heads belongs to --model transformer, got seq2seq: leave it out"),
+        (["--heads", 8], "--heads belongs to --architecture transformer, got seq2seq: leave it out"),
         (
-            ["--tokens", "subword", "--vocab-size", 6],
+            ["--unit", "subword", "--vocab-size", 6],
             "--vocab-size must be 10 or more for 5 different characters, got 6",
         ),
         (
-            ["--tokens", "word", "--min-count", 999],
+            ["--unit", "word", "--min-count", 999],
             "no word occurs 999 times or more, so that --min-count 999 leaves nothing: give --min-count",
         ),
-        (["--max-length", 1, "--tokens", "character", "--split", "book", "--seed", 5], ""),
+        (["--max-length", 1, "--unit", "character", "--split", "book", "--seed", 5], ""),
     ],
     ids=["heads", "vocab-size", "min-count", "book"],
 )
@@ -201,7 +203,7 @@ def test_what_cannot_begin_leaves_nothing(attnlayers: Any, pairs: Path, options:
         assert attnlayers.fails("train", pairs, *options, "--out", "run").startswith(message)
         assert [*attnlayers.cwd.iterdir()] == [pairs]
     else:
-        ended = attnlayers.train(pairs, *options, "--epochs", 1, "--hidden", 8, "--out", "run")
+        ended = attnlayers.train(pairs, *options, "--epochs", 1, "--hidden-size", 8, "--out", "run")
         assert re.search(r"^\d+ pairs have more than 1 tokens and are left out$", ended.stdout, re.MULTILINE), ended
 
 
@@ -216,10 +218,10 @@ Trainer._step = step
 def test_memory_that_cannot_be_had(attnlayers: Any, pairs: Path, tiny: Tiny) -> None:
     assert attnlayers.fails("train", pairs, *tiny, "--out", "run", before=NO_MEMORY) == (
         "there is not enough memory (Unable to allocate 21.0 GiB): "
-        "a smaller --batch-size, --max-length, --vocab-size or --hidden needs less"
+        "a smaller --batch-size, --max-length, --vocab-size or --hidden-size needs less"
     )
     assert [*attnlayers.cwd.iterdir()] == [pairs], "a folder would be in the way of the next try"
-    assert "--hidden needs less" in attnlayers.fails("train", pairs, "--hidden", 10**7, "--out", "run")
+    assert "--hidden-size needs less" in attnlayers.fails("train", pairs, "--hidden-size", 10**7, "--out", "run")
     assert [*attnlayers.cwd.iterdir()] == [pairs]
 
 
@@ -233,7 +235,7 @@ def test_a_third_column(attnlayers: Any, make_pairs: Callable[..., Path], tiny: 
 
 def test_subwords_in_a_console_without_unicode(attnlayers: Any, make_pairs: Callable[..., Path], tiny: Tiny) -> None:
     make_pairs(attnlayers.cwd / "p.tsv", 60, "é{0}{0} the\tthe {0}é\n")
-    arguments = ("p.tsv", *tiny, "--tokens", "subword", "--vocab-size", 40, "--out", "run")
+    arguments = ("p.tsv", *tiny, "--unit", "subword", "--vocab-size", 40, "--out", "run")
     ended = attnlayers("train", *arguments, PYTHONIOENCODING="ascii", before=NO_PICTURES)
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert RunFolder.open(attnlayers.cwd / "run").vocabulary.unit == "subword"

@@ -63,7 +63,7 @@ def test_too_few_for_the_characters() -> None:
 
 
 def test_too_little_text() -> None:
-    message = "these texts are too few for subwords: no two characters stand together twice; use --tokens character"
+    message = "these texts are too few for subwords: no two characters stand together twice; use --unit character"
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
         SubwordVocabulary.train([("ab", "cd")], 50)
 

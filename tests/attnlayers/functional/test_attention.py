@@ -115,14 +115,13 @@ def test_leading_axes_broadcast_and_gradients_are_summed_back(
 
 def test_keys_that_are_the_values_have_one_gradient(library: Library) -> None:
     q, hs, dout = library.array(Q), library.array(K), library.array(RNG.standard_normal(Q.shape))
-    out, saved = F.attention(q, hs, hs)
-    apart_out, apart = F.attention(q, hs, library.array(K))
+    out, saved = F.attention(q, hs)
+    apart_out, apart = F.attention(q, hs, hs)
     np.testing.assert_allclose(library.numpy(out), library.numpy(apart_out), atol=1e-14)
     dq, dhs = (library.numpy(d) for d in F.attention_backward(saved, dout))
     apart_dq, dk, dv = (library.numpy(d) for d in F.attention_backward(apart, dout))
     np.testing.assert_allclose(dq, apart_dq, atol=1e-13)
     np.testing.assert_allclose(dhs, dk + dv, atol=1e-13)
-    assert len(F.attention_backward(saved, dout)) == 3
 
 
 def test_backward_may_be_called_again(library: Library) -> None:

@@ -23,7 +23,7 @@ SQUARE = {"T_k": T_Q}
         ({}, {}, {}),
         ({"scale": 0.3}, {"scale": 0.3}, {}),
         ({"mask": MASK}, {"attn_mask": MASK}, {}),
-        ({"mask": BIAS}, {"attn_mask": BIAS}, {}),
+        ({"bias": BIAS}, {"attn_mask": BIAS}, {}),
         ({"causal": True}, {"is_causal": True}, SQUARE),
         ({"causal": True, "query_start": "start"}, {"is_causal": True}, {}),
         ({"grouped": True}, {"enable_gqa": True}, {"key_heads": KEY_HEADS}),

@@ -63,7 +63,7 @@ def test_nan_stays_in_its_row(library: Library) -> None:
 
 @pytest.mark.parametrize(("ids", "outside"), [([0, 5], 5), ([-1, 2], -1), ([-7, 9], -7), ([[3, 4], [5, 6]], 6)])
 def test_ids_outside_the_table(library: Library, ids: list[int], outside: int) -> None:
-    told = outside if library.backend.reading_is_free else "-?[0-9]+"  # a device tells of any of them
+    told = outside if library.backend.on_host else "-?[0-9]+"  # a device tells of any of them
     with pytest.raises(IndexError, match=rf"^`ids` must lie in 0 \.\. 4, got {told}: give W a row for each id, or"):
         library.wait(F.embedding(Draw(library)(5, 3), library.array(ids)))
 

@@ -1,4 +1,4 @@
-"""Rows whose scores are shifted far: by a mask, or because queries and keys are large.
+"""Rows whose scores are shifted far: by a bias, or because queries and keys are large.
 
 Beside a score of 1e8 the logarithm of a sum of weights is lost in float32. Scores here are such that every product is
 exact; the oracle takes them as they are rounded, and goes on in float64.
@@ -14,9 +14,15 @@ from hypothesis import strategies as st
 from support import Library
 
 from attnlayers import functional as F
+from attnlayers.functional._attention.dense import Dense
 
 LOWEST = float(np.finfo(np.float32).min)
 FAR = {"-1e9": -1e9, "the lowest number": LOWEST, "1e8": 1e8, "near": -5.0}
+
+
+def keeps_weights(saved: Any) -> bool:
+    """Whether weights were kept for backward, which is one of the ways to compare."""
+    return isinstance(saved.result, Dense)
 
 
 def large(
@@ -29,9 +35,9 @@ def large(
             library.array(np.full((1, T_k, 1), number / 1e4), dtype),
             {},
         )
-    mask = np.zeros((T_q, T_k))
-    mask[0] = number
-    return *(library.array(np.zeros((1, T, 1)), dtype) for T in (T_q, T_k)), {"mask": library.array(mask, dtype)}
+    bias = np.zeros((T_q, T_k))
+    bias[0] = number
+    return *(library.array(np.zeros((1, T, 1)), dtype) for T in (T_q, T_k)), {"bias": library.array(bias, dtype)}
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 2**20])
@@ -61,7 +67,7 @@ def test_the_default_where_weights_are_not_kept(library: Library, number: float)
     if library.backend.name == "cupy":
         options["keep_bytes"] = 0
     _, saved = F.attention(q, k, library.array(v, "float32"), **options)
-    assert saved.core.weights is None
+    assert not keeps_weights(saved)
     *_, dv = F.attention_backward(saved, library.array(dout, "float32"))
     np.testing.assert_allclose(library.numpy(dv), np.broadcast_to(dout[:, :1] / T, dv.shape), rtol=1e-5)
 
@@ -79,7 +85,7 @@ def calls(draw: Any) -> dict[str, Any]:
                 {"causal": True, "query_start": "end"},
                 {"window": (5, 2), "query_start": 3},
                 {"key_lengths": [T_k, T_k // 2]},
-                {"offsets": ([0, T_q // 2, T_q], [0, T_k // 3, T_k])},
+                {"query_offsets": [0, T_q // 2, T_q], "key_offsets": [0, T_k // 3, T_k]},
             ]
         )
     )
@@ -87,7 +93,7 @@ def calls(draw: Any) -> dict[str, Any]:
         "sizes": (T_q, T_k, draw(st.sampled_from([2, 11, 70]))),
         "shift": draw(st.sampled_from([-1, 1])) * 2.0**magnitude,
         "step": step,
-        "by_mask": draw(st.booleans()),
+        "by_bias": draw(st.booleans()),
         "hidden": draw(st.booleans()),
         "sinks": draw(st.sampled_from([None, 0.0, 1.0])),  # in shifts
         "options": options,
@@ -111,18 +117,20 @@ def test_against_float64(library: Library, call: dict[str, Any]) -> None:
     (T_q, T_k, D), rng, dtype = call["sizes"], np.random.default_rng(call["seed"]), call["dtype"]
     q, k = np.zeros((2, T_q, D)), np.zeros((2, T_k, D))
     q[..., 1], k[..., 1] = rng.integers(-1, 2, (2, T_q)), rng.integers(-2, 3, (2, T_k)) * call["step"]
-    mask = None
-    if call["by_mask"]:
-        mask = np.broadcast_to(call["shift"] * rng.integers(0, 2, (T_q, 1)), (T_q, T_k)).copy()
-        mask[rng.random((T_q, T_k)) < (0.3 if call["hidden"] else 0)] = -np.inf
+    mask = bias = None
+    if call["by_bias"]:
+        bias = np.broadcast_to(call["shift"] * rng.integers(0, 2, (T_q, 1)), (T_q, T_k)).copy()
+        bias[rng.random((T_q, T_k)) < (0.3 if call["hidden"] else 0)] = -np.inf
     else:
         q[..., 0], k[..., 0] = 16.0, call["shift"] / 16
         if call["hidden"]:
             mask = rng.random((T_q, T_k)) < 0.7
     v, dout, dlse = (rng.standard_normal(shape) for shape in ((2, T_k, 5), (2, T_q, 5), (2, T_q)))
     scores = q @ np.swapaxes(k, -1, -2)
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
-        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+        scores = np.where(mask, scores, -np.inf)
     scores[hidden_by(call["options"], T_q, T_k)] = -np.inf
     sinks = None if call["sinks"] is None else np.full(2, call["sinks"] * call["shift"])
     v, dout, dlse = (x.astype(dtype).astype("float64") for x in (v, dout, dlse))
@@ -134,21 +142,22 @@ def test_against_float64(library: Library, call: dict[str, Any]) -> None:
     out, lse, saved = F.attention(
         *map(given_as, (q, k, v)),
         mask=given_as(mask),
+        bias=given_as(bias),
         scale=1.0,
         sinks=given_as(sinks),
         return_lse=True,
         keep_bytes=call["keep_bytes"],
         **call["options"],
     )
-    also = ([] if mask is None or mask.dtype == bool else ["mask"]) + ([] if sinks is None else ["sinks"])
-    dq, dk, dv, *further = F.attention_backward(saved, given_as(dout), dlse=given_as(dlse), also=also)
+    grads = [name for name, x in (("bias", bias), ("sinks", sinks)) if x is not None]
+    dq, dk, dv, *further = F.attention_backward(saved, given_as(dout), dlse=given_as(dlse), grads=grads)
     right = {
         "out": exact["out"],
         "lse": exact["lse"],
         "dq": exact["dscores"] @ k,
         "dk": np.swapaxes(exact["dscores"], -1, -2) @ q,
         "dv": exact["dv"],
-        "mask": exact["dscores"].sum(axis=0),
+        "bias": exact["dscores"].sum(axis=0),
         "sinks": exact["dsinks"],
     }
     tolerance = 2e-5 if dtype == "float32" else 1e-12
@@ -158,7 +167,7 @@ def test_against_float64(library: Library, call: dict[str, Any]) -> None:
         "dq": dq,
         "dk": dk,
         "dv": dv,
-        **dict(zip(also, further, strict=True)),
+        **dict(zip(grads, further, strict=True)),
     }.items():
         # What dscores are multiplied by may be 1e7, and they are exact to their largest alone.
         factor = {"dq": np.abs(k).max(initial=0), "dk": np.abs(q).max(initial=0)}.get(name, 1)
@@ -178,15 +187,15 @@ def test_weights_made_again_are_those_that_were_kept(library: Library, option: d
     """Where the oracle has no such option: gradients with weights that were kept, and without."""
     rng = np.random.default_rng(1)
     q, k, v, dout = (rng.standard_normal((2, T, 3)) for T in (7, 9, 9, 7))
-    mask = np.where(np.arange(7)[:, None] % 2 == 0, -1e9 if far else -1.0, 0.0) + np.zeros((7, 9))
+    bias = np.where(np.arange(7)[:, None] % 2 == 0, -1e9 if far else -1.0, 0.0) + np.zeros((7, 9))
     found = []
     for keep in (True, False):
         arguments = [library.array(x, "float32") for x in (q, k, v)]
         given = dict(option) if keep or "return_weights" not in option else {}
         given |= {"keep_bytes": 2**20 if keep else 0, "return_weights": keep}
-        out, *_, saved = F.attention(*arguments, mask=library.array(mask, "float32"), **given)
-        assert (saved.core.weights is None) is not keep
-        gradients = F.attention_backward(saved, library.array(dout, "float32"), also=["mask"])
+        out, *_, saved = F.attention(*arguments, bias=library.array(bias, "float32"), **given)
+        assert keeps_weights(saved) is keep
+        gradients = F.attention_backward(saved, library.array(dout, "float32"), grads=["bias"])
         found.append([library.numpy(x) for x in (out, *gradients)])
     for kept, made_again in zip(*found, strict=True):
         np.testing.assert_allclose(made_again, kept, rtol=1e-4, atol=1e-5)

@@ -10,83 +10,85 @@ import pytest
 from dense_attention import dense_attention
 from support import Library
 
-from attnbackends import AttentionCall, get_backend
+from attnbackends import AttentionCall, OwnAttention, get_backend
 from attnlayers import TimeAttention
 from attnlayers import functional as F
+from attnlayers.functional._attention import pair
 
 RNG = np.random.default_rng(3)
 N, T_Q, T_K, D, D_V = 2, 5, 7, 3, 11
 
 
-class Own:
-    """Attention the plain way, from what the hook is told and nothing else."""
+class Result(OwnAttention):
+    """What `Own` keeps."""
 
-    def __init__(self, takes: bool = True, takes_backward: bool = True, reads_out: bool = True) -> None:
-        self.takes, self.takes_backward, self.reads_out = takes, takes_backward, reads_out
+    def __init__(self, own: "Own", call: AttentionCall) -> None:
+        self.own, self.call = own, call
+        scores = own.scores(call)
+        top = scores.max(axis=-1, keepdims=True)
+        shift = np.where(np.isneginf(top), 0, top)
+        weights = np.exp(scores - shift)
+        total = weights.sum(axis=-1, keepdims=True)
+        self.weights = weights / np.where(total == 0, 1, total)
+        with np.errstate(divide="ignore"):
+            self.lse = shift + np.log(total)
+        self.out = self.weights @ (call.k if call.v is None else call.v)
+
+    def backward(self, dout: np.ndarray, dlse: np.ndarray | None) -> tuple[Any, Any, Any] | None:
+        self.own.backward_calls += 1
+        if not self.own.takes_backward:
+            return None
+        call, weights = self.call, self.weights
+        dweights = dout @ np.swapaxes(call.k if call.v is None else call.v, 1, 2)
+        delta = (weights * dweights).sum(axis=-1, keepdims=True) - (0 if dlse is None else dlse)
+        dscores = weights * (dweights - delta)
+        dq = call.scale * dscores @ call.k
+        dk = call.scale * np.swapaxes(dscores, 1, 2) @ call.q
+        dv = np.swapaxes(weights, 1, 2) @ dout
+        return (dq, dk + dv, None) if call.v is None else (dq, dk, dv)
+
+
+class Own:
+    """Attention the plain way, from what a library is told and nothing else."""
+
+    def __init__(self, takes: bool = True, takes_backward: bool = True) -> None:
+        self.takes, self.takes_backward = takes, takes_backward
         self.calls: list[AttentionCall] = []
         self.backward_calls = 0
 
     def scores(self, call: AttentionCall) -> np.ndarray:
         B, R, _ = call.q.shape
-        T_k = call.k.shape[1]
-        start = np.broadcast_to(call.start, (B,))[:, None, None]
-        position = start + (np.arange(R) % call.T_q)[None, :, None]
+        T_k, visible = call.k.shape[1], call.visibility
+
+        def of_each(numbers: np.ndarray) -> np.ndarray:
+            return numbers if len(numbers) == 1 else np.repeat(numbers, visible.entries_each)
+
+        position = of_each(visible.start)[:, None, None] + (np.arange(R) % visible.T_q)[None, :, None]
         keys = np.arange(T_k)[None, None, :]
         seen = np.ones((B, R, T_k), dtype=bool)
-        if call.left is not None:
-            seen &= keys >= position - call.left
-        if call.right is not None:
-            seen &= keys <= position + call.right
-        if call.lengths is not None:
-            seen &= keys < call.lengths[:, None, None]
+        if visible.left is not None:
+            seen &= keys >= position - visible.left
+        if visible.right is not None:
+            seen &= keys <= position + visible.right
+        if visible.lengths is not None:
+            seen &= keys < of_each(visible.lengths)[:, None, None]
         if call.mask is not None:
-            tiled = call.groups if call.mask.shape[1] == call.T_q else 1
-            seen &= np.tile(call.mask, (1, tiled, 1))
+            mask = call.mask.flat()
+            seen &= np.tile(mask, (1, visible.groups if mask.shape[1] == visible.T_q else 1, 1))
         return np.where(seen, call.scale * call.q @ np.swapaxes(call.k, 1, 2), -np.inf)
 
-    def attention_backward_reads_out(self, call: AttentionCall) -> bool:
-        return self.reads_out
-
-    def attention(self, call: AttentionCall, out: np.ndarray, stats: np.ndarray, kept: Any = None) -> bool:
+    def attention(self, call: AttentionCall) -> OwnAttention | None:
+        further = call.bias is None and call.softcap is None and call.sinks is None and not call.dropout
+        if not further or call.visibility.offsets is not None or 0 in call.k.shape:
+            return None
         self.calls.append(call)
-        if self.takes:
-            assert out.dtype == call.q.dtype
-            scores = self.scores(call)
-            top = scores.max(axis=-1, keepdims=True)
-            stats[0] = np.where(np.isneginf(top), 0, top)
-            weights = np.exp(scores - stats[0])
-            total = weights.sum(axis=-1, keepdims=True)
-            stats[1] = np.where(total == 0, 0, 1 / np.where(total == 0, 1, total))
-            out[...] = stats[1] * (weights @ call.v)
-            assert (kept is not None) == self.reads_out
-            if kept is not None:
-                kept[...] = out
-        return self.takes
-
-    def attention_backward(
-        self, call: AttentionCall, out: Any, stats: Any, dout: Any, dlse: Any, dq: Any, dk: Any, dv: Any
-    ) -> bool:
-        self.backward_calls += 1
-        if self.takes_backward:
-            assert (out is not None) == self.reads_out
-            weights = np.exp(self.scores(call) - stats[0]) * stats[1]
-            dweights = dout @ np.swapaxes(call.v, 1, 2)
-            delta = (weights * dweights).sum(axis=-1, keepdims=True) - (0 if dlse is None else dlse)
-            dscores = weights * (dweights - delta)
-            dq[...] = call.scale * dscores @ call.k
-            dk[...] = call.scale * np.swapaxes(dscores, 1, 2) @ call.q
-            into_values = np.swapaxes(weights, 1, 2) @ dout
-            if dv is None:
-                dk += into_values
-            else:
-                dv[...] = into_values
-        return self.takes_backward
+        return Result(self, call) if self.takes else None
 
 
 def install(monkeypatch: pytest.MonkeyPatch, own: Own) -> Own:
-    monkeypatch.setattr(get_backend("numpy"), "has_whole_attention", True)
-    for name in ("attention", "attention_backward", "attention_backward_reads_out"):
-        monkeypatch.setattr(get_backend("numpy"), name, getattr(own, name))
+    """Every call takes this way: none is small."""
+    monkeypatch.setattr(pair, "PLAIN_WORK", 0)
+    monkeypatch.setattr(get_backend("numpy"), "attention", own.attention)
     return own
 
 
@@ -107,9 +109,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("heads", [0, 3])
-@pytest.mark.parametrize("reads_out", [True, False])
 @pytest.mark.parametrize("name", OPTIONS)
-def test_same_results(monkeypatch: pytest.MonkeyPatch, name: str, reads_out: bool, heads: int) -> None:
+def test_same_results(monkeypatch: pytest.MonkeyPatch, name: str, heads: int) -> None:
     options, lead = OPTIONS[name], (N, heads) if heads else (N,)
     if heads and "mask" in options:
         options = options | {"mask": options["mask"][..., None, :, :]}
@@ -117,11 +118,11 @@ def test_same_results(monkeypatch: pytest.MonkeyPatch, name: str, reads_out: boo
     dlse = draw(*lead, T_Q)
     out, lse, saved = F.attention(q, k, v, return_lse=True, **options)
     expected = [out, lse, saved.weights, *F.attention_backward(saved, dout, dlse=dlse)]
-    own = install(monkeypatch, Own(reads_out=reads_out))
+    own = install(monkeypatch, Own())
     out, lse, saved = F.attention(q, k, v, return_lse=True, **options)
     found = [out, lse, saved.weights, *F.attention_backward(saved, dout, dlse=dlse)]
     assert (len(own.calls), own.backward_calls) == (1, 1)
-    assert saved.core.weights is None
+    assert isinstance(saved.result, Result)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -133,7 +134,7 @@ def test_heads_that_share_keys(monkeypatch: pytest.MonkeyPatch, of_each_head: bo
     own = install(monkeypatch, Own())
     out, saved = F.attention(q, k, v, mask=mask, grouped=True, window=(None, 3), query_start=1)
     [call] = own.calls
-    assert (call.groups, call.T_q, call.q.shape) == (3, T_Q, (2 * N, 3 * T_Q, D))
+    assert (call.visibility.groups, call.visibility.T_q, call.q.shape) == (3, T_Q, (2 * N, 3 * T_Q, D))
     expected, weights, _ = dense_attention(q, k, v, mask=mask, grouped=True, window=(None, 3), query_start=1)
     np.testing.assert_allclose(out, expected, atol=1e-12)
     np.testing.assert_allclose(saved.weights, weights, atol=1e-12)
@@ -142,30 +143,30 @@ def test_heads_that_share_keys(monkeypatch: pytest.MonkeyPatch, of_each_head: bo
 @pytest.mark.parametrize(("takes", "takes_backward"), [(False, False), (True, False)])
 def test_where_the_library_declines(monkeypatch: pytest.MonkeyPatch, takes: bool, takes_backward: bool) -> None:
     q, k, dout = draw(N, T_Q, D), draw(N, T_K, D), draw(N, T_Q, D)
-    out, saved = F.attention(q, k, k)
+    out, saved = F.attention(q, k)
     expected = [out, *F.attention_backward(saved, dout)]
     own = install(monkeypatch, Own(takes, takes_backward))
-    out, saved = F.attention(q, k, k)
+    out, saved = F.attention(q, k)
     found = [out, *F.attention_backward(saved, dout)]
     assert (len(own.calls), own.backward_calls) == (1, int(takes))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-NOT_OFFERED: dict[str, dict[str, Any]] = {
+NOT_TAKEN: dict[str, dict[str, Any]] = {
     "softcap": {"softcap": 1.0},
     "sinks": {"sinks": np.zeros(())},
     "dropout": {"dropout": 0.5, "seed": 0},
-    "additive mask": {"mask": np.zeros((T_Q, T_K))},
-    "packed": {"offsets": ([0, 2, T_Q], [0, 3, T_K])},
+    "bias": {"bias": np.zeros((T_Q, T_K))},
+    "packed": {"query_offsets": [0, 2, T_Q], "key_offsets": [0, 3, T_K]},
     "weights asked for": {"return_weights": True},
 }
 
 
-@pytest.mark.parametrize("name", NOT_OFFERED)
-def test_calls_that_it_is_not_offered(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", NOT_TAKEN)
+def test_calls_that_it_does_not_take(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     own = install(monkeypatch, Own())
-    out, *_, saved = F.attention(draw(N, T_Q, D), draw(N, T_K, D), draw(N, T_K, D_V), **NOT_OFFERED[name])
+    out, *_, saved = F.attention(draw(N, T_Q, D), draw(N, T_K, D), draw(N, T_K, D_V), **NOT_TAKEN[name])
     F.attention_backward(saved, np.ones_like(out))
     F.attention(draw(N, T_Q, D), draw(N, 0, D), draw(N, 0, D_V))
     _, saved = F.attention_weights(draw(N, T_Q, D), draw(N, T_K, D))

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from support import Draw, Library
 
 from attnlayers import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
     Dropout,
+    Embedding,
     FeedForward,
+    Initializer,
     KVCache,
     LayerNorm,
     LearnedPositions,
@@ -20,8 +26,12 @@ from attnlayers import (
     RMSNorm,
     SinusoidalPositions,
     TimeAdditiveAttention,
+    TimeBiLSTM,
     TimeGeneralAttention,
+    TimeGRU,
     TimeLocalAttention,
+    TimeLSTM,
+    TimeRNN,
     TransformerEncoder,
     TransformerEncoderLayer,
     gradcheck,
@@ -85,8 +95,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"query_start": -(10**30)}, ValueError, r"`query_start` must lie within 2\*\*61 of 0, got -1000"),
     ({"key_lengths": [4.0]}, TypeError, "`key_lengths` must be an integer, got float 4.0"),
     ({"key_lengths": [2**64]}, ValueError, r"`key_lengths` must lie within 2\*\*61 of 0"),
-    ({"offsets": [0, 4.0]}, TypeError, "`offsets` must be an integer, got float 4.0"),
-    ({"offsets": np.array([0.0, 4.0])}, TypeError, "`offsets` must be integers, got float64"),
+    ({"query_offsets": [0, 4.0]}, TypeError, "`query_offsets` must be an integer, got float 4.0"),
+    ({"query_offsets": [0, 4], "key_offsets": [0, True]}, TypeError, "`key_offsets` must be an integer, got bool True"),
+    ({"query_offsets": np.array([0.0, 4.0])}, TypeError, "`query_offsets` must be integers, got float64"),
     ({"keep_bytes": 1e6}, TypeError, "`keep_bytes` must be an integer, got float 1000000.0"),
     ({"keep_bytes": -1}, ValueError, "`keep_bytes` must be 0 or more, got -1"),
     ({"dropout": 0.5, "seed": 3.0}, TypeError, "`seed` must be an integer, got float 3.0"),
@@ -162,13 +173,13 @@ def ignored(n: Any) -> Any:
 
 
 def cache(n: Any, name: str) -> Any:
-    sizes = {"batch": 1, "heads": 1, "capacity": 1, "head_size": 1, "value_size": 1}
+    sizes = {"batch_size": 1, "key_heads": 1, "capacity": 1, "head_size": 1, "value_size": 1}
     return repr(KVCache(**(sizes | {name: n}), like=np.ones(1)))
 
 
 def answers(n: Any, name: str) -> Any:
     model = Transformer(5, 4, 1, 4, 1, backend=NUMPY.backend)
-    given = {"start_id": 1, "end_id": 2, "max_length": 4, "beam": 2}
+    given = {"start_id": 1, "end_id": 2, "max_length": 4, "beam_size": 2}
     return model.generate(np.array([[3, 4, 2]]), **(given | {name: n}))[0]
 
 
@@ -187,36 +198,45 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "seed: attention": dropped,
     "seed: Dropout": reseeded,
     "seed: create": lambda n: made(FeedForward.create(2, 3, seed=n)),
-    "initial: create": lambda n: made(FeedForward.create(2, 3, initial=n)),
+    "seed: Initializer": lambda n: made(FeedForward.create(2, 3, initializer=Initializer(n))),
     "seed: gradcheck": lambda n: gradcheck(LayerNorm(np.ones(3), np.ones(3)), np.eye(3), seed=n),
     "width: local_attention": local,
     "ignore: cross_entropy": ignored,
     **{f"{name}: KVCache": lambda n, name=name: cache(n, name)
-       for name in ("batch", "heads", "capacity", "head_size", "value_size")},
+       for name in ("batch_size", "key_heads", "capacity", "head_size", "value_size")},
     **{f"{name}: generate": lambda n, name=name: answers(n, name)
-       for name in ("start_id", "end_id", "max_length", "beam")},
+       for name in ("start_id", "end_id", "max_length", "beam_size")},
     "start: LearnedPositions": lambda n: LearnedPositions(np.eye(5)).forward(np.ones((1, 2, 5)), start=n),
     "start: SinusoidalPositions": lambda n: SinusoidalPositions().forward(np.ones((1, 2, 5)), start=n),
-    **{f"{name}: MultiHeadAttention": lambda n, name=name: sized(MultiHeadAttention, n, name, d_model=4, heads=2)
-       for name in ("d_model", "heads", "key_heads", "d_context", "seed")},
-    **{f"{name}: FeedForward": lambda n, name=name: sized(FeedForward, n, name, d_model=4, hidden=3)
-       for name in ("d_model", "hidden")},
+    **{f"{name}: MultiHeadAttention": lambda n, name=name: sized(MultiHeadAttention, n, name, embedding_size=4, heads=2)
+       for name in ("embedding_size", "heads", "key_heads", "context_size", "seed")},
+    **{f"{name}: FeedForward": lambda n, name=name: sized(FeedForward, n, name, embedding_size=4, hidden_size=3)
+       for name in ("embedding_size", "hidden_size")},
     **{f"{name}: {kind.__name__}": lambda n, name=name, kind=kind: sized(kind, n, name, enc_size=3, dec_size=5)
        for kind in (TimeGeneralAttention, TimeAdditiveAttention, TimeLocalAttention)
        for name in ("enc_size", "dec_size")},
-    "size: TimeAdditiveAttention": lambda n: sized(TimeAdditiveAttention, n, "size", enc_size=3, dec_size=5),
+    "attention_size: TimeAdditiveAttention": lambda n: sized(
+        TimeAdditiveAttention, n, "attention_size", enc_size=3, dec_size=5),
     "width: TimeLocalAttention": lambda n: TimeLocalAttention.create(3, 5, width=n).width,
-    **{f"size: {kind.__name__}": lambda n, kind=kind: sized(kind, n, "size") for kind in (LayerNorm, RMSNorm)},
-    **{f"{name}: LearnedPositions": lambda n, name=name: sized(LearnedPositions, n, name, length=3, size=3)
-       for name in ("length", "size")},
+    **{f"input_size: {kind.__name__}": lambda n, kind=kind: sized(kind, n, "input_size")
+       for kind in (LayerNorm, RMSNorm)},
+    **{f"{name}: {kind.__name__}": lambda n, name=name, kind=kind: sized(kind, n, name, input_size=3, hidden_size=5)
+       for kind in (RNN, LSTM, GRU, TimeRNN, TimeLSTM, TimeGRU, TimeBiLSTM) for name in ("input_size", "hidden_size")},
+    **{f"{name}: Affine": lambda n, name=name: sized(Affine, n, name, input_size=3, output_size=5)
+       for name in ("input_size", "output_size")},
+    **{f"{name}: Embedding": lambda n, name=name: sized(Embedding, n, name, vocab_size=3, embedding_size=5)
+       for name in ("vocab_size", "embedding_size")},
+    **{f"{name}: LearnedPositions": lambda n, name=name: sized(
+        LearnedPositions, n, name, max_length=3, embedding_size=3)
+       for name in ("max_length", "embedding_size")},
     "heads: TransformerEncoderLayer": lambda n: made(TransformerEncoderLayer.create(4, n, 3)),
     "depth: TransformerEncoder": lambda n: made(TransformerEncoder.create(n, 4, 2, 3)),
     **{f"{name}: Transformer": lambda n, name=name: made(
-        Transformer(**({"vocab_size": 5, "d_model": 4, "heads": 2, "hidden": 3, "depth": 1} | {name: n})))
-       for name in ("vocab_size", "d_model", "heads", "hidden", "depth", "seed")},
+        Transformer(**({"vocab_size": 5, "embedding_size": 4, "heads": 2, "hidden_size": 3, "depth": 1} | {name: n})))
+       for name in ("vocab_size", "embedding_size", "heads", "hidden_size", "depth", "seed")},
     **{f"{name}: AttentionSeq2seq": lambda n, name=name: made(
-        AttentionSeq2seq(**({"vocab_size": 5, "wordvec_size": 4, "hidden_size": 3} | {name: n})))
-       for name in ("vocab_size", "wordvec_size", "hidden_size", "seed")},
+        AttentionSeq2seq(**({"vocab_size": 5, "embedding_size": 4, "hidden_size": 3} | {name: n})))
+       for name in ("vocab_size", "embedding_size", "hidden_size", "seed")},
 }  # fmt: skip
 
 

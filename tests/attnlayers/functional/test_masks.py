@@ -1,4 +1,4 @@
-"""Masks are taken as they come: no copy for each entry or head, whatever they are broadcast along."""
+"""Masks and biases are taken as they come: no copy for each entry or head, whatever they are broadcast along."""
 
 import tracemalloc
 from typing import Any
@@ -15,7 +15,7 @@ from attnlayers import functional as F
 MiB = 2**20
 
 
-def peak(mask: np.ndarray | None, also: tuple[str, ...] = (), **options: Any) -> int:
+def peak(grads: tuple[str, ...] = (), **options: Any) -> int:
     """Bytes that forward and backward of 4 entries of 8 heads hold at most, beside their arguments."""
     q = np.ones((4, 8, 512, 8), np.float32)
     dout = np.ones_like(q)
@@ -23,39 +23,47 @@ def peak(mask: np.ndarray | None, also: tuple[str, ...] = (), **options: Any) ->
     try:
         before = tracemalloc.get_traced_memory()[0]
         _, saved = F.attention(q, q[:, : 8 // options.get("groups", 1)], q[:, : 8 // options.pop("groups", 1)],
-                               mask=mask, keep_bytes=0, **options)  # fmt: skip
-        F.attention_backward(saved, dout, also=also)
+                               keep_bytes=0, **options)  # fmt: skip
+        F.attention_backward(saved, dout, grads=grads)
         return tracemalloc.get_traced_memory()[1] - before
     finally:
         tracemalloc.stop()
 
 
-MASKS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "additive, for each head": (lambda: np.zeros((8, 512, 512), np.float32), {}),
-    "additive, for each head, grouped": (lambda: np.zeros((8, 512, 512), np.float32), {"groups": 2, "grouped": True}),
-    "boolean, for each entry": (lambda: np.ones((4, 1, 512, 512), bool), {}),
-    "boolean, for each entry, grouped": (lambda: np.ones((4, 1, 512, 512), bool), {"groups": 4, "grouped": True}),
-    "boolean, keys of each entry": (lambda: np.ones((4, 1, 1, 512), bool), {}),
-    "boolean, keys of each query head": (lambda: np.ones((8, 1, 512), bool), {"groups": 2, "grouped": True}),
-    "boolean, a view": (lambda: np.broadcast_to(np.ones((512, 512), bool), (4, 8, 512, 512)), {}),
+MASKS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "additive, for each head": ("bias", lambda: np.zeros((8, 512, 512), np.float32), {}),
+    "additive, for each head, grouped": (
+        "bias",
+        lambda: np.zeros((8, 512, 512), np.float32),
+        {"groups": 2, "grouped": True},
+    ),
+    "boolean, for each entry": ("mask", lambda: np.ones((4, 1, 512, 512), bool), {}),
+    "boolean, for each entry, grouped": (
+        "mask",
+        lambda: np.ones((4, 1, 512, 512), bool),
+        {"groups": 4, "grouped": True},
+    ),
+    "boolean, keys of each entry": ("mask", lambda: np.ones((4, 1, 1, 512), bool), {}),
+    "boolean, keys of each query head": ("mask", lambda: np.ones((8, 1, 512), bool), {"groups": 2, "grouped": True}),
+    "boolean, a view": ("mask", lambda: np.broadcast_to(np.ones((512, 512), bool), (4, 8, 512, 512)), {}),
 }
 
 
 @pytest.mark.parametrize("name", MASKS)
 def test_memory_of_a_mask(name: str) -> None:
-    make, options = MASKS[name]
+    argument, make, options = MASKS[name]
     mask = make()
-    peak(None, **options)  # what is made once
+    peak(**options)  # what is made once
     own = mask.base.nbytes if mask.base is not None else mask.nbytes
-    more = peak(mask, **options) - peak(None, **options)
+    more = peak(**{argument: mask}, **options) - peak(**options)
     assert more <= 1.1 * own + 4 * MiB, f"{more / MiB:.1f} MiB for a mask of {own / MiB:.1f}"
 
 
-def test_memory_of_the_gradient_of_a_mask() -> None:
-    mask = np.zeros((8, 512, 512), np.float32)
-    peak(None)
-    more = peak(mask, ("mask",)) - peak(None)
-    assert more <= 2.1 * mask.nbytes + 4 * MiB, f"{more / MiB:.1f} MiB"  # the copy, and the gradient itself
+def test_memory_of_the_gradient_of_a_bias() -> None:
+    bias = np.zeros((8, 512, 512), np.float32)
+    peak()
+    more = peak(("bias",), bias=bias) - peak()
+    assert more <= 2.1 * bias.nbytes + 4 * MiB, f"{more / MiB:.1f} MiB"  # the copy, and the gradient itself
 
 
 @st.composite
@@ -96,10 +104,13 @@ def test_any_mask_and_its_gradient(name: str, call: dict[str, Any], seed: int) -
     if call["view"] == "transposed" and values.ndim > 1:
         axes = (*range(values.ndim - 2), values.ndim - 1, values.ndim - 2)
         mask = library.xp.permute_dims(library.array(np.ascontiguousarray(np.transpose(values, axes))), axes)
-    out, weights, _ = dense_attention(q, k, v, mask=values, grouped=call["groups"] > 1)
+    argument = "mask" if call["boolean"] else "bias"
+    out, weights, _ = dense_attention(q, k, v, **{argument: values}, grouped=call["groups"] > 1)
     with pytest.MonkeyPatch.context() as patch:
         cuts = range(0, int(np.prod(call["lead"])), call["chunk"])
-        patch.setattr(library.backend, "rows_at_once", lambda row_bytes: call["rows_at_once"])
+        patch.setattr(
+            library.backend, "block_of_scores", lambda rows, keys, itemsize: (call["rows_at_once"], max(1, keys))
+        )
         patch.setattr(
             library.backend,
             "chunks",
@@ -108,11 +119,14 @@ def test_any_mask_and_its_gradient(name: str, call: dict[str, Any], seed: int) -
             ),
         )
         found, saved = F.attention(
-            *(library.array(x) for x in (q, k, v)), mask=mask, grouped=call["groups"] > 1, keep_bytes=call["keep_bytes"]
+            *(library.array(x) for x in (q, k, v)),
+            **{argument: mask},
+            grouped=call["groups"] > 1,
+            keep_bytes=call["keep_bytes"],
         )
         dout = rng.standard_normal(out.shape)
-        also = () if call["boolean"] else ("mask",)
-        gradients = F.attention_backward(saved, library.array(dout), also=also)
+        grads = () if call["boolean"] else ("bias",)
+        gradients = F.attention_backward(saved, library.array(dout), grads=grads)
     np.testing.assert_allclose(library.numpy(found), out, rtol=1e-9, atol=1e-11)
     if call["boolean"]:
         return

@@ -153,7 +153,7 @@ def test_alibi_is_what_a_query_sees(library: Library) -> None:
     """With values that tell keys apart, the weights are those of the distances."""
     q = library.array(np.zeros((1, H, T, 1)))
     bias, _ = F.alibi(library.array(F.alibi_slopes(H)), library.array(np.arange(T)), library.array(np.arange(T)))
-    out, _ = F.attention(q, q, library.array(np.broadcast_to(np.eye(T), (1, H, T, T))), mask=bias, causal=True)
+    out, _ = F.attention(q, q, library.array(np.broadcast_to(np.eye(T), (1, H, T, T))), bias=bias, causal=True)
     weights = library.numpy(out)[0]
     for h, slope in enumerate(F.alibi_slopes(H)):
         for i in range(T):

@@ -132,31 +132,6 @@ def test_a_cap_of_infinity_is_none(library: Library, keep_bytes: int) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-CREATED: dict[str, Any] = {
-    "MultiHeadAttention": (8, 2), "FeedForward": (4, 6), "TimeGeneralAttention": (3, 4),
-    "TimeAdditiveAttention": (3, 4), "TimeLocalAttention": (3, 4), "LearnedPositions": (5, 4),
-    "TransformerEncoderLayer": (8, 2, 6), "TransformerDecoderLayer": (8, 2, 6),
-    "TransformerEncoder": (2, 8, 2, 6), "TransformerDecoder": (2, 8, 2, 6),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CREATED)
-def test_a_seed_is_that_of_the_weights(name: str) -> None:
-    create = getattr(layers, name).create
-    sizes = CREATED[name]
-    one, again, two, initial = (
-        create(*sizes, **options).params for options in ({"seed": 1}, {"seed": 1}, {"seed": 2}, {"initial": 1})
-    )
-    for a, b, c in zip(one, again, initial, strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a, c)
-    drawn = [(a, b) for a, b in zip(one, two, strict=True) if np.ptp(a) > 0]
-    assert drawn
-    assert not any(np.array_equal(a, b) for a, b in drawn)
-    with pytest.raises(ValueError, match="`seed` and `initial` both say what weights are drawn from"):
-        create(*sizes, seed=1, initial=2)
-
-
 def test_one_seed_gives_dropout_another(library: Library) -> None:
     del library
     one, two = (layers.MultiHeadAttention.create(8, 2, dropout=0.5, seed=seed) for seed in (1, 2))

@@ -108,18 +108,18 @@ def test_dropout(library: Library, kind: type[Dropout]) -> None:
 def test_dropout_lets_everything_pass_when_it_does_not_train(library: Library, kind: type[Dropout]) -> None:
     d = Draw(library)
     xs, dout, layer = d(N, T, D), d(N, T, D), kind()
-    assert layer.train_flg
-    for options in ({"train_flg": False}, {}):
-        layer.train_flg = bool(options)
+    assert layer.training
+    for options in ({"training": False}, {}):
+        layer.training = bool(options)
         np.testing.assert_array_equal(library.numpy(layer.forward(xs, **options)), library.numpy(xs))
         np.testing.assert_array_equal(library.numpy(layer.backward(dout)), library.numpy(dout))
-    assert (library.numpy(layer.forward(xs, train_flg=True)) == 0).any()
+    assert (library.numpy(layer.forward(xs, training=True)) == 0).any()
 
 
 @pytest.mark.parametrize("ratio", [1, 1.5, -0.1, float("nan")])
 def test_a_dropout_ratio_out_of_range(ratio: float) -> None:
     for kind in (Dropout, TimeDropout):
-        with pytest.raises(ValueError, match=f"^{re.escape(f'`dropout_ratio` must lie in [0, 1), got {ratio}')}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(f'`dropout` must lie in [0, 1), got {ratio}')}$"):
             kind(ratio)
 
 

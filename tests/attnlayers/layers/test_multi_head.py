@@ -11,18 +11,17 @@ from hypothesis import strategies as st
 from support import Draw, Library, largest_error
 
 from attnbackends import get_backend
-from attnlayers import KVCache, MultiHeadAttention, gradcheck
+from attnlayers import Initializer, KVCache, MultiHeadAttention, gradcheck
 from attnlayers import functional as F
-from attnlayers.layers._composite import Initial
 
 N, T, T_K, D, D_CONTEXT = 2, 5, 7, 12, 11
 NUMPY = Library(get_backend("numpy"))
 
 
-def make(library: Library, dtype: str = "float64", d_context: int = D, **options: Any) -> MultiHeadAttention:
+def make(library: Library, dtype: str = "float64", context_size: int = D, **options: Any) -> MultiHeadAttention:
     """3 query heads of 4 features, biases that are not 0."""
     layer = MultiHeadAttention.create(
-        D, **({"heads": 3} | options), d_context=d_context, initial=Initial(3, dtype, library.backend)
+        D, **({"heads": 3} | options), context_size=context_size, initializer=Initializer(3, dtype, library.backend)
     )
     rng = np.random.default_rng(0)
     for name, param in zip(layer.names, layer.params, strict=True):
@@ -62,7 +61,7 @@ def test_self_attention(library: Library, key_heads: int) -> None:
 def test_cross_attention_and_padding(library: Library) -> None:
     draw = Draw(library)
     layer, x, context, mask = (
-        make(library, d_context=D_CONTEXT),
+        make(library, context_size=D_CONTEXT),
         draw(N, T, D),
         draw(N, T_K, D_CONTEXT),
         draw.mask(N, T_K),
@@ -91,7 +90,7 @@ def test_bias_and_its_gradient(library: Library, shape: tuple[int, ...], masked:
             return layer.forward(x, None, mask, bias=bias)
 
         def backward(self, dout: Any) -> Any:
-            layer.backward(dout, bias=True)
+            layer.backward(dout, grads=("bias",))
             return layer.dbias
 
     both = library.numpy(bias)
@@ -195,14 +194,14 @@ def test_padding_among_the_steps(library: Library) -> None:
 def test_look_is_cross_attention(library: Library) -> None:
     draw = Draw(library)
     layer, x, context, mask = (
-        make(library, d_context=D_CONTEXT),
+        make(library, context_size=D_CONTEXT),
         draw(N, T, D),
         draw(N, T_K, D_CONTEXT),
         draw.mask(N, T_K),
     )
     full = library.numpy(layer.forward(x, context, mask))
-    cache = layer.read(context)
-    steps = [library.numpy(layer.look(x[:, t : t + 1, :], cache, mask)) for t in range(T)]
+    cache = layer.cache_context(context)
+    steps = [library.numpy(layer.attend(x[:, t : t + 1, :], cache, mask)) for t in range(T)]
     np.testing.assert_allclose(np.concatenate(steps, axis=1), full, rtol=1e-11)
 
 
@@ -212,10 +211,10 @@ def test_beams_take_their_past_along(library: Library) -> None:
     expected = library.numpy(layer.forward(swapped, causal=True))
     cache = layer.new_cache(N, T)
     layer.step(x[:, : T - 1, :], cache)
-    cache.keep(library.array([1, 0]))
+    cache.reorder(library.array([1, 0]))
     found = layer.step(swapped[:, T - 1 :, :], cache)
     np.testing.assert_allclose(library.numpy(found), expected[:, T - 1 :], rtol=1e-11)
-    cache.keep(library.array([0, 0]))
+    cache.reorder(library.array([0, 0]))
     assert np.array_equal(*library.numpy(cache.keys))
 
 
@@ -265,7 +264,7 @@ def test_what_does_not_fit_a_cache(keys: np.ndarray, values: np.ndarray, message
 def test_bad_rows_and_lengths() -> None:
     cache = KVCache(N, 3, 3, 4, like=np.ones(1))
     with pytest.raises(ValueError, match=r"`rows` must have shape \(N,\) = \(2,\), got \(3,\)"):
-        cache.keep(np.zeros(3, int))
+        cache.reorder(np.zeros(3, int))
     with pytest.raises(ValueError, match=r"`length` must lie in 0 .. 0, the steps that are held, got 1"):
         cache.truncate(1)
     with pytest.raises(ValueError, match="`heads` must be 1 or more, got 0"):
@@ -275,7 +274,7 @@ def test_bad_rows_and_lengths() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heads": 5}, "`d_model` must be a multiple of `heads`, got 12 and 5"),
+        ({"heads": 5}, "`embedding_size` must be a multiple of `heads`, got 12 and 5"),
         ({"heads": 4, "key_heads": 3}, "`heads` must be a multiple of `key_heads`, both 1 or more, got 4 and 3"),
         ({"heads": 4, "rotary": "full"}, "`rotary` must be 'half', 'interleaved' or None, got 'full'"),
         ({"heads": 4, "dropout": 1.0}, r"`dropout` must lie in \[0, 1\), got 1.0"),

@@ -49,7 +49,7 @@ def test_a_wide_beam_finds_the_best_of_all(kind: str, penalty: float) -> None:
     found_other = 0
     for seed in range(3):
         model = model_of(kind, NUMPY, seed)
-        ids, _ = model.generate(sources, START, END, LONGEST, mask, beam=V**LONGEST, length_penalty=penalty)
+        ids, _ = model.generate(sources, START, END, LONGEST, mask, beam_size=V**LONGEST, length_penalty=penalty)
         greedy, _ = model.generate(sources, START, END, LONGEST, mask)
         for n in range(2):
             answers = all_answers()
@@ -68,10 +68,10 @@ def test_a_wide_beam_finds_the_best_of_all(kind: str, penalty: float) -> None:
 def test_entries_do_not_meet(library: Library, kind: str) -> None:
     model = model_of(kind, library, 5)
     sources, mask = np.array([[3, 4, 3], [4, 0, 0], [3, 3, 0]]), np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]]) == 1
-    ids, weights = model.generate(library.array(sources), START, END, 6, library.array(mask), beam=3)
+    ids, weights = model.generate(library.array(sources), START, END, 6, library.array(mask), beam_size=3)
     for n in range(3):
         length = int(mask[n].sum())
-        alone, own = model.generate(library.array(sources[n : n + 1, :length]), START, END, 6, beam=3)
+        alone, own = model.generate(library.array(sources[n : n + 1, :length]), START, END, 6, beam_size=3)
         answer = library.numpy(alone)[0].tolist()
         end = answer.index(END) + 1 if END in answer else len(answer)
         assert library.numpy(ids)[n, :end].tolist() == answer[:end]
@@ -85,7 +85,7 @@ def test_weights_belong_to_the_answer_that_was_chosen() -> None:
     sources = np.array([[3, 4, 3, 4]])
     for seed in range(5):
         model = AttentionSeq2seq(V, 3, 4, seed=seed, backend=NUMPY.backend)
-        ids, weights = model.generate(sources, START, END, 6, beam=4)
+        ids, weights = model.generate(sources, START, END, 6, beam_size=4)
         inputs = np.concatenate(([[START]], ids[:, :-1]), axis=1)
         model.forward(sources, inputs, ids)
         full = np.stack(model.decoder.attention.attention_weights or [], axis=1)
@@ -94,7 +94,7 @@ def test_weights_belong_to_the_answer_that_was_chosen() -> None:
         np.testing.assert_allclose(weights[0, :end], full[0, :end], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "value"), [("beam", 0), ("beam", -1)])
+@pytest.mark.parametrize(("name", "value"), [("beam_size", 0), ("beam_size", -1)])
 def test_bad_sizes_are_named(name: str, value: int) -> None:
     model = model_of("dot", NUMPY, 0)
     with pytest.raises(ValueError, match=f"`{name}` must be 1 or more, got {value}"):

@@ -16,15 +16,15 @@ from attnlayers.models._sampling import Sampler
 NUMPY = get_backend("numpy")
 KINDS: dict[str, dict[str, Any]] = {
     "gpt2": {},
-    "gelu, untied, unbiased": {"activation": "gelu", "tied": False, "attention_bias": "none", "bias": False},
+    "gelu, untied, unbiased": {"activation": "gelu", "tied": False, "attention_bias": "none"},
     "llama": {
         "key_heads": 1, "positions": "rotary", "norm": "rms", "activation": "swiglu", "attention_bias": "none",
-        "bias": False, "tied": False,
+        "feed_forward_bias": False, "tied": False,
     },
     "mistral": {
         "key_heads": 2, "head_size": 6, "positions": "rotary", "norm": "rms", "activation": "swiglu", "window": 3,
     },
-    "qwen2": {"positions": "rotary", "norm": "rms", "activation": "swiglu", "attention_bias": "qkv", "bias": False},
+    "qwen2": {"positions": "rotary", "norm": "rms", "activation": "swiglu", "attention_bias": "qkv"},
 }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_gradients_with_dropout() -> None:
 
     own = model("llama", dropout=0.3)
     gradcheck(Dropping(own))
-    own.train_flg = False
+    own.training = False
     first = own.forward(tokens(2, 5))
     assert np.array_equal(first, own.forward(tokens(2, 5)))
 
@@ -270,7 +270,9 @@ def test_errors() -> None:
         own.forward(tokens(1, 24))
     with pytest.raises(ValueError, match="`norm` must be one of layer, rms"):
         CausalLM(11, 8, 2, 13, 1, norm="batch")
-    with pytest.raises(ValueError, match="`d_model` must be a multiple of `heads`, got 8 and 3: or give `head_size`"):
+    with pytest.raises(
+        ValueError, match="`embedding_size` must be a multiple of `heads`, got 8 and 3: or give `head_size`"
+    ):
         CausalLM(11, 8, 3, 13, 1)
     own.params[0][...] = np.nan
     with pytest.raises(ValueError, match="the logits must be finite"):

@@ -50,9 +50,9 @@ def test_evaluation_and_answers_drop_nothing(make: Make) -> None:
     ids, _ = model.generate(BATCH[0], 1, 2, 9)
     np.testing.assert_array_equal(ids, plain.generate(BATCH[0], 1, 2, 9)[0])
     assert loss_of(model) != loss_of(plain), "answering does not switch training off"
-    model.train_flg = False
+    model.training = False
     assert loss_of(model) == loss_of(plain)
-    model.train_flg = True
+    model.training = True
     assert loss_of(model) != loss_of(plain)
 
 
@@ -83,7 +83,7 @@ def test_no_two_places_drop_alike(make: Make) -> None:
     seeds = []
 
     def collect(layer: object) -> None:
-        if hasattr(layer, "dropout_ratio"):
+        if hasattr(layer, "dropout"):
             seeds.append(layer._seed)  # type: ignore[attr-defined]
         elif hasattr(layer, "heads"):
             seeds.append(layer.seed)  # type: ignore[attr-defined]

@@ -173,12 +173,12 @@ def test_no_steps_is_an_error_that_says_so(make_model: MakeModel, most: int) -> 
         model.generate(np.array([[3, 4]]), START, END, most)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_an_answer_may_have_larger_ids_than_fit_the_dtype_of_its_source(beam: int) -> None:
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_an_answer_may_have_larger_ids_than_fit_the_dtype_of_its_source(beam_size: int) -> None:
     numpy = Library(get_backend("numpy"))
     model = AttentionSeq2seq(700, 5, 7, backend=numpy.backend)
     sources = np.random.default_rng(0).integers(3, 256, size=(4, 6))
-    ids, _ = model.generate(sources, START, END, 9, beam=beam)
-    narrow, _ = model.generate(sources.astype(np.uint8), START, END, 9, beam=beam)
+    ids, _ = model.generate(sources, START, END, 9, beam_size=beam_size)
+    narrow, _ = model.generate(sources.astype(np.uint8), START, END, 9, beam_size=beam_size)
     assert ids.max() > 255
     np.testing.assert_array_equal(narrow, ids)

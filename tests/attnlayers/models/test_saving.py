@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[..., Any]] = {
     "CausalLM": lambda **o: CausalLM(11, 8, 2, 16, 2, key_heads=1, window=3, epsilon=1e-3, dropout=0.1, **o),
     "llama": lambda **o: CausalLM(
         11, 8, 4, 16, 1, key_heads=2, head_size=6, positions="rotary", norm="rms", activation="swiglu",
-        attention_bias="qkv", bias=False, tied=False, **o,
+        attention_bias="qkv", feed_forward_bias=False, tied=False, **o,
     ),
 }  # fmt: skip
 

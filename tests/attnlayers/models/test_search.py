@@ -77,8 +77,10 @@ def answer_of(row: Any) -> Answer:
     return tuple(tokens[: tokens.index(END) + 1] if END in tokens else tokens)
 
 
-def found(model: Table, longest: int, beam: int, penalty: float, entries: int = 1) -> list[Answer]:
-    ids, weights = model.generate(np.arange(entries)[:, None], START, END, longest, beam=beam, length_penalty=penalty)
+def found(model: Table, longest: int, beam_size: int, penalty: float, entries: int = 1) -> list[Answer]:
+    ids, weights = model.generate(
+        np.arange(entries)[:, None], START, END, longest, beam_size=beam_size, length_penalty=penalty
+    )
     answers = [answer_of(row) for row in ids]
     for answer, own in zip(answers, weights, strict=True):
         assert own[: len(answer), 0].tolist() == [hash(answer[:i]) % 997 for i in range(len(answer))]
@@ -86,7 +88,7 @@ def found(model: Table, longest: int, beam: int, penalty: float, entries: int = 
     return answers
 
 
-def ended_answers_in_the_beam(model: Table, entry: int, longest: int, beam: int, penalty: float) -> Answer:
+def ended_answers_in_the_beam(model: Table, entry: int, longest: int, beam_size: int, penalty: float) -> Answer:
     """The search of version 0.1: what has ended stays in the beam, or falls out of it."""
     held: list[tuple[float, Answer]] = [(0.0, ())]
     for _ in range(longest):
@@ -95,7 +97,7 @@ def ended_answers_in_the_beam(model: Table, entry: int, longest: int, beam: int,
             if END not in answer:
                 log_p = model.log_p(entry, answer)
                 further += [(total + float(log_p[token]), (*answer, token)) for token in range(V)]
-        held = sorted(further, key=lambda pair: -pair[0])[:beam]
+        held = sorted(further, key=lambda pair: -pair[0])[:beam_size]
     return max(held, key=lambda pair: pair[0] / len(pair[1]) ** penalty)[1]
 
 
@@ -138,34 +140,34 @@ def test_a_wide_beam_finds_the_best_of_all(seed: int, longest: int, penalty: flo
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), beam=st.integers(2, 5), penalty=st.sampled_from([0.0, 1.0]))
-def test_entries_do_not_meet_and_nothing_is_better_than_the_best(seed: int, beam: int, penalty: float) -> None:
+@given(seed=st.integers(0, 10**6), beam_size=st.integers(2, 5), penalty=st.sampled_from([0.0, 1.0]))
+def test_entries_do_not_meet_and_nothing_is_better_than_the_best(seed: int, beam_size: int, penalty: float) -> None:
     model = Table(seed, sharpness=2.0)
-    together = found(model, 4, beam, penalty, entries=3)
+    together = found(model, 4, beam_size, penalty, entries=3)
     for entry, answer in enumerate(together):
-        ids, _ = model.generate(np.array([[entry]]), START, END, 4, beam=beam, length_penalty=penalty)
+        ids, _ = model.generate(np.array([[entry]]), START, END, 4, beam_size=beam_size, length_penalty=penalty)
         assert answer_of(ids[0]) == answer
         assert model.merit(entry, answer, penalty) <= model.best(entry, 4, penalty) + 1e-12
 
 
 @cache
-def duels(penalty: float, beam: int) -> tuple[int, int]:
+def duels(penalty: float, beam_size: int) -> tuple[int, int]:
     """In 300 tables: how often the search finds a better, and how often a worse answer than that of version 0.1."""
     better = worse = 0
     for seed in range(300):
         model = Table(seed, sharpness=1.5)
-        (answer,) = found(model, 5, beam, penalty)
+        (answer,) = found(model, 5, beam_size, penalty)
         merit = model.merit(0, answer, penalty)
-        before = model.merit(0, ended_answers_in_the_beam(model, 0, 5, beam, penalty), penalty)
+        before = model.merit(0, ended_answers_in_the_beam(model, 0, 5, beam_size, penalty), penalty)
         better += merit > before + 1e-12
         worse += merit < before - 1e-12
     return better, worse
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-@pytest.mark.parametrize("beam", [2, 3])
-def test_it_finds_better_answers_more_often_than_worse_ones(penalty: float, beam: int) -> None:
-    better, worse = duels(penalty, beam)
+@pytest.mark.parametrize("beam_size", [2, 3])
+def test_it_finds_better_answers_more_often_than_worse_ones(penalty: float, beam_size: int) -> None:
+    better, worse = duels(penalty, beam_size)
     assert better > 10 * worse
 
 
@@ -185,21 +187,21 @@ def test_what_never_ends_is_cut_off() -> None:
 def test_nan_is_an_answer_too() -> None:
     model = Table(0, {(): [np.nan] * V})
     model.log_p = lambda entry, before: np.full(V, np.nan)  # type: ignore[method-assign]
-    ids, _ = model.generate(np.zeros((2, 1), int), START, END, 3, beam=2)
+    ids, _ = model.generate(np.zeros((2, 1), int), START, END, 3, beam_size=2)
     assert ids.shape[0] == 2
 
 
-@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("beam_size", [1, 3])
 @pytest.mark.parametrize("kind", ["dot", "general", "additive", "transformer"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_no_sources_have_no_answers(library: Library, kind: str, beam: int, masked: bool) -> None:
+def test_no_sources_have_no_answers(library: Library, kind: str, beam_size: int, masked: bool) -> None:
     if kind == "transformer":
         model: Translator = Transformer(7, 4, 2, 5, depth=1, backend=library.backend)
     else:
         model = AttentionSeq2seq(7, 3, 4, attention=kind, backend=library.backend)
     sources = library.array(np.zeros((0, 5)), "int64")
     mask = library.array(np.zeros((0, 5), bool)) if masked else None
-    ids, weights = model.generate(sources, START, END, 6, mask, beam=beam)
+    ids, weights = model.generate(sources, START, END, 6, mask, beam_size=beam_size)
     assert tuple(ids.shape) == (0, ids.shape[1])
     assert tuple(weights.shape[:2]) == tuple(ids.shape)
     assert weights.shape[-1] == 5

@@ -19,7 +19,6 @@ from attnlayers import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
-from attnlayers.layers._composite import Initial
 from attnlayers.models import Transformer, load_torch, to_torch
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -86,7 +85,7 @@ def test_multi_head_attention(tmp_path: Path, bias: bool, cross: int | None) -> 
         return by_torch(module, x, context, context, key_padding_mask=torch.tensor(~mask))
 
     both_ways(
-        lambda: MultiHeadAttention.create(D, HEADS, d_context=cross, bias=bias),
+        lambda: MultiHeadAttention.create(D, HEADS, context_size=cross, use_bias=bias),
         lambda: nn.MultiheadAttention(D, HEADS, bias=bias, batch_first=True, **sizes),
         run,
         run_torch,
@@ -137,9 +136,7 @@ def test_stacks_of_a_whole_transformer() -> None:
 
 def test_gradients_are_those_of_torch() -> None:
     module = scrambled(nn.TransformerDecoderLayer(D, HEADS, HIDDEN, 0.0, "gelu", batch_first=True, dtype=torch.float64))
-    layer = TransformerDecoderLayer.create(
-        D, HEADS, HIDDEN, activation="gelu", pre_norm=False, initial=Initial(0, "float64")
-    )
+    layer = TransformerDecoderLayer.create(D, HEADS, HIDDEN, activation="gelu", pre_norm=False, dtype="float64")
     load_torch(layer, module.state_dict())
     x, context, dout = (a.astype(np.float64) for a in arrays((N, T, D), (N, T_K, D), (N, T, D)))
     leaves = [torch.tensor(a, requires_grad=True) for a in (x, context)]

@@ -48,11 +48,11 @@ def test_padding_changes_nothing(library: Library) -> None:
         np.testing.assert_allclose(library.numpy(grad), before, rtol=1e-9, atol=1e-13, err_msg=name)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_an_answer_step_by_step_is_that_of_full_passes(library: Library, beam: int) -> None:
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_an_answer_step_by_step_is_that_of_full_passes(library: Library, beam_size: int) -> None:
     model = make(library)
     sources, _, _, mask = batch(library)
-    ids, weights = model.generate(sources, 1, 2, 6, source_mask=mask, beam=beam)
+    ids, weights = model.generate(sources, 1, 2, 6, source_mask=mask, beam_size=beam_size)
     found = library.numpy(ids)
     assert tuple(weights.shape) == (2, found.shape[1], 2, HEADS, 5)
     inputs = library.array(np.concatenate((np.ones((2, 1), int), found[:, :-1]), axis=1))
@@ -64,7 +64,7 @@ def test_an_answer_step_by_step_is_that_of_full_passes(library: Library, beam: i
         np.testing.assert_allclose(
             library.numpy(weights)[n, :end], np.swapaxes(expected[n, :end], 1, 2), rtol=1e-9, atol=1e-12
         )
-    if beam == 1:
+    if beam_size == 1:
         logits = library.numpy(model.loss.saved().logits)
         for n, end in enumerate(ends):
             np.testing.assert_array_equal(logits[n, :end].argmax(axis=-1), found[n, :end])
@@ -73,7 +73,7 @@ def test_an_answer_step_by_step_is_that_of_full_passes(library: Library, beam: i
 def test_dropout_is_for_training_alone() -> None:
     model, given = make(NUMPY, dropout=0.5), batch(NUMPY)
     assert float(model.forward(*given)) != float(model.forward(*given))
-    model.train_flg = False
+    model.training = False
     assert float(model.forward(*given)) == float(make(NUMPY).forward(*given))
     first, second = (model.generate(given[0], 1, 2, 4, source_mask=given[3])[1] for _ in range(2))
     np.testing.assert_array_equal(first, second)
@@ -84,7 +84,7 @@ def test_nothing_is_written_to(library: Library) -> None:
     kept = [library.numpy(x).copy() for x in (*given, *model.params)]
     model.forward(*given)
     model.backward()
-    model.generate(given[0], 1, 2, 3, source_mask=given[3], beam=2)
+    model.generate(given[0], 1, 2, 3, source_mask=given[3], beam_size=2)
     for array, before in zip((*given, *model.params), kept, strict=True):
         np.testing.assert_array_equal(library.numpy(array), before)
 
@@ -102,7 +102,7 @@ def test_state_goes_round() -> None:
 
 
 def test_bad_sizes() -> None:
-    with pytest.raises(ValueError, match="`d_model` must be a multiple of `heads`, got 6 and 4"):
+    with pytest.raises(ValueError, match="`embedding_size` must be a multiple of `heads`, got 6 and 4"):
         Transformer(V, 6, 4, HIDDEN)
     with pytest.raises(ValueError, match="`depth` must be 1 or more, got 0"):
         Transformer(V, 6, 2, HIDDEN, depth=0)

@@ -32,7 +32,14 @@ def begin(tmp_path: Path, copy_task: Path) -> Callable[..., RunFolder]:
     """Begin a run of a tiny model on the copy task in a new folder of that name."""
 
     def begin(name: str = "run", **changes: object) -> RunFolder:
-        tiny = {"data": str(copy_task), "batch_size": 12, "wordvec": 4, "hidden": 8, "epochs": 2, "lr": 0.01}
+        tiny = {
+            "data": str(copy_task),
+            "batch_size": 12,
+            "embedding_size": 4,
+            "hidden_size": 8,
+            "epochs": 2,
+            "lr": 0.01,
+        }
         settings = Settings(**(tiny | changes))  # type: ignore[arg-type]
         pairs = settings.pairs()
         return RunFolder.create(tmp_path / name, settings, pairs, Vocabulary.from_pairs(pairs, settings.unit))

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from attnlayers.models import AttentionSeq2seq, Transformer
 from attnlayers.training import RunError, RunFolder, Settings, Trainer
 from attnlayers.training.plots import heads_figure
-from attnlayers.training.settings import VERSION_1
+from attnlayers.training.settings import RENAMED, VERSION_1
 from attnlayers.translation import Translation, translate
 
 Begin = Callable[..., RunFolder]
@@ -48,7 +48,7 @@ def test_a_stopped_run_ends_with_the_same_bits(begin: Begin, small_pictures: Non
 
 
 def test_the_transformer_learns_and_leaves_pictures_of_its_heads(begin: Begin, small_pictures: None) -> None:
-    run = begin(**(TRANSFORMER | {"wordvec": 16, "hidden": 16, "epochs": 3, "warmup": 5}))
+    run = begin(**(TRANSFORMER | {"embedding_size": 16, "hidden_size": 16, "epochs": 3, "warmup": 5}))
     trainer = Trainer(run)
     losses = [progress.loss for progress in trainer.steps() if progress.phase == "epoch"]
     assert losses[-1] < 0.7 * losses[0]
@@ -58,7 +58,7 @@ def test_the_transformer_learns_and_leaves_pictures_of_its_heads(begin: Begin, s
 
 def test_weights_of_an_answer_are_the_mean_of_its_heads(begin: Begin) -> None:
     run = begin(**TRANSFORMER)
-    answers = translate(Trainer(run).model, run.vocabulary, ["abc", "d"], reverse=True, max_length=5, beam=2)
+    answers = translate(Trainer(run).model, run.vocabulary, ["abc", "d"], reverse=True, max_length=5, beam_size=2)
     for answer in answers:
         assert answer.heads is not None
         assert answer.heads.shape == (1, 2, len(answer.target_tokens), len(answer.source_tokens))
@@ -83,16 +83,19 @@ def test_the_learning_rate_falls_as_a_cosine() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"heads": 8}, "--heads belongs to --model transformer, got seq2seq: leave it out"),
-        ({"depth": 2, "architecture": "seq2seq"}, "--depth belongs to --model transformer, got seq2seq: leave it out"),
+        ({"heads": 8}, "--heads belongs to --architecture transformer, got seq2seq: leave it out"),
+        (
+            {"depth": 2, "architecture": "seq2seq"},
+            "--depth belongs to --architecture transformer, got seq2seq: leave it out",
+        ),
         (
             {"architecture": "transformer", "attention": "dot"},
-            "--attention belongs to --model seq2seq, got transformer: leave it out",
+            "--attention belongs to --architecture seq2seq, got transformer: leave it out",
         ),
-        ({"vocab_size": 99}, "--vocab-size belongs to --tokens subword, got character: leave it out"),
+        ({"vocab_size": 99}, "--vocab-size belongs to --unit subword, got character: leave it out"),
         (
             {"unit": "subword", "min_count": 2},
-            "--min-count belongs to --tokens character or word, got subword: leave it out",
+            "--min-count belongs to --unit character or word, got subword: leave it out",
         ),
         ({"columns": "1,2"}, "--columns belongs to data in a file, got dates: leave it out"),
     ],
@@ -104,17 +107,17 @@ def test_options_that_the_others_leave_no_meaning(given: dict[str, Any], message
 
 def test_defaults_follow_the_architecture() -> None:
     assert Settings.of() == Settings()
-    found = Settings.of(architecture="transformer", hidden=64)
-    assert (found.wordvec, found.hidden, found.warmup, found.heads, found.depth) == (128, 64, 200, 4, 2)
-    assert Settings.of(architecture="transformer", wordvec=8).wordvec == 8
+    found = Settings.of(architecture="transformer", hidden_size=64)
+    assert (found.embedding_size, found.hidden_size, found.warmup, found.heads, found.depth) == (128, 64, 200, 4, 2)
+    assert Settings.of(architecture="transformer", embedding_size=8).embedding_size == 8
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "rnn"}, "--model must be one of seq2seq, transformer, got 'rnn'"),
+        ({"architecture": "rnn"}, "--architecture must be one of seq2seq, transformer, got 'rnn'"),
         ({"attention": "sum"}, "--attention must be one of dot, general, additive, got 'sum'"),
-        ({"architecture": "transformer", "heads": 3}, "--wordvec must be a multiple of --heads, got 16 and 3"),
+        ({"architecture": "transformer", "heads": 3}, "--embedding-size must be a multiple of --heads, got 16 and 3"),
         ({"heads": 0}, "--heads must be positive, got 0"),
         ({"depth": -1}, "--depth must be positive, got -1"),
         ({"warmup": -1}, "--warmup must be 0 or more, got -1"),
@@ -131,6 +134,8 @@ def test_a_folder_of_an_older_version_goes_on(begin: Begin, small_pictures: None
     config = json.loads(path.read_text())
     for name in VERSION_1:
         del config[name]
+    for before, now in RENAMED.items():
+        config[before] = config.pop(now)
     path.write_text(json.dumps(config))
     older = RunFolder.open(run.path)
     assert older.settings == replace(run.settings, split="book", normalize="none")

@@ -120,7 +120,7 @@ def test_a_foreign_file_is_named(run: RunFolder, name: str, metadata: dict[str, 
 
 
 def test_weights_of_a_larger_model(run: RunFolder, begin: Begin) -> None:
-    other = begin("other", hidden=9)
+    other = begin("other", hidden_size=9)
     other.write_weights(Trainer(other).model.state())
     path = run.path / "weights.safetensors"
     path.write_bytes((other.path / "weights.safetensors").read_bytes())

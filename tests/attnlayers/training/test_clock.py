@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     now, forward = [100.0], AttentionSeq2seq.forward
 
     def step(model: AttentionSeq2seq, *arguments: object) -> object:
-        now[0] += model.train_flg
+        now[0] += model.training
         return forward(model, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(AttentionSeq2seq, "forward", step)

@@ -180,7 +180,7 @@ def losses(kind: Any, library: Library, dtype: str, lr: float, steps: int = 60) 
         clip_grads(model.grads, 5.0)
         optimizer.update(model.params, model.grads)
     assert {param.dtype for param in model.params} == {library.backend.float_dtype(dtype)}
-    assert model.generate(ids, 1, 2, 4)[0].shape == model.generate(ids, 1, 2, 4, beam=2)[0].shape == (8, 4)
+    assert model.generate(ids, 1, 2, 4)[0].shape == model.generate(ids, 1, 2, 4, beam_size=2)[0].shape == (8, 4)
     return found
 
 

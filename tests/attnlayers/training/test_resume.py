@@ -207,8 +207,8 @@ def test_the_number_of_threads_changes_nothing(begin: Begin, monkeypatch: pytest
     numpy, results = get_backend("numpy"), []
     for threads in (1, 2, 3):
         monkeypatch.setattr(numpy, "workers", Workers(threads))
-        run = begin(f"{threads} threads", hidden=96, batch_size=90, epochs=1)
-        assert len(numpy.chunks(run.settings.hidden, 4 * 4 * 4 * run.settings.hidden)) > 1
+        run = begin(f"{threads} threads", hidden_size=96, batch_size=90, epochs=1)
+        assert len(numpy.chunks(run.settings.hidden_size, 4 * 4 * 4 * run.settings.hidden_size)) > 1
         leave_at(run, 1, save=True)
         monkeypatch.setattr(numpy, "workers", Workers(1))
         results.append(finish(run))

@@ -60,7 +60,7 @@ def test_changed_settings_are_kept(begin: Begin) -> None:
 
 def test_an_empty_folder_may_be_there(begin: Begin, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    assert RunFolder.open(begin("run").path).settings.hidden == 8
+    assert RunFolder.open(begin("run").path).settings.hidden_size == 8
 
 
 def test_folders_above_are_made(begin: Begin, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_run_is_not_begun_twice(begin: Begin) -> None:
     run = begin()
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
     with pytest.raises(RunError, match="holds files already"):
-        begin(hidden=9)
+        begin(hidden_size=9)
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
@@ -154,15 +154,18 @@ def test_a_configuration_that_is_none(begin: Begin, text: str, message: str) -> 
     [
         (lambda config: config.pop("lr"), "keys ['lr'] are missing or unknown"),
         (lambda config: config.update(layers=2), "keys ['layers'] are missing or unknown"),
-        (lambda config: config.update(size=config.pop("hidden")), "keys ['hidden', 'size'] are missing or unknown"),
+        (
+            lambda config: config.update(size=config.pop("hidden_size")),
+            "keys ['hidden_size', 'size'] are missing or unknown",
+        ),
         (lambda config: config.update(epochs=0), "--epochs must be positive, got 0"),
         (lambda config: config.update(lr=float("nan")), "--lr must be positive, got nan"),
         (lambda config: config.update(seed=-3), "--seed must be 0 or more, got -3"),
-        (lambda config: config.update(unit="letter"), "--tokens must be one of character, word, subword, got 'letter'"),
-        (lambda config: config.update(hidden="8"), "hidden"),
+        (lambda config: config.update(unit="letter"), "--unit must be one of character, word, subword, got 'letter'"),
+        (lambda config: config.update(hidden_size="8"), "hidden_size"),
         (lambda config: config.update(lr=None), "lr"),
         (lambda config: config.update(seed=[1]), "seed"),
-        (lambda config: config.update(hidden=8.5), "hidden"),
+        (lambda config: config.update(hidden_size=8.5), "hidden_size"),
         (lambda config: config.update(seed=1.5), "seed"),
         (lambda config: config.update(data=5), "data"),
         (lambda config: config.update(reverse="no"), "reverse"),

@@ -24,13 +24,13 @@ def test_public_names() -> None:
 def test_the_defaults_are_those_of_the_task() -> None:
     settings = Settings()
     assert (settings.data, settings.unit, settings.epochs, settings.batch_size) == ("dates", "character", 4, 128)
-    assert (settings.wordvec, settings.hidden, settings.lr, settings.max_grad_norm) == (16, 256, 0.001, 5.0)
+    assert (settings.embedding_size, settings.hidden_size, settings.lr, settings.max_grad_norm) == (16, 256, 0.001, 5.0)
     assert settings.reverse is True
     with pytest.raises(FrozenInstanceError):
         settings.epochs = 5  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "wordvec", "hidden", "lr", "max_grad_norm"])
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "embedding_size", "hidden_size", "lr", "max_grad_norm"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_sizes_and_rates_are_positive(name: str, value: float) -> None:
     with pytest.raises(RunError, match=f"^--{name.replace('_', '-')} must be positive, got {value}$"):
@@ -51,7 +51,7 @@ def test_sizes_and_rates_are_positive(name: str, value: float) -> None:
         ({"columns": "1"}, "--columns must be two different numbers from 1 on, as in 1,2, got 1"),
         ({"columns": "0,1"}, "--columns must be two different numbers from 1 on, as in 1,2, got 0,1"),
         ({"columns": "a,b"}, "--columns must be two different numbers from 1 on, as in 1,2, got a,b"),
-        ({"unit": "letter"}, "--tokens must be one of character, word, subword, got 'letter'"),
+        ({"unit": "letter"}, "--unit must be one of character, word, subword, got 'letter'"),
     ],
 )
 def test_other_values_are_named(change: dict[str, Any], message: str) -> None:
@@ -94,7 +94,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_seed_decides_the_model() -> None:
     vocabulary = Vocabulary("abc", "character")
-    settings = Settings(wordvec=4, hidden=8, seed=5)
+    settings = Settings(embedding_size=4, hidden_size=8, seed=5)
     model, same, other = (s.model(vocabulary) for s in (settings, settings, replace(settings, seed=6)))
     assert [param.shape for param in model.params][:2] == [(6, 4), (4, 32)]
     for param, equal in zip(model.params, same.params, strict=True):

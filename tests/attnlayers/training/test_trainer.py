@@ -32,7 +32,7 @@ def table(run: RunFolder) -> list[dict[str, str]]:
 @pytest.mark.usefixtures("small_pictures")
 @pytest.mark.parametrize("reverse", [True, False])
 def test_it_learns(begin: Begin, reverse: bool) -> None:
-    trainer = Trainer(begin(epochs=8, wordvec=8, hidden=24, reverse=reverse))
+    trainer = Trainer(begin(epochs=8, embedding_size=8, hidden_size=24, reverse=reverse))
     for _ in trainer.steps():
         pass
     losses = [row["loss"] for row in trainer.metrics]
@@ -42,7 +42,7 @@ def test_it_learns(begin: Begin, reverse: bool) -> None:
 
 
 def test_it_leaves_tables_and_pictures(begin: Begin) -> None:
-    run = begin(epochs=1, hidden=8)
+    run = begin(epochs=1, hidden_size=8)
     *_, last = Trainer(run).steps()
     rows = table(run)
     assert [*rows[0]] == [*METRICS]
@@ -110,7 +110,7 @@ def test_loss_is_the_mean_for_each_token(begin: Begin, monkeypatch: pytest.Monke
 
     def listen(model: AttentionSeq2seq, sources: Any, inputs: Any, labels: Any, mask: Any) -> Any:
         loss = forward(model, sources, inputs, labels, mask)
-        if model.train_flg:
+        if model.training:
             losses.append((float(loss), int(np.sum(labels != -1))))
         return loss
 
@@ -157,7 +157,7 @@ def test_exact_matches_by_hand(ids: list[list[int]], labels: list[list[int]], ex
 def test_accuracy_is_the_share_of_right_answers(begin: Begin) -> None:
     from attnlayers.translation import translate
 
-    run = begin(epochs=8, wordvec=8, hidden=24)
+    run = begin(epochs=8, embedding_size=8, hidden_size=24)
     trainer = Trainer(run)
     assert [*trainer.steps()]
     texts = [source for source, _ in trainer.test.pairs]
@@ -262,7 +262,7 @@ def test_held_out_loss_is_without_dropout_and_smoothing(begin: Begin) -> None:
     )
     tokens = sum(len(target) + 1 for _, target in trainer.test.pairs)
     assert trainer.metrics[-1]["held_out_loss"] == pytest.approx(total / tokens, rel=1e-5)
-    assert trainer.model.train_flg
+    assert trainer.model.training
 
 
 @pytest.mark.usefixtures("small_pictures")

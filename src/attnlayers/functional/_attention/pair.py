@@ -242,6 +242,8 @@ def attention_backward(
         if dweights is not None or dlse is not None or grads:
             raise ValueError("`dweights`, `dlse` and `grads` need a forward that was asked for what they belong to")
         return plain.backward(saved, dout)
+    if not isinstance(saved, SavedAttention):
+        raise TypeError(f"`saved` must be what attention returned, got {type(saved).__name__}")
     problem, flat = saved.problem, saved.flat_gradient
     if dweights is not None and not isinstance(saved.result, Dense):
         raise ValueError("`dweights` needs weights that were returned: call attention with return_weights=True")
@@ -268,11 +270,12 @@ def _plain_backend(q: Array, k: Array, v: Array | None, keep_bytes: int) -> Back
         *key_lead, T_k, key_D = k.shape
         dtype = q.dtype
         right = key_lead == lead and key_D == D and [*values.shape[:-1]] == [*lead, T_k]
-        same = dtype == k.dtype == values.dtype and type(q) is type(k) is type(values)
+        same = type(q) is type(k) is type(values) and dtype == k.dtype == values.dtype
     except (AttributeError, TypeError, ValueError):
         return None
     scores = prod(lead) * T_q * T_k
-    if not (right and same and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
+    known = right and same and type(keep_bytes) is int
+    if not (known and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
         return None
     backend = backend_of(q=q, k=k, v=values)
     return backend if backend.on_host and backend.is_dtype(dtype, "real floating") else None

@@ -49,6 +49,8 @@ def attention_weights(
 
 def attention_weights_backward(saved: SavedWeights, dweights: Array) -> tuple[Array, ...]:
     """Gradients of `attention_weights`: dweights (..., T_q, T_k) -> dq, dk."""
+    if not isinstance(saved, SavedWeights):
+        raise TypeError(f"`saved` must be what attention_weights returned, got {type(saved).__name__}")
     attention = saved.attention
     flat = attention.flat_gradient("dweights", dweights, (attention.problem.k.shape[1],))
     return backward(attention, OutputGrads(None, flat, None), ())

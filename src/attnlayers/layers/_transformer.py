@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
-from attnbackends import Array
+from attnbackends import Array, Backend
 
 from ..functional._integers import integer, sizes
 from ._base import Layer
-from ._composite import Composite, Initial
+from ._composite import Composite
 from .dropout import Dropout
 from .feed_forward import FeedForward
+from .initializer import Drawing, Initializer
 from .multi_head import MultiHeadAttention
 from .normalization import LayerNorm, RMSNorm
 
@@ -76,24 +77,27 @@ class ResidualLayer(Composite):
     @classmethod
     def create(
         cls,
-        d_model: int,
+        embedding_size: int,
         heads: int,
-        hidden: int,
+        hidden_size: int,
         *,
         activation: str = "gelu",
         norm: type[Norm] = LayerNorm,
         pre_norm: bool = True,
         dropout: float = 0.0,
-        bias: bool = True,
-        initial: Initial | int | None = None,
-        seed: int | None = None,
-        **options: Any,
+        use_bias: bool = True,
+        key_heads: int | None = None,
+        rotary: str | None = None,
+        rotary_base: float = 10000.0,
+        window: tuple[int | None, int | None] | None = None,
+        softcap: float | None = None,
+        **drawing: Unpack[Drawing],
     ) -> Self:
-        """A layer with initial weights.
+        """A layer with initial weights, and biases of 0.
 
         Parameters
         ----------
-        d_model, heads, hidden : int
+        embedding_size, heads, hidden_size : int
             Size of inputs and outputs, attention heads, and size within the feed-forward network.
         activation : str
             Of `FeedForward`.
@@ -101,24 +105,29 @@ class ResidualLayer(Composite):
             The class.
         pre_norm, dropout
             As in the class; the same share of attention weights is dropped.
-        bias : bool
-            Of attention and feed-forward network.
-        initial : Initial or int, optional
-            A source of weights, or its seed.
-        seed : int, optional
-            Of the weights and of what is dropped, where there is no `initial`. Default: 0.
-        **options
-            Those of `MultiHeadAttention`, of self-attention alone.
+        use_bias : bool
+            Whether attention and feed-forward network have biases.
+        key_heads, rotary, rotary_base, window, softcap
+            As in `MultiHeadAttention`, for self-attention alone.
+        **drawing
+            As in `Initializer`; the seed is also that of what is dropped.
         """
-        draw = Initial.of(initial, seed)
-        kinds = [options] + [{}] * (cls.attentions - 1)
+        draw = Initializer.of(**drawing)
+        own: dict[str, Any] = {"key_heads": key_heads, "rotary": rotary, "rotary_base": rotary_base}
+        own |= {"window": window, "softcap": softcap}
+        kinds = [own] + [{}] * (cls.attentions - 1)
         attentions = [
-            MultiHeadAttention.create(d_model, heads, bias=bias, dropout=dropout, initial=draw, **own) for own in kinds
+            MultiHeadAttention.create(
+                embedding_size, heads, use_bias=use_bias, dropout=dropout, initializer=draw, **options
+            )
+            for options in kinds
         ]
-        feed_forward = FeedForward.create(d_model, hidden, activation=activation, bias=bias, initial=draw)
-        norms = [norm.create(d_model, initial=draw) for _ in range(cls.attentions + 1)]
+        feed_forward = FeedForward.create(
+            embedding_size, hidden_size, activation=activation, use_bias=use_bias, initializer=draw
+        )
+        norms = [norm.create(embedding_size, initializer=draw) for _ in range(cls.attentions + 1)]
         make: Any = cls
-        layer: Self = make(*attentions, feed_forward, *norms, pre_norm=pre_norm, dropout=dropout, seed=draw.seed())
+        layer: Self = make(*attentions, feed_forward, *norms, pre_norm=pre_norm, dropout=dropout, seed=draw.draw_seed())
         return layer
 
 
@@ -137,19 +146,24 @@ class Stack(Composite):
     def create(
         cls,
         depth: int,
-        d_model: int,
+        embedding_size: int,
         heads: int,
-        hidden: int,
+        hidden_size: int,
         *,
-        initial: Initial | int | None = None,
         seed: int | None = None,
+        dtype: str | None = None,
+        backend: Backend | None = None,
+        initializer: Initializer | None = None,
         **options: Any,
     ) -> Self:
         """`depth` layers with initial weights, and a last norm with `pre_norm`; `options` are those of the layers."""
-        draw, (depth,) = Initial.of(initial, seed), sizes(depth=depth)
-        stack = [cls.layer.create(d_model, heads, hidden, initial=draw, **options) for _ in range(depth)]
+        draw = Initializer.of(seed=seed, dtype=dtype, backend=backend, initializer=initializer)
+        (depth,) = sizes(depth=depth)
+        stack = [
+            cls.layer.create(embedding_size, heads, hidden_size, initializer=draw, **options) for _ in range(depth)
+        ]
         norm: type[Norm] = options.get("norm", LayerNorm)
-        return cls(stack, norm.create(d_model, initial=draw) if options.get("pre_norm", True) else None)
+        return cls(stack, norm.create(embedding_size, initializer=draw) if options.get("pre_norm", True) else None)
 
     def finish(self, x: Array) -> Array:
         """The last norm."""
