@@ -55,20 +55,22 @@ def train(
     ] = None,
     reverse: Annotated[bool | None, _data("Read sources backwards [yes].", "--reverse/--no-reverse")] = None,
     architecture: Annotated[
-        str | None, _model("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
+        str | None,
+        _model("The network: 'seq2seq' (LSTM with attention), 'transformer', or 'lm' for plain text [seq2seq]."),
     ] = None,
-    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
+    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer, lm: 128].")] = None,
     hidden_size: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
     attention: Annotated[
         str | None, _model("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
     ] = None,
-    heads: Annotated[int | None, _model("Attention heads of a transformer [4].")] = None,
-    depth: Annotated[int | None, _model("Layers of a transformer's encoder, and of its decoder [2].")] = None,
+    heads: Annotated[int | None, _model("Attention heads of a transformer or lm [4].")] = None,
+    depth: Annotated[int | None, _model("Layers of an lm, or of a transformer's encoder and decoder [2].")] = None,
+    context: Annotated[int | None, _model("Tokens before it that a language model sees [128].")] = None,
     dropout: Annotated[float | None, _model("Share of values that is set to 0 in training [0].")] = None,
     epochs: Annotated[int | None, _training("Passes over the data [4]; with --resume: train up to this one.")] = None,
-    batch_size: Annotated[int | None, _training("Pairs in a step at most [128].")] = None,
+    batch_size: Annotated[int | None, _training("Pairs in a step at most [128; lm: 32 windows].")] = None,
     lr: Annotated[float | None, _training("Learning rate of Adam [0.001].")] = None,
-    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
+    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer, lm: 200].")] = None,
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
@@ -85,7 +87,7 @@ def train(
     resume: Annotated[bool, _run("Go on with the run in the folder.", "--resume")] = False,
     moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
-    """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
+    """Train a translator or a language model; leaves a run folder with weights, metrics and pictures."""
     # Every other option is a setting, under its name.
     given = {name: value for name, value in locals().items() if value is not None}
     for name in ("out", "resume", "moved"):
@@ -121,7 +123,8 @@ def train(
 def _train(run: RunFolder, console: Console) -> None:
     from ..training import Trainer
 
-    if run.settings.free_text:
+    text = run.settings.architecture == "lm"
+    if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
     with _interrupts() as interrupted:
@@ -131,7 +134,7 @@ def _train(run: RunFolder, console: Console) -> None:
             return
         backend = trainer.backend.describe()
         console.print(
-            f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+            f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
             f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
         )
         if trainer.left_out:
@@ -143,8 +146,8 @@ def _train(run: RunFolder, console: Console) -> None:
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    example = trainer.test.pairs[0][0]
-    console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
+    example = next(filter(None, map(str.strip, trainer.test.lines)))[:20] if text else trainer.test.pairs[0][0]
+    console.print(f"try it: attnlayers {'generate' if text else 'translate'} {quote(str(path))} {quote(example)}")
 
 
 def _ending(trainer: Trainer) -> str:
@@ -223,6 +226,8 @@ def _numbers(progress: Progress) -> str:
         parts.append(f"exact {progress.accuracy:.2%}")
     if progress.chrf is not None:
         parts.append(f"chrF {progress.chrf:.1f}")
+    if progress.perplexity is not None:
+        parts.append(f"perplexity {progress.perplexity:.2f}")
     if progress.phase == "epoch" and progress.best == progress.epoch:
         parts.append("best")
     if progress.tokens_per_second is not None:
