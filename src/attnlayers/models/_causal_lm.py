@@ -33,6 +33,14 @@ from ._sampling import Sampler
 
 Prompts = Sequence[Sequence[int] | np.ndarray] | Array
 
+TOKENS_AT_ONCE = 256
+"""Tokens of prompts, over all rows, that go through the layers together while text is written. More take more memory
+beyond weights and caches, fewer read the weights more often: GPT-2 small with a prompt of 512 tokens took 1.11 of its
+weights and cache with all of them at once (benchmarks/language_model.py)."""
+
+LEAST_AT_ONCE = 16
+"""Tokens of each prompt that go through the layers together at least, however many prompts there are."""
+
 ATTENTION_BIAS = ("all", "qkv", "none")
 """Biases of attention: of all four projections, of those to queries, keys and values, or of none."""
 
@@ -166,7 +174,7 @@ class CausalLM(Network):
             Embedding(draw.normal(max_length, embedding_size, usual=0.02)) if positions == "learned" else None
         )
         self.blocks = TransformerEncoder([self._block(draw) for _ in range(depth)], self._norm(draw))
-        self.head = None if tied else Affine(draw.normal(embedding_size, vocab_size, usual=0.02))
+        self.head = None if tied else Affine(draw.matrix(embedding_size, vocab_size, usual=0.02))
         self.dropout = TimeDropout(dropout)
         self.softmax = SoftmaxWithLoss()
         self.tokenizer: Any = None
@@ -188,7 +196,7 @@ class CausalLM(Network):
         biased = {"all": 4, "qkv": 3, "none": 0}[o["attention_bias"]]
         # Smaller where something is added to the residual stream, so that depth does not widen it (GPT-2, section 2.3).
         scales = (0.02, 0.02, 0.02, 0.02 / (2 * o["depth"]) ** 0.5)
-        weights = [draw.normal(*shape, usual=scale) for shape, scale in zip(shapes, scales, strict=True)]
+        weights = [draw.matrix(*shape, usual=scale) for shape, scale in zip(shapes, scales, strict=True)]
         attention = MultiHeadAttention(
             *weights,
             *(draw.full(0, shape[1]) for shape in shapes[:biased]),
@@ -200,8 +208,8 @@ class CausalLM(Network):
             dropout=o["dropout"],
         )
         gated = o["activation"] == "swiglu"
-        up = [draw.normal(embedding_size, o["hidden_size"], usual=0.02) for _ in range(1 + gated)]
-        down = draw.normal(o["hidden_size"], embedding_size, usual=scales[-1])
+        up = [draw.matrix(embedding_size, o["hidden_size"], usual=0.02) for _ in range(1 + gated)]
+        down = draw.matrix(o["hidden_size"], embedding_size, usual=scales[-1])
         b1, b2, *b_gate = (
             [draw.full(0, size) for size in (o["hidden_size"], embedding_size, o["hidden_size"])]
             if o["feed_forward_bias"]
@@ -321,13 +329,18 @@ class CausalLM(Network):
         array (N, T, V), or (N, 1, V) with `last`
         """
         check(ids=(ids, "N T: int"), mask=(mask, "N T_all: bool"))
+        x = self._advance(ids, caches, mask)
+        logits, _ = self._logits(self.blocks.finish(x[:, -1:, :] if last else x))
+        forget(self)
+        return logits
+
+    def _advance(self, ids: Array, caches: Sequence[KVCache], mask: Array | None) -> Array:
+        """Go on without logits: ids (N, T) -> (N, T, D)."""
         x = self._embedded(ids, caches[0].length, mask)
         for layer, cache in zip(self.blocks.stack, caches, strict=True):
             x = layer.step(x, cache, mask)
             forget(layer)  # a long prompt leaves more behind in all layers than the weights take
-        logits, _ = self._logits(self.blocks.finish(x[:, -1:, :] if last else x))
-        forget(self)
-        return logits
+        return x
 
     def generate(
         self,
@@ -398,6 +411,11 @@ class CausalLM(Network):
         mask = None if valid.all() else backend.asarray(valid)
         caches = self.new_cache(N, T + max_tokens - 1)
         ended = np.zeros(N, bool)
+        size = max(LEAST_AT_ONCE, TOKENS_AT_ONCE // N)
+        for begin in range(0, T - size, size):
+            here = None if mask is None else mask[:, : begin + size]
+            self._advance(backend.asarray(ids[:, begin : begin + size]), caches, here)
+        ids = ids[:, caches[0].length :]
         for step in range(max_tokens):
             here = None if mask is None else mask[:, : T + step]
             logits = self.step(backend.asarray(ids), caches, here, last=True)[:, 0, :]

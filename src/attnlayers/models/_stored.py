@@ -22,10 +22,14 @@ BLOCK_BYTES = 8 * 1024**2
 
 
 class Unset(Initializer):
-    """Makes weights that hold anything, for those that are read from a file next: none is drawn, no page is touched."""
+    """Makes weights that hold anything, for those that are read from a file next: none is drawn, no page is touched.
+
+    The weights of a map lie in memory column by column, as most files have them. A product with one row, which is what
+    a new token asks for, reads them faster so (benchmarks/NOTES.md, "Language models").
+    """
 
     def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg") -> Array:
-        return self.full(0, rows, columns)
+        return self.backend.xp.matrix_transpose(self.full(0, columns, rows))
 
     def normal(self, *shape: int, usual: float = 1.0) -> Array:
         return self.full(0, *shape)

@@ -162,6 +162,25 @@ def test_a_prompt_goes_on_as_it_does_alone(lengths: list[int], kind: str, option
     assert np.array_equal(np.stack([*own.generate(others, 6, seed=seed, **options)], axis=1)[0], again[0])
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_prompts_go_in_parts(kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, prompts = model(kind), [tokens(length, seed=length) for length in (13, 2, 7, 12)]
+    expected = np.stack([*own.generate(prompts, 6)], axis=1)
+    monkeypatch.setattr("attnlayers.models._causal_lm.TOKENS_AT_ONCE", 4 * at_once)
+    monkeypatch.setattr("attnlayers.models._causal_lm.LEAST_AT_ONCE", 1)
+    lengths: list[int] = []
+    advance = CausalLM._advance
+    monkeypatch.setattr(
+        CausalLM,
+        "_advance",
+        lambda self, ids, *further: (lengths.append(ids.shape[1]), advance(self, ids, *further))[1],
+    )
+    assert np.array_equal(np.stack([*own.generate(prompts, 6)], axis=1), expected)
+    assert sum(lengths) == 13 + 5
+    assert max(lengths) == at_once
+
+
 def test_stop_tokens_end_their_prompt_alone() -> None:
     own, ids = model("gpt2"), tokens(3, 4)
     free = np.stack([*own.generate(ids, 12)], axis=1)
