@@ -5,8 +5,9 @@
 6.0
 """
 
+from ._array import Array
 from ._attention import AttentionCall, OwnAttention
-from ._base import Array, Backend, DType
+from ._base import Backend, DType
 from ._cpu.memory import keep_freed_memory
 from ._errors import BackendError
 from ._lstm import LSTMCall, OwnLSTM

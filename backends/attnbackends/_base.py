@@ -22,6 +22,8 @@ from ._packed_keys import PackedKeys
 from ._random import Place, Uniform, uniform
 
 Array = Any
+"""Within a backend: of the library's own type. What a caller sees is `_array.Array`."""
+
 DType = Any
 
 
@@ -197,10 +199,12 @@ class Backend:
         if mask is not None:
             self.fill(scores, ~mask, -xp.inf)
         top = xp.max(scores, axis=-1, keepdims=True)
-        scores -= xp.where(top == -xp.inf, xp.zeros_like(top), top)
+        self.fill(top, top == -xp.inf, 0)
+        scores -= top
         self.apply(xp.exp, scores)
         total = xp.sum(scores, axis=-1, keepdims=True)
-        scores /= xp.where(total == 0, xp.ones_like(total), total)
+        self.fill(total, total == 0, 1)
+        scores /= total
         return scores
 
     def softmax_backward(self, weights: Array, dweights: Array) -> Array:

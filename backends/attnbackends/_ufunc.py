@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import numpy as np
 
@@ -49,18 +48,3 @@ class UfuncBackend(Backend):
 
     def fill(self, array: Array, where: Array, value: float) -> None:
         self.xp.copyto(array, value, where=where)
-
-    def softmax(self, scores: Array, mask: Array | None = None) -> Array:
-        xp: Any = self.xp
-        if 0 in scores.shape:
-            return scores
-        if mask is not None:
-            self.fill(scores, ~mask, -xp.inf)
-        top = xp.max(scores, axis=-1, keepdims=True)
-        self.fill(top, top == -xp.inf, 0)
-        scores -= top
-        self.apply(xp.exp, scores)
-        total = xp.sum(scores, axis=-1, keepdims=True)
-        self.fill(total, total == 0, 1)
-        scores /= total
-        return scores

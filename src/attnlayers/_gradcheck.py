@@ -9,7 +9,7 @@ import numpy as np
 
 from attnbackends import Array, backend_of
 
-from .functional._integers import integer
+from .functional.integers import integer
 
 
 class GradientError(AssertionError):
@@ -30,7 +30,7 @@ def gradcheck(layer: Any, *inputs: Any, seed: int = 0, rtol: float = 1e-6, **opt
     *inputs : float64 array, or anything else
         What is not floating point is passed on and has no gradient.
     seed : int
-        Of the directions, and of the gradient that backward starts from.
+        Seed of the directions, and of the gradient that backward starts from.
     rtol : float
         Largest error that passes, relative to the size of the gradient and of what is summed to get it, and beyond
         what rounding makes of the differences: one unit in the last place of each output. A gradient that is 0 in

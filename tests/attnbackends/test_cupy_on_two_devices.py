@@ -32,8 +32,7 @@ OPERATIONS = {
     "softmax_backward": "backend.softmax_backward(there(3, 4), there(3, 4))",
     "apply": "backend.apply(cupy.exp, there(3))",
     "sum_of_squares": "backend.sum_of_squares(there(3))",
-    "sum_rows": "backend.sum_rows(there(3, 4))",
-    "arrange_keys": "backend.arrange_keys(there(2, 3, 4), ones=True)",
+    "pack_keys": "backend.pack_keys(there(2, 3, 4), ones=True).scores(there(2, 5, 5), slice(0, 2), 1)",
     "take_rows": "backend.take_rows(there(3, 4), backend.arange(2, like=far), 'ids', '')",
     "ids_within": "backend.ids_within(backend.arange(2, like=far), 3, 'ids', '')",
 }

@@ -43,7 +43,7 @@ def further_than_numpy(statement: str) -> set[str]:
 @pytest.mark.parametrize("statement", ["from attnlayers.layers import *", "from attnlayers.functional import *"])
 def test_nothing_slow_is_loaded_that_numpy_does_not_load(statement: str) -> None:
     further = further_than_numpy(statement)
-    assert "attnlayers.functional._check" in further
+    assert "attnlayers.functional.checks" in further
     slow = {"importlib.metadata", "email", "numpy.random", "concurrent.futures", "dataclasses", "logging"}
     assert not slow & further
 
@@ -51,7 +51,17 @@ def test_nothing_slow_is_loaded_that_numpy_does_not_load(statement: str) -> None
 def test_a_layer_loads_no_other() -> None:
     further = further_than_numpy("from attnlayers import TimeAttention")
     own = {name.removeprefix("attnlayers.") for name in further if name.startswith("attnlayers.")}
-    assert own == {"functional", "functional._check", "layers", "layers._base", "layers.attention"}
+    assert own == {"functional", "functional.checks", "layers", "layers._base", "layers.attention"}
+
+
+def test_an_optimizer_loads_no_layer() -> None:
+    own = {
+        name for name in further_than_numpy("from attnlayers.training import Adam") if name.startswith("attnlayers.")
+    }
+    assert "attnlayers.training.optimizers" in own
+    assert [
+        name for name in own if name.startswith(("attnlayers.models", "attnlayers.layers", "attnlayers.data"))
+    ] == []
 
 
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
@@ -111,6 +121,7 @@ def test_public_names_of_layers() -> None:
         "FeedForward",
         "GRU",
         "GeneralAttention",
+        "Initializer",
         "KVCache",
         "LSTM",
         "Layer",
@@ -142,7 +153,9 @@ def test_public_names_of_layers() -> None:
         "WeightSum",
     ]
     for name in attnlayers.layers.__all__:
-        assert name == "KVCache" or issubclass(getattr(attnlayers.layers, name), attnlayers.layers.Layer)
+        assert name in ("Initializer", "KVCache") or issubclass(
+            getattr(attnlayers.layers, name), attnlayers.layers.Layer
+        )
         assert getattr(attnlayers, name) is getattr(attnlayers.layers, name)
 
 

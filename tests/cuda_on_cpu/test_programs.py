@@ -57,7 +57,7 @@ def test_from_training_to_a_heat_map(choice: str, tmp_path: Path) -> None:
     on_cuda(COMMAND, "train", "--resume", "--epochs", "2", "--out", "run", cwd=tmp_path)
     assert (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].startswith("2,")
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", cwd=tmp_path).splitlines()) == 2
-    drawn = ("--beam-size", "3", "--heatmap", "heat.png", *(("--heads",) if choice == "transformer" else ()))
+    drawn = ("--beam-size", "3", "--heatmap", "heat.png", *(("--each-head",) if choice == "transformer" else ()))
     assert len(on_cuda(COMMAND, "translate", "run", "abc", "cab", *drawn, cwd=tmp_path).splitlines()) == 2
     assert (tmp_path / "heat.png").read_bytes().startswith(b"\x89PNG")
 

@@ -103,7 +103,7 @@ class CupyBackend(UfuncBackend):
         """The device of an array as the current one, entered only where it is another: that takes the host time."""
         if array is None or array.data.device_id == self.xp.cuda.runtime.getDevice():
             return HERE
-        return self.xp.cuda.Device(array.data.device_id)  # type: ignore[no-any-return]
+        return self.xp.cuda.Device(array.data.device_id)
 
     def check_device(self, device: Any) -> None:
         current = self.xp.cuda.runtime.getDevice()
@@ -163,7 +163,8 @@ class CupyBackend(UfuncBackend):
         product = None if self._products is None else self._products(a, b, out, dtype)
         if product is not None:
             return product
-        a, b = super().operand(a), super().operand(b)
+        wide = super().operand_dtype  # CuPy's own products round the sums of half precision
+        a, b = (x.astype(wide(x.dtype), copy=False) for x in (a, b))
         product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
         return product if dtype is None else product.astype(dtype, copy=False)
 
@@ -196,7 +197,9 @@ class CupyBackend(UfuncBackend):
         if self._attention_kernels.forward(own, out, stats, kept):
             return CudaResult(self.xp, self._attention_kernels, own, call.v is None, out, stats, kept)
         if self._cudnn is not None and self._cudnn.forward(own, out, stats):
-            return CudaResult(self.xp, self._cudnn, own, call.v is None, out, stats, out.copy())
+            kept = self.empty(out.shape, like=out)
+            kept[...] = out
+            return CudaResult(self.xp, self._cudnn, own, call.v is None, out, stats, kept)
         return None
 
     @cached_property

@@ -115,17 +115,8 @@ class Products:
             return int(self._cupy.cuda.Device().compute_capability) >= 80
         return dtype.name in self._kinds
 
-    def __call__(
-        self,
-        a: Array,
-        b: Array,
-        out: Array | None = None,
-        dtype: Any = None,
-        *,
-        scale: float = 1.0,
-        add: bool = False,
-    ) -> Array | None:
-        """``scale * a @ b``, summed in float32 or better.
+    def __call__(self, a: Array, b: Array, out: Array | None = None, dtype: Any = None) -> Array | None:
+        """``a @ b``, summed in float32 or better.
 
         Parameters
         ----------
@@ -135,9 +126,6 @@ class Products:
         out : array (..., M, N), optional
         dtype : dtype, optional
             Of the result where there is no `out`: that of the operands or float32, the default for half precision.
-        scale : float
-        add : bool
-            Add to what `out` holds.
 
         Returns
         -------
@@ -146,7 +134,7 @@ class Products:
         """
         if a.dtype != b.dtype or a.ndim < 2 or b.ndim < 2 or not self.takes(a.dtype):
             return None
-        if a.shape[-1] != b.shape[-2] or 0 in (*a.shape, *b.shape):
+        if a.shape[-1] != b.shape[-2]:
             return None
         half = a.dtype.itemsize == 2
         if not half and _as_cupy_does(a, b, out):
@@ -157,20 +145,25 @@ class Products:
         if wanted != a.dtype and not (half and wanted == np.float32):
             return None
         if out is None:
-            out, add = self._cupy.empty(shape, dtype=wanted), False
-        if out.shape != shape or (_rows(out) or (True,))[0]:
+            out = self._cupy.empty(shape, dtype=wanted)
+        if out.shape != shape:
+            return None
+        if 0 in (*a.shape, *b.shape):
+            out.fill(0)
+            return out
+        if (_rows(out) or (True,))[0]:
             return None
         a, b = (x if _rows(x) else self._cupy.ascontiguousarray(x) for x in (a, b))
-        self._multiply(a, b, out, leading, scale, add)
+        self._multiply(a, b, out, leading)
         return out
 
-    def _multiply(self, a: Array, b: Array, out: Array, leading: tuple[int, ...], scale: float, add: bool) -> None:
+    def _multiply(self, a: Array, b: Array, out: Array, leading: tuple[int, ...]) -> None:
         (kind, compute), (kind_out, _) = self._kinds[a.dtype.name], self._kinds[out.dtype.name]
         (M, K), N = a.shape[-2:], b.shape[-1]
         count, steps, begins = stacks(leading, [_leading_strides(x, leading) for x in (a, b, out)])
         (turn_a, lead_a), (turn_b, lead_b), (_, lead_out) = map(_rows, (a, b, out))  # type: ignore[misc]
         number = np.float64 if a.dtype.name == "float64" else np.float32
-        alpha, beta = np.array(scale, number), np.array(float(add), number)
+        alpha, beta = np.array(1, number), np.array(0, number)
         handle = self._handle()
         mode = self._get_mode(handle)
         self._set_mode(handle, mode | DISALLOW_REDUCED_PRECISION)

@@ -11,7 +11,7 @@ Inputs = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """q, k, v and dout; v is k itself where a case shares them."""
 
 ROTATED_BYTES = 64 * 1024**2
-"""Of all sets of inputs together: more than a cache holds."""
+"""Bytes of all sets of inputs together: more than a cache holds."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Case:
 
     @property
     def weights_bytes(self) -> int:
-        """Of all weights in float32."""
+        """Bytes of all weights in float32."""
         return 4 * self.batch * self.T_q * self.T_k
 
     def work(self, direction: str, itemsize: int = 4) -> tuple[int, int]:

@@ -24,10 +24,10 @@ TOLERANCE = {"float32": 1e-4, "TF32": 1e-2, "float16": 1e-2, "bfloat16": 6e-2}
 """Largest difference between two contenders' results, over the largest of the numbers: by what is multiplied."""
 
 ROOM_FOR_PRODUCTS = 1.5
-"""Of the seconds for two contenders: what three need for as many rounds."""
+"""Seconds that three contenders need, over those of two, for as many rounds."""
 
 EXACT_BYTES = 2**28
-"""Of float64 weights of one entry, up to which the error of half precision is measured against float64."""
+"""Bytes of the float64 weights of one entry up to which the error of half precision is measured against float64."""
 
 
 def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -> Outcome:

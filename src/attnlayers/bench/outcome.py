@@ -24,7 +24,7 @@ class Row:
     ratio : float
         Median over the rounds of ours over theirs.
     quartiles : (float, float)
-        Of the same.
+        Quartiles of those ratios.
     difference : float
         Largest between the two results, over the largest number.
     errors : (float, float), optional

@@ -20,7 +20,7 @@ LONG = 1024
 def most(case: str, direction: str, peer: str, backend: str, dtype: str) -> float | None:
     """The largest ratio, ours over the peer's, that counts as reached; None where there is no target.
 
-    Of PyTorch's kernels the fastest counts.
+    The fastest of PyTorch's kernels counts.
     """
     if case.startswith("T=") or direction == "backward":
         return None

@@ -24,10 +24,10 @@ N, T_ENC, T_DEC, V, D, H = 128, 29, 10, 59, 16, 256
 MAX_NORM = 5.0
 BATCHES = 8
 FIRST_STEPS = 5
-"""Their losses must agree."""
+"""Steps from the start whose losses must agree."""
 
 TOLERANCE = {False: 1e-3, True: 1e-2}
-"""Of those losses, relative: both go the same way, rounded differently; more so where theirs are made in TF32."""
+"""Relative difference of those losses that passes, by whether theirs are made in TF32, which rounds them more."""
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 

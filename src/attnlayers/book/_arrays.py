@@ -11,7 +11,7 @@ _KNOWN = 256
 _ranges: "OrderedDict[int, tuple[Array, int, int]]" = OrderedDict()
 
 
-def floats(like: Array, x: Any) -> Array:
+def floats(like: Array, x: Any) -> Any:
     """`x` in the library, on the device and in the dtype of the floating point array `like`."""
     if type(x) is type(like) and x.dtype == like.dtype:
         return x
@@ -20,14 +20,14 @@ def floats(like: Array, x: Any) -> Array:
     return x if x.dtype == like.dtype else backend.xp.astype(x, like.dtype)
 
 
-def as_floats(x: Any) -> Array:
+def as_floats(x: Any) -> Any:
     """`x` as a floating point array of its own library; numbers and lists become NumPy's."""
     if not hasattr(x, "dtype") or not hasattr(x, "shape") or isinstance(x, numpy.generic):
         x = numpy.asarray(x)
     return x if x.dtype.kind == "f" else x.astype("float64")
 
 
-def ids(like: Array, x: Any, size: int | None = None) -> Array:
+def ids(like: Any, x: Any, size: int | None = None) -> Any:
     """Integers `x` in the library and on the device of `like`.
 
     Raises
@@ -50,20 +50,20 @@ def ids(like: Array, x: Any, size: int | None = None) -> Array:
     return x
 
 
-def note(array: Array, host: numpy.ndarray) -> None:
+def note(array: Any, host: numpy.ndarray) -> None:
     """Remember the smallest and largest of the ids in `array`, of which `host` has the values."""
     if host.dtype.kind in "iu" and host.size:
         note_range(array, int(host.min()), int(host.max()))
 
 
-def note_range(array: Array, lowest: int, highest: int) -> None:
+def note_range(array: Any, lowest: int, highest: int) -> None:
     """Remember that the ids in `array` lie in this range."""
     _ranges[id(array)] = (array, lowest, highest)
     while len(_ranges) > _KNOWN:
         _ranges.popitem(last=False)
 
 
-def range_of(array: Array) -> tuple[int, int] | None:
+def range_of(array: Any) -> tuple[int, int] | None:
     """The range of the ids in `array`, or in what it is a part of, where it was noted."""
     root = array if getattr(array, "base", None) is None else array.base
     noted = _ranges.get(id(array)) or _ranges.get(id(root))

@@ -65,7 +65,7 @@ class BookFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Of the import machinery."""
+        """Protocol of the import machinery."""
         if fullname in SERVED and fullname not in self.keep:
             return spec_from_loader(fullname, _Alias(SERVED[fullname]), origin=SERVED[fullname])
         if fullname == "common":  # whatever else a folder of that name on the path may hold

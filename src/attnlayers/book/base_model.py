@@ -27,11 +27,11 @@ class BaseModel:
         self.grads: Any = None
 
     def forward(self, *args: Any) -> Any:
-        """Of each model."""
+        """What each model has."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def backward(self, *args: Any) -> Any:
-        """Of each model."""
+        """What each model has."""
         raise NotImplementedError(f"{type(self).__name__} has no backward")
 
     def save_params(self, file_name: str | None = None) -> None:

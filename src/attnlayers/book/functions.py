@@ -5,6 +5,7 @@ from typing import Any
 from attnbackends import Array, backend_of
 
 from .. import functional as F
+from ..functional import arrays
 from ._arrays import as_floats, ids, to_host
 from .np import GPU, np
 
@@ -17,7 +18,7 @@ TINY = 1e-7
 def sigmoid(x: Any) -> Array:
     """``1 / (1 + exp(-x))``, for x of any size."""
     x = as_floats(x)
-    return 0.5 * backend_of(x).xp.tanh(0.5 * x) + 0.5
+    return arrays.sigmoid(backend_of(x).xp, x)
 
 
 def relu(x: Any) -> Array:
@@ -29,7 +30,7 @@ def relu(x: Any) -> Array:
 def softmax(x: Any) -> Array:
     """Softmax over the last axis.
 
-    Of one row (V,) on a device the weights come back as float64 of NumPy: what the book's scripts do with them
+    For one row (V,) on a device the weights come back as float64 of NumPy: what the book's scripts do with them
     is ``numpy.random.choice(p=...)``, which takes nothing else.
     """
     x = as_floats(x)

@@ -56,7 +56,7 @@ class MatMul(Layer):
         (W,), x = self.params, self.saved()
         rows = floats(W, dout).reshape(-1, W.shape[1])
         self.write_grads(self.backend.matmul(x.reshape(-1, W.shape[0]).T, rows))
-        return self.backend.matmul(rows, W.T).reshape(x.shape)
+        return self.backend.matmul(rows, W.mT).reshape(x.shape)
 
 
 class Affine(layers.Affine):

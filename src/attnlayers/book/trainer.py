@@ -142,7 +142,7 @@ class RnnlmTrainer(_Training):
         self.time_idx: int | None = None
         self.ppl_list: list[float] | None = None
 
-    def get_batch(self, x: Array, t: Array, batch_size: int, time_size: int) -> tuple[Array, Array]:
+    def get_batch(self, x: Any, t: Any, batch_size: int, time_size: int) -> tuple[Array, Array]:
         """The next (batch_size, time_size) of both; a row begins where the one before ends, and goes round."""
         data_size = len(x)
         jump = data_size // batch_size
@@ -188,7 +188,7 @@ class RnnlmTrainer(_Training):
         self._plot(self.ppl_list or [], "perplexity", ylim)
 
 
-def remove_duplicate(params: Sequence[Array], grads: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+def remove_duplicate(params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Array], list[Array]]:
     """Parameters that share memory, as they are or transposed, once each, with the sum of their gradients.
 
     The book compares values for that; sharing is what is meant, and looking at values waits for a device.
@@ -208,7 +208,7 @@ def remove_duplicate(params: Sequence[Array], grads: Sequence[Array]) -> tuple[l
     return own_params, own_grads
 
 
-def _memory(array: Array) -> tuple[Any, ...]:
+def _memory(array: Any) -> tuple[Any, ...]:
     """Where an array's values are; two arrays are one if theirs are the same place."""
     described = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
     return (described["data"][0], tuple(array.shape), tuple(array.strides))

@@ -43,7 +43,7 @@ Words = Mapping[str, int]
 Names = Mapping[int, str]
 
 ROWS = 64
-"""Of the co-occurrence matrix that `ppmi` works on at a time."""
+"""Rows of the co-occurrence matrix that `ppmi` works on at a time."""
 
 
 def preprocess(text: str) -> tuple[numpy.ndarray, dict[str, int], dict[int, str]]:

@@ -30,8 +30,8 @@ def translate(
         list[str] | None, typer.Argument(help="What to translate; lines of standard input if none.")
     ] = None,
     heatmap: Annotated[Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers.")] = None,
-    heads: Annotated[
-        bool, typer.Option("--heads", help="Draw each head of each layer instead, of the first answer.")
+    each_head: Annotated[
+        bool, typer.Option("--each-head", help="Draw each head of each layer instead, of the first answer.")
     ] = False,
     beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
@@ -43,8 +43,8 @@ def translate(
     from ..translation import translate as answer
 
     folder = RunFolder.open(run)
-    if heads and (heatmap is None or folder.settings.architecture != "transformer"):
-        raise RunError(f"--heads needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
+    if each_head and (heatmap is None or folder.settings.architecture != "transformer"):
+        raise RunError(f"--each-head needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
     if heatmap is not None and heatmap.suffix[1:].lower() not in picture_formats():
         formats = ", ".join(f".{name}" for name in picture_formats())
         raise RunError(f"--heatmap must name a file that ends in one of {formats}, got {heatmap}")
@@ -79,7 +79,7 @@ def translate(
             if bar and task is not None:
                 bar.update(task, completed=done)
     if heatmap is not None and drawn:
-        figure = heads_figure(drawn[0]) if heads else attention_figure(drawn)
+        figure = heads_figure(drawn[0]) if each_head else attention_figure(drawn)
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from attnbackends import quiet
 
 if TYPE_CHECKING:
     from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
+    from ._additive_attention import additive_attention, additive_attention_backward
     from ._affine import affine, affine_backward
     from ._alibi import alibi, alibi_backward, alibi_slopes
     from ._attention import attention, attention_backward, attention_weights, attention_weights_backward
@@ -19,16 +20,11 @@ if TYPE_CHECKING:
     from ._dropout import dropout, dropout_backward
     from ._embedding import embedding, embedding_backward
     from ._gru import gru, gru_backward
+    from ._local_attention import local_attention, local_attention_backward
     from ._lstm import lstm, lstm_backward
     from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
     from ._rnn import rnn, rnn_backward
     from ._rotary import rotary, rotary_backward
-    from ._scored_attention import (
-        additive_attention,
-        additive_attention_backward,
-        local_attention,
-        local_attention_backward,
-    )
     from ._softmax import softmax, softmax_backward
     from ._weighted_sum import weighted_sum, weighted_sum_backward
 
@@ -76,15 +72,13 @@ __all__ = [
     "weighted_sum_backward",
 ]
 
-# No module has the name of a function: loaded first, it would stand in the function's place. Those that are not in the
-# one of their name with a `_` before it:
+# No module has the name of a function: loaded first, it would stand in its place. The module of a function has its
+# name with a `_` before it, but for these; modules without a `_` are for the whole library.
 _HOMES = {
-    "additive_attention": "_scored_attention",
     "alibi_slopes": "_alibi",
     "attention_weights": "_attention",
     "gelu": "_activation",
     "layer_norm": "_normalization",
-    "local_attention": "_scored_attention",
     "relu": "_activation",
     "rms_norm": "_normalization",
     "swiglu": "_activation",

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check, check_gradient
-from ._pieces import elementwise
+from .arrays import elementwise, sigmoid
+from .checks import check, check_gradient
 
 # Chebyshev coefficients of log(erfc(z) exp(z**2) / t) in t = 2 / (2 + z), which runs from 1 to 0 as z goes from 0 to
 # infinity; made with 40 digits. 12 of them serve float32, all of them float64.
@@ -142,7 +142,7 @@ def swiglu(gate: Array, x: Array) -> tuple[Array, SavedSwiglu]:
     array([  0., 100.])
     """
     backend = check(gate=(gate, "..."), x=(x, "..."))
-    (out,) = elementwise(backend, lambda gate, x: (gate * _sigmoid(backend.xp, gate) * x,), gate, x)
+    (out,) = elementwise(backend, lambda gate, x: (gate * sigmoid(backend.xp, gate) * x,), gate, x)
     return out, SavedSwiglu(backend, gate, x)
 
 
@@ -151,15 +151,11 @@ def swiglu_backward(saved: SavedSwiglu, dout: Array) -> tuple[Array, Array]:
     check_gradient("dout", dout, like=saved.x)
 
     def gradients(gate: Array, x: Array, d: Array) -> tuple[Array, Array]:
-        s = _sigmoid(saved.backend.xp, gate)
+        s = sigmoid(saved.backend.xp, gate)
         return d * x * s * (1 + gate * (1 - s)), d * gate * s
 
     dgate, dx = elementwise(saved.backend, gradients, saved.gate, saved.x, dout, count=2)
     return dgate, dx
-
-
-def _sigmoid(xp: Any, x: Array) -> Array:
-    return 0.5 * xp.tanh(0.5 * x) + 0.5  # no exponential that could overflow
 
 
 def _tanh_probability(xp: Any, x: Array) -> Array:

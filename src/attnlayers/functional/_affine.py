@@ -1,13 +1,12 @@
 """Affine maps."""
 
-from math import prod
 from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow
-from ._pieces import row_sums
+from .arrays import flat_rows, row_sums
+from .checks import check
+from .dtypes import narrow
 
 
 class SavedAffine(NamedTuple):
@@ -34,7 +33,7 @@ def affine(x: Array, W: Array, b: Array | None = None) -> tuple[Array, SavedAffi
     saved : SavedAffine
     """
     backend = check(x=(x, "* D"), W=(W, "D H"), b=(b, "H"))
-    rows, own_W = backend.operand(_rows(backend, x)), backend.operand(W)
+    rows, own_W = backend.operand(flat_rows(backend, x)), backend.operand(W)
     out = backend.matmul(rows, own_W, dtype=x.dtype if b is None else None)  # (M, D) x (D, H) -> (M, H)
     if b is not None:
         out += backend.operand(b)
@@ -47,7 +46,7 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     backend, x, W = saved.backend, saved.x, saved.W
     xp = backend.xp
     check(x=(x, "... D"), W=(W, "D H"), dout=(dout, "... H"))
-    rows, own_W, drows = (backend.operand(array) for array in (_rows(backend, x), W, _rows(backend, dout)))
+    rows, own_W, drows = (backend.operand(array) for array in (flat_rows(backend, x), W, flat_rows(backend, dout)))
     dx = backend.matmul(drows, xp.matrix_transpose(own_W), dtype=x.dtype)  # (M, H) x (H, D) -> (M, D)
     dW = backend.matmul(xp.matrix_transpose(rows), drows, dtype=x.dtype)  # (D, M) x (M, H) -> (D, H)
     dx = xp.reshape(dx, x.shape)
@@ -55,8 +54,3 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
         return dx, dW
     db = row_sums(backend, xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
     return dx, dW, narrow(backend, db, x.dtype)
-
-
-def _rows(backend: Backend, x: Array) -> Array:
-    """(..., D) -> (M, D)."""
-    return backend.xp.reshape(x, (prod(x.shape[:-1]), x.shape[-1]))

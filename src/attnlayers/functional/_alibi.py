@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check, check_gradient
-from ._dtypes import narrow, wide, widen
-from ._integers import integer
+from .checks import check, check_gradient
+from .dtypes import narrow, wide, widen
+from .integers import integer
 
 
 class SavedAlibi(NamedTuple):
@@ -19,7 +19,7 @@ class SavedAlibi(NamedTuple):
 
 
 def alibi(slopes: Array, query_positions: Array, key_positions: Array) -> tuple[Array, SavedAlibi]:
-    """The additive mask ``-slope * |query position - key position|`` of each head.
+    """The bias ``-slope * |query position - key position|`` of each head.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def alibi(slopes: Array, query_positions: Array, key_positions: Array) -> tuple[
         As `alibi_slopes` gives them, or learned.
     query_positions : integer array (T_q,)
     key_positions : integer array (T_k,)
-        Of any integer dtype; they are subtracted in float64, exact up to 2**53.
+        Any integer dtype; they are subtracted in float64, exact up to 2**53.
 
     Returns
     -------
     bias : array (heads, T_q, T_k)
-        For `attention`, as ``mask``.
+        The ``bias`` of `attention`.
     saved : SavedAlibi
 
     References

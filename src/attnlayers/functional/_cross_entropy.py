@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
-from ._integers import FAR, integer
+from .checks import check
+from .dtypes import narrow, wide, widen
+from .integers import FAR, integer
 
 
 class SavedCrossEntropy(NamedTuple):
@@ -23,7 +23,7 @@ class SavedCrossEntropy(NamedTuple):
 
 
 def cross_entropy(
-    logits: Array, labels: Array, *, ignore: int = -1, smoothing: float = 0.0
+    logits: Array, labels: Array, *, ignore_label: int = -1, label_smoothing: float = 0.0
 ) -> tuple[Array, SavedCrossEntropy]:
     """Mean of ``-log(softmax(logits)[label])`` over the labels that count.
 
@@ -31,11 +31,11 @@ def cross_entropy(
     ----------
     logits : array (..., V)
     labels : integer array (...)
-        Ids 0 to V - 1, or `ignore`.
-    ignore : int
+        Ids 0 to V - 1, or `ignore_label`.
+    ignore_label : int
         Label of the places that do not count. Where none counts the loss is 0.
-    smoothing : float
-        Share of the wanted probability that is spread over all V classes, the label's among them; 0 <= smoothing < 1.
+    label_smoothing : float
+        Share of the wanted probability that is spread over all V classes, the label's among them; it lies in [0, 1).
 
     Returns
     -------
@@ -46,7 +46,7 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        For a label outside 0 .. V - 1 that is not `ignore`; from a device when a value is next read
+        For a label outside 0 .. V - 1 that is not `ignore_label`; from a device when a value is next read
         (`Backend.ids_within`).
     TypeError, ValueError, BackendError
         For arguments that do not fit each other.
@@ -54,7 +54,7 @@ def cross_entropy(
     References
     ----------
     Deep Learning from Scratch 2, section 1.3.3; ``TimeSoftmaxWithLoss`` of section 5.4.2.
-    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7 (`smoothing`).
+    Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016, section 7 (`label_smoothing`).
 
     Examples
     --------
@@ -64,15 +64,15 @@ def cross_entropy(
     True
     """
     backend = check(logits=(logits, "... V"), labels=(labels, "...: int"))
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"`smoothing` must lie in [0, 1), got {smoothing}")
-    xp = backend.xp
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}")
+    xp, smoothing = backend.xp, label_smoothing
     rows, V = prod(labels.shape), logits.shape[-1]
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
-    ignore = max(-FAR, min(integer("ignore", ignore), FAR))  # no label is as large
-    counts = flat_labels != ignore
+    ignore_label = max(-FAR, min(integer("ignore_label", ignore_label), FAR))  # no label is as large
+    counts = flat_labels != ignore_label
     if V or (backend.on_host and bool(xp.any(counts))):
-        flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore)
+        flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore_label)
     dtype = wide(backend, logits.dtype)
     source = xp.reshape(logits, (rows, V))
     probabilities = backend.empty((rows, V), like=logits, dtype=dtype)
@@ -80,7 +80,7 @@ def cross_entropy(
     places = flat_labels + backend.arange(rows, like=flat_labels) * V
     counted = xp.astype(counts, dtype)
 
-    def piece(m: slice) -> None:
+    def chunk(m: slice) -> None:
         p = probabilities[m, ...]
         p[...] = widen(backend, source[m, ...])
         p -= xp.max(p, axis=-1, keepdims=True)
@@ -100,7 +100,7 @@ def cross_entropy(
     if not V:
         losses[...] = 0
     elif rows:
-        backend.map(piece, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
+        backend.map(chunk, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
     divisor = xp.sum(counted)
     divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
     loss = narrow(backend, xp.sum(losses) / divisor, logits.dtype)

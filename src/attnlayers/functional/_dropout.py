@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
+from .checks import check
 
 
 class SavedDropout(NamedTuple):
@@ -15,14 +15,14 @@ class SavedDropout(NamedTuple):
     factor: Array
 
 
-def dropout(x: Array, ratio: float, draw: Callable[..., Array]) -> tuple[Array, SavedDropout]:
+def dropout(x: Array, dropout: float, draw: Callable[..., Array]) -> tuple[Array, SavedDropout]:
     """Set a share of the values to 0 and scale the others up, so that the mean stays.
 
     Parameters
     ----------
     x : array (...)
-    ratio : float
-        Share of the values that are dropped, 0 <= ratio < 1.
+    dropout : float
+        Share of the values that are dropped, 0 <= dropout < 1.
     draw : callable
         Called with a shape and `x`; uniform numbers over [0, 1) on its device: ``backend.generator(seed)``.
 
@@ -32,11 +32,11 @@ def dropout(x: Array, ratio: float, draw: Callable[..., Array]) -> tuple[Array, 
     saved : SavedDropout
     """
     backend = check(x=(x, "*"))
-    if not 0 <= ratio < 1:
-        raise ValueError(f"`ratio` must lie in [0, 1), got {ratio}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}")
     xp = backend.xp
-    kept = xp.astype(draw(tuple(x.shape), x) >= ratio, x.dtype)
-    saved = SavedDropout(backend, xp.astype(kept * (1 / (1 - ratio)), x.dtype, copy=False))
+    kept = xp.astype(draw(tuple(x.shape), x) >= dropout, x.dtype)
+    saved = SavedDropout(backend, xp.astype(kept * (1 / (1 - dropout)), x.dtype, copy=False))
     return x * saved.factor, saved
 
 

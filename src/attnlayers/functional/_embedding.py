@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import wide, widen
+from .arrays import flat_rows
+from .checks import check
+from .dtypes import wide, widen
 
 
 class SavedEmbedding(NamedTuple):
@@ -63,7 +64,7 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
     check(W=(W, "V D"), dout=(dout, "* D"))
     if tuple(dout.shape) != saved.shape:
         raise ValueError(f"`dout` must have the shape of the output, {saved.shape}, got {tuple(dout.shape)}")
-    rows = xp.reshape(dout, (prod(saved.shape[:-1]), W.shape[1]))
+    rows = flat_rows(backend, dout)
     if wide(backend, W.dtype) != W.dtype:
         total = xp.zeros_like(widen(backend, W))
         backend.scatter_add(total, saved.ids, widen(backend, rows))

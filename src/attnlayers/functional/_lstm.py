@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType, LSTMCall, OwnLSTM
 
-from ._dtypes import narrow
 from ._recurrence import check_gradients, checked
+from .arrays import sigmoid
+from .dtypes import narrow
 
 
 class SavedLSTM(NamedTuple):
@@ -15,7 +16,7 @@ class SavedLSTM(NamedTuple):
 
     backend: Backend
     dtype: DType  # of the arguments
-    shape: tuple[int, int, int]  # of hs
+    shape: tuple[int, ...]  # of hs
     compute_dtype: DType
     vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]
 
@@ -92,8 +93,10 @@ def lstm_backward(
     """
     backend, dtype = saved.backend, saved.dtype
     check_gradients(saved.shape, dhs, dh=dh, dc=dc)
-    dhs, dh, dc = (None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc))
-    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(dhs, dh, dc))
+    wide: list[Any] = [
+        None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc)
+    ]
+    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(*wide))
     return dx, dWx, dWh, db, dh, dc
 
 
@@ -113,7 +116,7 @@ def _forward(backend: Backend, call: LSTMCall) -> OwnLSTM:
         a += backend.matmul(h[t, ...], call.Wh)  # (N, H) x (H, 4H) -> (N, 4H)
         f, g, i, o = _by_gate(a)
         for gate in (f, i, o):
-            gate[...] = 0.5 * xp.tanh(0.5 * gate) + 0.5  # the sigmoid, with no exponential that could overflow
+            gate[...] = sigmoid(xp, gate)
         g[...] = xp.tanh(g)
         new_c = f * c[t, ...] + g * i
         tanh_c[t, ...] = xp.tanh(new_c)

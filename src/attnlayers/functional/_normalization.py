@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check, check_gradient
-from ._dtypes import narrow, widen
-from ._pieces import flat_rows, over_rows, wide_empty
+from .arrays import flat_rows, over_rows, wide_empty
+from .checks import check, check_gradient
+from .dtypes import narrow, widen
 
 
 class SavedNorm(NamedTuple):
@@ -99,14 +99,14 @@ def _normalize(
     inverse = wide_empty(backend, (rows.shape[0], 1), like=x)
     wide_gain, wide_bias = widen(backend, gain), None if bias is None else widen(backend, bias)
 
-    def piece(x: Array) -> tuple[Array, Array, Array]:
+    def chunk(x: Array) -> tuple[Array, Array, Array]:
         x = x - xp.mean(x, axis=-1, keepdims=True) if centred else x
         scale = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + epsilon)
         x = x * scale
         scaled = x * wide_gain
         return (scaled if wide_bias is None else scaled + wide_bias), x, scale
 
-    over_rows(backend, piece, (rows,), (out, normal, inverse))
+    over_rows(backend, chunk, (rows,), (out, normal, inverse))
     return xp.reshape(out, x.shape), SavedNorm(backend, x, gain, normal, inverse, centred)
 
 
@@ -118,12 +118,12 @@ def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
     dx = backend.empty(drows.shape, like=dout)
     gain = widen(backend, saved.gain)
 
-    def piece(d: Array, normal: Array, inverse: Array) -> tuple[Array]:
+    def chunk(d: Array, normal: Array, inverse: Array) -> tuple[Array]:
         d = d * gain
         d = d - normal * xp.mean(d * normal, axis=-1, keepdims=True) - _mean(xp, d, saved.centred)
         return (d * inverse,)
 
-    over_rows(backend, piece, (drows, saved.normal, saved.inverse), (dx,))
+    over_rows(backend, chunk, (drows, saved.normal, saved.inverse), (dx,))
     dgain = narrow(backend, xp.sum(drows * saved.normal, axis=0), dout.dtype)
     return xp.reshape(dx, saved.x.shape), dgain, drows
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
-from ._pieces import or_zero
+from .arrays import or_zero
+from .checks import check
+from .dtypes import narrow, wide, widen
 
 FEW_ROWS = 8
 """Sequences below which a step's product reads the weights more than it computes: it takes them as they lie, and the
-inputs are multiplied in the same piece of work, since handing one over costs as much as a step."""
+inputs are multiplied in the same unit of work, since handing one over costs as much as a step."""
 
 CHUNK_ROWS = 64
 """Sequences of a chunk at least: fewer rows would waste the packing of the weights in each product."""
@@ -50,7 +50,7 @@ def checked(
     if Wh.shape[1] != count * H:
         side_by_side = {1: "", 3: ", three gates side by side", 4: ", four gates side by side"}[count]
         raise ValueError(f"`Wh` must have shape (H, {width}){side_by_side}, got {tuple(Wh.shape)}")
-    arrays = (x, Wx, Wh, b, *states.values())
+    arrays: tuple[Any, ...] = (x, Wx, Wh, b, *states.values())
     if wide(backend, x.dtype) != x.dtype:
         arrays = tuple(None if array is None else widen(backend, array) for array in arrays)
     if mask is None:

@@ -6,9 +6,9 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from ._check import check, check_gradient
-from ._dtypes import narrow, wide, widen
-from ._integers import integer
+from .checks import check, check_gradient
+from .dtypes import narrow, wide, widen
+from .integers import integer
 
 
 class SavedRotary(NamedTuple):

@@ -1,12 +1,12 @@
 """Softmax over the last axis."""
 
-from math import prod
 from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, wide, widen
+from .arrays import flat_rows
+from .checks import check
+from .dtypes import narrow, wide, widen
 
 
 class SavedSoftmax(NamedTuple):
@@ -38,7 +38,7 @@ def softmax(x: Array) -> tuple[Array, SavedSoftmax]:
     """
     backend = check(x=(x, "... T"))
     out, rows = _own_rows(backend, x)
-    backend.map(lambda piece: backend.softmax(rows[piece, ...]), _pieces(backend, rows))
+    backend.map(lambda chunk: backend.softmax(rows[chunk, ...]), _chunks(backend, rows))
     out = narrow(backend, out, x.dtype)
     return backend.xp.astype(out, out.dtype, copy=True), SavedSoftmax(backend, out)
 
@@ -49,7 +49,7 @@ def softmax_backward(saved: SavedSoftmax, dout: Array) -> Array:
     check(out=(saved.out, "... T"), dout=(dout, "... T"))
     dx, rows = _own_rows(backend, dout)
     weights = backend.xp.reshape(widen(backend, saved.out), rows.shape)
-    backend.map(lambda piece: backend.softmax_backward(weights[piece, ...], rows[piece, ...]), _pieces(backend, rows))
+    backend.map(lambda chunk: backend.softmax_backward(weights[chunk, ...], rows[chunk, ...]), _chunks(backend, rows))
     return narrow(backend, dx, dout.dtype)
 
 
@@ -57,8 +57,8 @@ def _own_rows(backend: Backend, x: Array) -> tuple[Array, Array]:
     """A copy of x (..., T) in the dtype to compute in, and the same memory as (M, T)."""
     own = backend.empty(x.shape, like=x, dtype=wide(backend, x.dtype))
     own[...] = widen(backend, x)
-    return own, backend.xp.reshape(own, (prod(x.shape[:-1]), x.shape[-1]))
+    return own, flat_rows(backend, own)
 
 
-def _pieces(backend: Backend, rows: Array) -> list[slice]:
+def _chunks(backend: Backend, rows: Array) -> list[slice]:
     return backend.chunks(rows.shape[0], 2 * rows.shape[1] * backend.xp.finfo(rows.dtype).bits // 8)

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from ._check import check
-from ._dtypes import narrow, widen
+from .checks import check
+from .dtypes import narrow, widen
 
 
 class SavedWeightedSum(NamedTuple):

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from .initializer import Initializer
     from .kv_cache import KVCache
     from .local import LocalAttention, TimeLocalAttention
+    from .lstm import LSTM, TimeBiLSTM, TimeLSTM
     from .multi_head import MultiHeadAttention
     from .normalization import LayerNorm, RMSNorm
     from .positions import LearnedPositions, SinusoidalPositions
-    from .recurrent import GRU, LSTM, RNN, TimeBiLSTM, TimeGRU, TimeLSTM, TimeRNN
+    from .recurrent import GRU, RNN, TimeGRU, TimeRNN
     from .scores import AdditiveAttention, GeneralAttention, TimeAdditiveAttention, TimeGeneralAttention
     from .softmax import Softmax, SoftmaxWithLoss, TimeSoftmaxWithLoss
     from .transformer_decoder import TransformerDecoder, TransformerDecoderLayer
@@ -74,10 +75,11 @@ _MODULES = {
     "initializer": "Initializer",
     "kv_cache": "KVCache",
     "local": "LocalAttention TimeLocalAttention",
+    "lstm": "LSTM TimeBiLSTM TimeLSTM",
     "multi_head": "MultiHeadAttention",
     "normalization": "LayerNorm RMSNorm",
     "positions": "LearnedPositions SinusoidalPositions",
-    "recurrent": "GRU LSTM RNN TimeBiLSTM TimeGRU TimeLSTM TimeRNN",
+    "recurrent": "GRU RNN TimeGRU TimeRNN",
     "scores": "AdditiveAttention GeneralAttention TimeAdditiveAttention TimeGeneralAttention",
     "softmax": "Softmax SoftmaxWithLoss TimeSoftmaxWithLoss",
     "transformer_decoder": "TransformerDecoder TransformerDecoderLayer",

@@ -83,8 +83,8 @@ class Layer:
 
     def write_grads(self, *gradients: Array) -> None:
         """Put gradients where `grads` has them."""
-        for place, gradient in zip(self.grads, gradients, strict=True):
-            place[...] = gradient
+        for grad, gradient in zip(self.grads, gradients, strict=True):
+            grad[...] = gradient
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False))

@@ -6,7 +6,7 @@ import numpy as np
 
 from attnbackends import Array
 
-from ..functional._integers import integer
+from ..functional.integers import integer
 from ._base import Layer
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self, Unpack
 
 from attnbackends import Array, Backend
 
-from ..functional._integers import integer, sizes
+from ..functional.integers import integer, sizes
 from ._base import Layer
 from ._composite import Composite
 from .dropout import Dropout
@@ -40,7 +40,7 @@ class Residual:
         return d + (self.norm.backward(dh) if self.pre_norm else dh), *others
 
     def around(self, x: Array, function: Callable[[Array], Array]) -> Array:
-        """The same around another function than the layer's forward."""
+        """The residual connection around `function` instead of the layer's forward."""
         if self.pre_norm:
             return x + function(self.norm.forward(x))
         return self.norm.forward(x + function(x))
@@ -100,7 +100,7 @@ class ResidualLayer(Composite):
         embedding_size, heads, hidden_size : int
             Size of inputs and outputs, attention heads, and size within the feed-forward network.
         activation : str
-            Of `FeedForward`.
+            As in `FeedForward`.
         norm : LayerNorm or RMSNorm
             The class.
         pre_norm, dropout
@@ -171,6 +171,6 @@ class Stack(Composite):
         return x if self.norm is None else self.norm.forward(x)
 
     def finish_backward(self, dout: Array) -> Array:
-        """Its gradient."""
+        """Gradient of `finish`: dout (N, T, D) -> dx (N, T, D)."""
         self.saved()
         return dout if self.norm is None else self.norm.backward(dout)

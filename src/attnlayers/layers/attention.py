@@ -1,9 +1,11 @@
 """The attention layers of the book's chapter 8, for one decoder step or for all at once."""
 
+from collections.abc import Sequence
+
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional.checks import check
 from ._base import Layer
 
 
@@ -56,7 +58,7 @@ class Attention(Layer):
     Attributes
     ----------
     attention_weight : array (N, T) or None
-        Of the last forward.
+        Weights of the last forward.
 
     References
     ----------
@@ -90,8 +92,8 @@ class TimeAttention(Layer):
 
     Attributes
     ----------
-    attention_weights : list of T_dec arrays (N, T_enc), or None
-        Of the last forward; ``np.array(layer.attention_weights)`` is (T_dec, N, T_enc).
+    attention_weights : sequence of T_dec arrays (N, T_enc), or None
+        Weights of the last forward; ``np.array(layer.attention_weights)`` is (T_dec, N, T_enc).
 
     References
     ----------
@@ -99,7 +101,7 @@ class TimeAttention(Layer):
     """
 
     @property
-    def attention_weights(self) -> list[Array] | None:
+    def attention_weights(self) -> Sequence[Array] | None:
         if self._saved is None:
             return None
         weights = self._saved.weights

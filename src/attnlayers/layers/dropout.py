@@ -5,8 +5,8 @@ from collections.abc import Callable
 from attnbackends import Array, backend_of
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._integers import integer
+from ..functional.checks import check
+from ..functional.integers import integer
 from ._base import Layer
 
 
@@ -18,7 +18,7 @@ class Dropout(Layer):
     dropout : float
         Share that is dropped, 0 <= dropout < 1.
     seed : int
-        Of what is drawn: the same on every device and in every library.
+        Seed of what is drawn, which is the same on every device and in every library.
 
     Attributes
     ----------

@@ -5,7 +5,7 @@ from typing import Any, Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._integers import sizes
+from ..functional.integers import sizes
 from ._composite import Composite
 from .affine import Affine
 from .initializer import Drawing, Initializer

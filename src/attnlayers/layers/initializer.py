@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 import attnbackends
 from attnbackends import Array, Backend, quiet
 
-from ..functional._integers import integer
+from ..functional.integers import integer
 
 Scale = float | Literal["fan_in", "fan_avg"]
 
@@ -23,8 +24,9 @@ class Initializer:
     Parameters
     ----------
     seed : int
+        One seed draws the same weights on every device and in every library.
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        What weights are: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
         NumPy's bfloat16 is that of the package ml_dtypes.
     backend : Backend, optional
         Where they live. Default: the one that the environment chose.
@@ -35,7 +37,7 @@ class Initializer:
 
     References
     ----------
-    LeCun et al., "Efficient BackProp", 1998, section 4.6 ("fan_in"); Deep Learning from Scratch 2, section 6.4.
+    LeCun et al., "Efficient BackProp", 1998, section 4.6 ("fan_in"); Deep Learning from Scratch 2, section 5.5.1.
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010 ("fan_avg").
 
     Examples
@@ -50,7 +52,7 @@ class Initializer:
     def __init__(
         self, seed: int = 0, dtype: str = "float32", backend: Backend | None = None, *, scale: Scale | None = None
     ) -> None:
-        number = isinstance(scale, (int, float)) and not isinstance(scale, bool) and scale > 0
+        number = isinstance(scale, (int, float)) and not isinstance(scale, bool) and 0 < scale < inf
         if not (scale is None or number or scale in ("fan_in", "fan_avg")):
             raise ValueError(f"`scale` must be 'fan_in', 'fan_avg' or a positive number, got {scale!r}")
         self._rng = np.random.default_rng(integer("seed", seed, least=0))
@@ -97,13 +99,13 @@ class Initializer:
         """These values, as a weight."""
         return self.backend.asarray(values, dtype=self.dtype)
 
-    def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg") -> Array:
-        """The weights (D, H) of a map, drawn as `scale` says or, without one, as is usual."""
+    def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg", side_by_side: int = 1) -> Array:
+        """The weights (D, H) of a map, or of some side by side, drawn as `scale` says or, without one, as is usual."""
         scale = usual if self.scale is None else self.scale
         if scale == "fan_in":
             return self.array(self._rng.standard_normal((rows, columns)) / rows**0.5)
         if scale == "fan_avg":
-            bound = (6 / (rows + columns)) ** 0.5
+            bound = (6 / (rows + columns // side_by_side)) ** 0.5
             return self.array(self._rng.uniform(-bound, bound, (rows, columns)))
         return self.normal(rows, columns, usual=float(scale))
 

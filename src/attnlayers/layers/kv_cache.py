@@ -2,8 +2,8 @@
 
 from attnbackends import Array, backend_of
 
-from ..functional._check import check
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.integers import integer, sizes
 
 
 class KVCache:
@@ -73,12 +73,12 @@ class KVCache:
         Raises
         ------
         ValueError
-            For another shape than the cache was made for, or more steps than it has room for; it stays as it was.
+            For another shape than the cache was made for, or more steps than fit in; it stays as it was.
         TypeError
             For another dtype.
         """
-        for name, new, room in zip(("keys", "values"), (keys, values), self._all, strict=True):
-            check(**{name: (new, "N heads T D"), "the cache": (room, "N heads capacity D")})
+        for name, new, buffer in zip(("keys", "values"), (keys, values), self._all, strict=True):
+            check(**{name: (new, "N heads T D"), "the cache": (buffer, "N heads capacity D")})
         check(keys=(keys, "N heads T D"), values=(values, "N heads T D_v"))
         end = self.length + int(keys.shape[2])
         if end > self.capacity:
@@ -86,8 +86,8 @@ class KVCache:
                 f"the cache is full: it holds {self.length} of {self.capacity} steps, got {keys.shape[2]} more: "
                 "make it with a larger capacity"
             )
-        for new, room in zip((keys, values), self._all, strict=True):
-            room[:, :, self.length : end, :] = new
+        for new, buffer in zip((keys, values), self._all, strict=True):
+            buffer[:, :, self.length : end, :] = new
         self.length = end
         return self.keys, self.values
 
@@ -99,8 +99,8 @@ class KVCache:
         xp = self._backend.xp
         rows = xp.astype(rows, xp.int64, copy=False)
         rows = self._backend.ids_within(rows, rows.shape[0], "rows", "name an entry of the batch for each")
-        for room in self._all:
-            held = room[:, :, : self.length, :]
+        for buffer in self._all:
+            held = buffer[:, :, : self.length, :]
             held[...] = xp.take(held, rows, axis=0)
 
     def truncate(self, length: int = 0) -> None:
@@ -111,5 +111,5 @@ class KVCache:
         self.length = length
 
     def __repr__(self) -> str:
-        shapes = [tuple(room.shape) for room in self._all]
+        shapes = [tuple(buffer.shape) for buffer in self._all]
         return f"KVCache({self.length} of {self.capacity} steps, keys {shapes[0]}, values {shapes[1]})"

@@ -5,9 +5,10 @@ from typing import Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._dtypes import widen
-from ..functional._integers import integer, sizes
+from ..functional.arrays import sigmoid
+from ..functional.checks import check
+from ..functional.dtypes import widen
+from ..functional.integers import integer, sizes
 from .initializer import Drawing, Initializer
 from .scores import OneStep, TimeScores
 
@@ -29,7 +30,7 @@ class TimeLocalAttention(TimeScores):
     Attributes
     ----------
     centres : array (N, T_dec) or None
-        Of the last forward.
+        Centres of the last forward.
 
     References
     ----------
@@ -66,7 +67,7 @@ class TimeLocalAttention(TimeScores):
         hidden, saved_p = F.affine(hs_dec, W_p)
         hidden = xp.tanh(hidden)
         where, saved_v = F.affine(hidden, v_p)  # (N, T_dec, 1)
-        share = 0.5 * xp.tanh(0.5 * widen(backend, where[..., 0])) + 0.5
+        share = sigmoid(xp, widen(backend, where[..., 0]))
         last: Array | float = float(hs_enc.shape[1] - 1)
         if mask is not None:
             last = xp.sum(xp.astype(mask, share.dtype), axis=1, keepdims=True) - 1  # (N, 1)

@@ -10,9 +10,9 @@ import numpy as np
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import broadcasts, check
-from ..functional._integers import integer, sides, sizes
-from ..functional._pieces import or_zero
+from ..functional.arrays import or_zero
+from ..functional.checks import broadcasts, check
+from ..functional.integers import integer, sides, sizes
 from ._composite import Composite
 from ._heads import check_heads, merge, split
 from .affine import Affine
@@ -51,7 +51,7 @@ class MultiHeadAttention(Composite):
     dropout : float
         Share of the weights that are dropped while training.
     seed : int
-        Of what is dropped.
+        Seed of what is dropped.
 
     Attributes
     ----------

@@ -5,8 +5,8 @@ from typing import Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._integers import sizes
+from ..functional.checks import check
+from ..functional.integers import sizes
 from ._base import Layer
 from .initializer import Drawing, Initializer
 

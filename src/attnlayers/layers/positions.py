@@ -6,9 +6,9 @@ import numpy as np
 
 from attnbackends import Array, backend_of
 
-from ..functional._check import check
-from ..functional._dtypes import widen
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.dtypes import widen
+from ..functional.integers import integer, sizes
 from ._base import Layer
 from .initializer import Drawing, Initializer
 
@@ -64,9 +64,9 @@ class LearnedPositions(Layer):
             raise ValueError(f"`dout` must have the shape of the output, {shape}, got {tuple(dout.shape)}")
         backend = backend_of(dout)
         xp = backend.xp
-        (place,) = self.grads
-        place[...] = 0
-        place[start : start + shape[1], :] = xp.astype(xp.sum(widen(backend, dout), axis=0), dout.dtype)
+        (dW,) = self.grads
+        dW[...] = 0
+        dW[start : start + shape[1], :] = xp.astype(xp.sum(widen(backend, dout), axis=0), dout.dtype)
         return xp.astype(dout, dout.dtype, copy=True)
 
 

@@ -5,9 +5,9 @@ from typing import Self, Unpack
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._integers import sizes
-from ..functional._pieces import or_zero
+from ..functional.arrays import or_zero
+from ..functional.checks import check
+from ..functional.integers import sizes
 from ._base import Layer
 from .initializer import Drawing, Initializer
 
@@ -17,7 +17,7 @@ class TimeScores(Layer):
 
     @property
     def attention_weights(self) -> list[Array] | None:
-        """T_dec arrays (N, T_enc), of the last forward."""
+        """Weights of the last forward: T_dec arrays (N, T_enc)."""
         if self._saved is None:
             return None
         weights = self._saved[0].weights
@@ -25,7 +25,7 @@ class TimeScores(Layer):
         return [weights[:, t, :] for t in range(weights.shape[1])]
 
     _axes: tuple[str, ...] = ("H_dec H_enc",)
-    """Of the first parameters: those that encoder and decoder states are multiplied by."""
+    """Axes of the first parameters, those that encoder and decoder states are multiplied by."""
 
     def _check(self, **given: tuple[Array | None, str]) -> None:
         """Hold what `forward` was given against the weights, under the names that its caller knows."""
@@ -46,7 +46,7 @@ class OneStep(Layer):
 
     @property
     def attention_weight(self) -> Array | None:
-        """(N, T), of the last forward."""
+        """Weights (N, T) of the last forward."""
         weights = self._all_steps.attention_weights
         return None if weights is None else weights[0]
 

@@ -3,7 +3,7 @@
 from attnbackends import Array
 
 from .. import functional as F
-from ..functional._check import check
+from ..functional.checks import check
 from ._base import Layer
 
 
@@ -49,7 +49,7 @@ class SoftmaxWithLoss(Layer):
         """xs (..., V) scores, ts (...) integer labels -> loss (), on the device."""
         check(xs=(xs, "... V"), ts=(ts, "...: int"))
         smoothing = self.label_smoothing if self.training else 0.0
-        loss, self._saved = F.cross_entropy(xs, ts, ignore=self.ignore_label, smoothing=smoothing)
+        loss, self._saved = F.cross_entropy(xs, ts, ignore_label=self.ignore_label, label_smoothing=smoothing)
         return loss
 
     def backward(self, dout: float | Array = 1.0) -> Array:

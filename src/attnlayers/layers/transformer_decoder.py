@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attnbackends import Array
 
@@ -112,7 +113,7 @@ class TransformerDecoder(Stack):
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T, D) -> dx (N, T, D), dcontext (N, T_k, D)."""
         d = self.finish_backward(dout)
-        total = None
+        total: Any = None
         for layer in reversed(self.stack):
             d, dcontext = layer.backward(d)
             total = dcontext if total is None else total + dcontext

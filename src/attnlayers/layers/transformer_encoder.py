@@ -25,7 +25,7 @@ class TransformerEncoderLayer(ResidualLayer):
     dropout : float
         Share that is dropped of what is added to the residual stream.
     seed : int
-        Of what is dropped.
+        Seed of what is dropped.
 
     References
     ----------

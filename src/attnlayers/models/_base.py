@@ -6,6 +6,7 @@ import numpy as np
 
 from attnbackends import Backend
 
+from .._saved_state import check_state
 from ..layers import Layer
 from ..layers._composite import Composite
 
@@ -48,23 +49,3 @@ class Network(Composite):
         check_state(state, {name: tuple(param.shape) for name, param in own.items()}, "weights of another model")
         for name, param in own.items():
             param[...] = self.backend.asarray(state[name], dtype=param.dtype)
-
-
-def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], else_: str) -> None:
-    """Refuse saved arrays that have not exactly these names and shapes.
-
-    Parameters
-    ----------
-    state : mapping of str to NumPy array
-    shapes : mapping of str to tuple of int
-    else_ : str
-        What they are if the names differ, for the message.
-    """
-    missing, unknown = shapes.keys() - state.keys(), state.keys() - shapes.keys()
-    if missing or unknown:
-        both = (("missing are", missing), ("unknown are", unknown))
-        parts = [f"{what} {', '.join(sorted(names))}" for what, names in both if names]
-        raise ValueError(f"these are the {else_}: {'; '.join(parts)}")
-    for name, shape in shapes.items():
-        if state[name].shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {state[name].shape}")

@@ -11,8 +11,8 @@ import numpy as np
 from attnbackends import Array, Backend
 
 from .. import functional as F
-from ..functional._check import check
-from ..functional._integers import integer, sizes
+from ..functional.checks import check
+from ..functional.integers import integer, sizes
 from ..layers import (
     Affine,
     Embedding,
@@ -430,10 +430,11 @@ class CausalLM(Network):
             ids = chosen[:, None]
 
     def _rows(self, prompts: Prompts) -> list[np.ndarray]:
-        if hasattr(prompts, "dtype"):
-            check(prompts=(prompts, "N T: int"))
-            prompts = self.backend.to_numpy(prompts)
-        rows = [np.asarray(row) for row in prompts]
+        many: Any = prompts
+        if hasattr(many, "dtype"):
+            check(prompts=(many, "N T: int"))
+            many = self.backend.to_numpy(many)
+        rows = [np.asarray(row) for row in many]
         for place, row in enumerate(rows):
             if row.ndim != 1 or not row.size or row.dtype.kind not in "iu":
                 raise ValueError(

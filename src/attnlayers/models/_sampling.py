@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..functional._integers import integer
+from ..functional.integers import integer
 
 
 class Sampler:

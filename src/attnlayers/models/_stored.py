@@ -28,7 +28,7 @@ class Unset(Initializer):
     a new token asks for, reads them faster so (benchmarks/NOTES.md, "Language models").
     """
 
-    def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg") -> Array:
+    def matrix(self, rows: int, columns: int, usual: Scale = "fan_avg", side_by_side: int = 1) -> Array:
         return self.backend.xp.matrix_transpose(self.full(0, columns, rows))
 
     def normal(self, *shape: int, usual: float = 1.0) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from attnbackends import Array
 
-from ..functional._integers import integer, sizes
+from ..functional.integers import integer, sizes
 from ..layers._composite import set_training
 from ._base import Network
 

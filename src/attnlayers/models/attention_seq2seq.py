@@ -2,7 +2,7 @@
 
 from attnbackends import Array, Backend
 
-from ..functional._integers import sizes
+from ..functional.integers import sizes
 from ..layers import (
     Initializer,
     TimeAdditiveAttention,
@@ -109,9 +109,9 @@ class AttentionSeq2seq(Translator):
     label_smoothing : float
         As in `TimeSoftmaxWithLoss`.
     seed : int
-        Of the initial weights; they are drawn on the host, so that every device starts alike.
+        Seed of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        What weights are: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
 

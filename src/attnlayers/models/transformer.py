@@ -4,7 +4,7 @@ from typing import Any
 
 from attnbackends import Array, Backend
 
-from ..functional._integers import sizes
+from ..functional.integers import sizes
 from ..layers import (
     Initializer,
     SinusoidalPositions,
@@ -33,9 +33,9 @@ class Transformer(Translator):
     label_smoothing : float
         As in `TimeSoftmaxWithLoss`.
     seed : int
-        Of the initial weights; they are drawn on the host, so that every device starts alike.
+        Seed of the initial weights; they are drawn on the host, so that every device starts alike.
     dtype : str
-        Of the weights: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
+        What weights are: ``"float32"``, ``"float64"``, ``"float16"``, ``"bfloat16"``, as far as the library has them.
     backend : Backend, optional
         Default: the one that the environment chose.
     **options

@@ -28,7 +28,7 @@ class Evaluation:
     accuracy : float
         Share of answers that are exactly what is expected.
     chrf : float or None
-        Of 100, over all answers at once; None without `free_text`.
+        A score of 100 at most, over all answers at once; None without `free_text`.
     """
 
     def __init__(self, model: Translator, data: PairDataset, *, free_text: bool) -> None:

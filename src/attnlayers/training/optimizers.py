@@ -9,14 +9,14 @@ import numpy as np
 import attnbackends
 from attnbackends import Array, Backend, backend_of, quiet
 
-from ..functional._dtypes import narrow, wide, widen
-from ..models._base import check_state
+from .._saved_state import check_state
+from ..functional.dtypes import narrow, wide, widen
 
 SMALL_BYTES = 128 * 1024
-"""What an update must touch in all to be worth waking other threads."""
+"""Bytes that an update must touch in all to be worth waking other threads."""
 
-PIECE_BYTES = 1024 * 1024
-"""What a piece of a parameter touches at least: other parameters are there to be shared out."""
+CHUNK_BYTES = 1024 * 1024
+"""Bytes that a chunk of a parameter touches at least: other parameters are there to be shared out."""
 
 
 @quiet
@@ -87,15 +87,15 @@ class Optimizer:
         self.steps += 1
         arrays = list(zip(params, grads, *self.memory.values(), strict=True))
 
-        def piece(part: tuple[int, Any]) -> None:
-            i, place = part
-            param, grad, *memory = (array[place] for array in arrays[i])
+        def change(chunk: tuple[int, Any]) -> None:
+            i, index = chunk
+            param, grad, *memory = (array[index] for array in arrays[i])
             own = widen(backend, param)
             self._change(backend, own, widen(backend, grad), *memory)
             if own is not param:
                 param[...] = narrow(backend, own, param.dtype)
 
-        pieces: list[tuple[int, Any]] = []
+        chunks: list[tuple[int, Any]] = []
         total = 0
         for i, param in enumerate(params):
             if isinstance(param, np.generic):
@@ -106,15 +106,15 @@ class Optimizer:
             rows, *row = param.shape or (1,)  # one number has no axis to be cut along
             row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
             touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
-            at_least = -(-PIECE_BYTES // max(1, touched))
+            at_least = -(-CHUNK_BYTES // max(1, touched))
             cuts = backend.chunks(rows, touched, at_least)
-            pieces += [(i, (cut, ...) if param.shape else ...) for cut in cuts]
+            chunks += [(i, (cut, ...) if param.shape else ...) for cut in cuts]
             total += rows * touched
         if total < SMALL_BYTES:
-            for part in pieces:
-                piece(part)
+            for chunk in chunks:
+                change(chunk)
         else:
-            backend.map(piece, pieces)
+            backend.map(change, chunks)
 
     def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         raise TypeError(f"{type(self).__name__} has no rule")

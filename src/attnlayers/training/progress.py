@@ -16,7 +16,7 @@ class Progress:
     done, total : int
         Batches of the phase.
     loss : float or None
-        Of training, the mean for each token: over the last report, or in the phase "epoch" over the epoch.
+        Training loss, the mean for each token: over the last report, or in the phase "epoch" over the epoch.
     held_out_loss, accuracy, chrf : float or None
         In the last evaluation: mean loss for each token, share of exact matches, and for free text chrF of 100.
     perplexity : float or None

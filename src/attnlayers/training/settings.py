@@ -122,15 +122,15 @@ class Settings:
         `AttentionSeq2seq`, `Transformer` or `CausalLM`, which learns from plain text. In the last two, `embedding_size`
         is the size of a token's vector in all layers, and `hidden_size` the size within feed-forward networks.
     attention : {"dot", "general", "additive"}
-        Of seq2seq.
+        How seq2seq compares states.
     heads, depth : int
-        Of transformer and lm: attention heads, and layers of encoder and of decoder.
+        Attention heads of a transformer or an lm, and layers of the lm, or of encoder and of decoder.
     context : int
-        Of lm: tokens that it sees at once.
+        Tokens that an lm sees at once.
     dropout, label_smoothing : float
         As in the models.
     weight_decay : float
-        Of `AdamW`.
+        As in `AdamW`.
     schedule : {"constant", "cosine"}
         What the learning rate does after it has risen: stay, or fall to 0 at the end of the last epoch.
     warmup : int

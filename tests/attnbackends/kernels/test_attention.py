@@ -44,12 +44,12 @@ def check(
     same, wide = v is k, draw(*q.shape[:-1], 2 * v.shape[-1])
     q, k, v, wide, dlse = (x.astype(dtype) for x in (q, k, v, wide, draw(*q.shape[:-1]) * lse))
     own_q, own_k = library.array(q), library.array(k)
-    own_v = own_k if same else library.array(v)
+    own_v = None if shared else own_k if same else library.array(v)
     given = {name: library.array(x) if name == "mask" else x for name, x in options.items()}
     out, logs, saved = F.attention(own_q, own_k, own_v, return_lse=True, **given)
     further = {"dlse": library.array(dlse)} if lse else {}
     dout = library.array(wide)[..., : v.shape[-1]]
-    found = [out, logs, *F.attention_backward(saved, dout, shared=shared, **further)]
+    found = [out, logs, *F.attention_backward(saved, dout, **further)]
     assert launched == kernels
     exact = dense_gradients(q, k, v, wide[..., : v.shape[-1]], dlse, shared=shared, **options)
     tolerance = 1e-5 if dtype == "float32" else 1e-11

@@ -19,7 +19,7 @@ def test_a_transformer_from_training_to_its_heads(attnlayers: Any, pairs: str) -
     ended = attnlayers.train(pairs, "--architecture", "transformer", "--heads", "2", "--depth", "1", *SMALL)
     assert ended.returncode == 0, ended.stderr
     plain = attnlayers("translate", "run", "abc", "cab")
-    beam = attnlayers("translate", "run", "abc", "cab", "--beam-size", "3", "--heatmap", "heads.png", "--heads")
+    beam = attnlayers("translate", "run", "abc", "cab", "--beam-size", "3", "--heatmap", "heads.png", "--each-head")
     for found in (plain, beam):
         assert (found.returncode, found.stderr) == (0, "")
         assert len(found.stdout.splitlines()) == 2
@@ -35,8 +35,8 @@ def test_attention_of_ones_choice(attnlayers: Any, pairs: str, kind: str) -> Non
     assert ended.returncode == 0, ended.stderr
     found = attnlayers("translate", "run", "abc", "--beam-size", "2")
     assert (found.returncode, found.stdout.count("\n"), found.stderr) == (0, 1, "")
-    refused = attnlayers.fails("translate", "run", "abc", "--heatmap", "a.png", "--heads")
-    assert refused == "--heads needs --heatmap FILE and a transformer, got seq2seq"
+    refused = attnlayers.fails("translate", "run", "abc", "--heatmap", "a.png", "--each-head")
+    assert refused == "--each-head needs --heatmap FILE and a transformer, got seq2seq"
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,20 @@ def test_no_command_shows_the_help() -> None:
     assert "translate" in output
     assert "Traceback" not in output
     assert output.endswith("loaded []")
+
+
+def test_every_setting_is_an_option_under_its_name() -> None:
+    """And a parameter of the command: `--batch-size`, ``batch_size`` of the settings, ``batch_size`` in the code."""
+    from dataclasses import fields
+
+    import typer.main
+
+    from attnlayers.cli.app import app
+    from attnlayers.training.settings import Settings, option
+
+    command = typer.main.get_command(app).commands["train"]
+    named = {parameter.name: set(parameter.opts) for parameter in command.params}
+    settings = {field.name for field in fields(Settings)}
+    assert set(named) == settings | {"out", "resume", "moved"}
+    for name in settings - {"data"}:
+        assert named[name] == {option(name)} == {f"--{name.replace('_', '-')}"}

@@ -160,7 +160,7 @@ def test_cross_entropy(ignore: int) -> None:
     theirs = torch.nn.functional.cross_entropy(
         own.reshape(-1, V), torch.tensor(labels).reshape(-1), ignore_index=ignore
     )
-    loss, saved = F.cross_entropy(logits, labels, ignore=ignore)
+    loss, saved = F.cross_entropy(logits, labels, ignore_label=ignore)
     compare([loss, F.cross_entropy_backward(saved, 2.5)], [own], theirs, np.asarray(2.5))
 
 

@@ -37,7 +37,7 @@ def test_against_a_loop(library: Library, shape: tuple[int, ...], dtype: str, ig
     draw = Draw(library, dtype)
     logits, numbers = draw(*shape, V), np.random.default_rng(1).integers(V, size=shape)
     numbers = np.where(np.random.default_rng(2).random(shape) < 0.3, ignore, numbers)
-    loss, saved = F.cross_entropy(logits, library.array(numbers), ignore=ignore)
+    loss, saved = F.cross_entropy(logits, library.array(numbers), ignore_label=ignore)
     dlogits = library.numpy(F.cross_entropy_backward(saved, 3.0)).reshape(-1, V)
     rows, labels = library.numpy(logits).reshape(-1, V), numbers.reshape(-1)
     exact_loss, exact = reference.cross_entropy(rows.astype(np.float64), labels, ignore)
@@ -105,13 +105,13 @@ def test_labels_outside_the_vocabulary(library: Library, labels: list[int], igno
         "give logits a column for each label"
     )
     with pytest.raises(IndexError, match=f"^{re.escape(expected)}$"):
-        library.wait(F.cross_entropy(library.array(np.zeros((2, 5))), library.array(labels), ignore=ignore))
+        library.wait(F.cross_entropy(library.array(np.zeros((2, 5))), library.array(labels), ignore_label=ignore))
 
 
 def test_the_label_to_ignore_may_be_any_number(library: Library) -> None:
     expected = run(library, [[1.0, 2.0], [3.0, 5.0]], [1, -1])
     for ignore in (2, 255, -100):
-        loss, dlogits = run(library, [[1.0, 2.0], [3.0, 5.0]], [1, ignore], ignore=ignore)
+        loss, dlogits = run(library, [[1.0, 2.0], [3.0, 5.0]], [1, ignore], ignore_label=ignore)
         assert loss == pytest.approx(expected[0])
         np.testing.assert_allclose(dlogits, expected[1])
 
@@ -147,7 +147,7 @@ def test_smoothing_against_a_loop(library: Library, shape: tuple[int, ...], smoo
     draw = Draw(library, "float64")
     logits, labels = draw(*shape, V), np.random.default_rng(1).integers(V, size=shape)
     labels = np.where(np.random.default_rng(2).random(shape) < 0.3, -1, labels)
-    loss, saved = F.cross_entropy(logits, library.array(labels), smoothing=smoothing)
+    loss, saved = F.cross_entropy(logits, library.array(labels), label_smoothing=smoothing)
     dlogits = library.numpy(F.cross_entropy_backward(saved, 3.0)).reshape(-1, V)
     rows, total, expected, count = library.numpy(logits).reshape(-1, V), 0.0, np.zeros((labels.size, V)), 0
     for row, label, place in zip(rows, labels.reshape(-1), expected, strict=True):
@@ -170,15 +170,15 @@ def test_smoothing_as_pytorch_has_it() -> None:
     tensor = torch.tensor(logits, requires_grad=True)
     theirs = torch.nn.functional.cross_entropy(tensor, torch.tensor(labels), ignore_index=-1, label_smoothing=0.2)
     theirs.backward()
-    loss, saved = F.cross_entropy(logits, labels, smoothing=0.2)
+    loss, saved = F.cross_entropy(logits, labels, label_smoothing=0.2)
     assert float(loss) == pytest.approx(theirs.item())
     np.testing.assert_allclose(F.cross_entropy_backward(saved), tensor.grad.numpy(), atol=1e-15)
 
 
 def test_smoothing_of_half_precision() -> None:
     logits = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float16)
-    loss, saved = F.cross_entropy(logits, np.arange(6) % 5, smoothing=0.2)
-    exact, exact_saved = F.cross_entropy(logits.astype(np.float64), np.arange(6) % 5, smoothing=0.2)
+    loss, saved = F.cross_entropy(logits, np.arange(6) % 5, label_smoothing=0.2)
+    exact, exact_saved = F.cross_entropy(logits.astype(np.float64), np.arange(6) % 5, label_smoothing=0.2)
     assert float(loss) == pytest.approx(float(exact), rel=2e-3)
     dlogits = F.cross_entropy_backward(saved)
     assert dlogits.dtype == np.float16
@@ -187,5 +187,5 @@ def test_smoothing_of_half_precision() -> None:
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.0, NAN])
 def test_a_smoothing_out_of_its_range(smoothing: float) -> None:
-    with pytest.raises(ValueError, match=rf"^`smoothing` must lie in \[0, 1\), got {smoothing}$"):
-        F.cross_entropy(np.ones((2, 3)), np.zeros(2, np.int64), smoothing=smoothing)
+    with pytest.raises(ValueError, match=rf"^`label_smoothing` must lie in \[0, 1\), got {smoothing}$"):
+        F.cross_entropy(np.ones((2, 3)), np.zeros(2, np.int64), label_smoothing=smoothing)

@@ -49,7 +49,7 @@ def test_any_shape(library: Library, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, -0.1, float("nan")])
 def test_a_ratio_out_of_range(library: Library, ratio: float) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(f'`ratio` must lie in [0, 1), got {ratio}')}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'`dropout` must lie in [0, 1), got {ratio}')}$"):
         F.dropout(Draw(library)(2, 3), ratio, library.backend.generator(0))
 
 

@@ -169,7 +169,7 @@ def local(n: Any) -> Any:
 
 
 def ignored(n: Any) -> Any:
-    return F.cross_entropy(np.eye(5), np.arange(5), ignore=n)[0]
+    return F.cross_entropy(np.eye(5), np.arange(5), ignore_label=n)[0]
 
 
 def cache(n: Any, name: str) -> Any:
@@ -201,7 +201,7 @@ PLACES: dict[str, Callable[[Any], Any]] = {
     "seed: Initializer": lambda n: made(FeedForward.create(2, 3, initializer=Initializer(n))),
     "seed: gradcheck": lambda n: gradcheck(LayerNorm(np.ones(3), np.ones(3)), np.eye(3), seed=n),
     "width: local_attention": local,
-    "ignore: cross_entropy": ignored,
+    "ignore_label: cross_entropy": ignored,
     **{f"{name}: KVCache": lambda n, name=name: cache(n, name)
        for name in ("batch_size", "key_heads", "capacity", "head_size", "value_size")},
     **{f"{name}: generate": lambda n, name=name: answers(n, name)

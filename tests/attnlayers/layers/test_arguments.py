@@ -97,9 +97,15 @@ def test_a_bias_that_does_not_fit_is_named(library: Library, masked: bool) -> No
     mask = library.array(np.ones((N, T_DEC), bool)) if masked else None
     with pytest.raises(ValueError, match=r"`bias` must broadcast to \(N, heads, T, T_k\) = \(2, 3, 3, 3\), got \(4,\)"):
         layer.forward(d(N, T_DEC, 6), None, mask, bias=d(4))
-    with pytest.raises(TypeError, match="`bias` must be boolean or floating point, got"):
+    with pytest.raises(TypeError, match="`bias` must be floating point, got"):
         layer.forward(d(N, T_DEC, 6), None, mask, bias=d.ids(2, T_DEC))
-    for bias in (None, library.array(np.ones(T_DEC, bool))):
-        out = layer.forward(d(N, T_DEC, 6), None, mask, bias=bias)
-        with pytest.raises(ValueError, match="`bias` asks for the gradient of a floating point bias"):
-            layer.backward(out, bias=True)
+    with pytest.raises(TypeError, match="`bias` must be floating point, got"):
+        layer.forward(d(N, T_DEC, 6), None, mask, bias=library.array(np.ones(T_DEC, bool)))
+    with pytest.raises(TypeError, match="`mask` must be boolean, got"):
+        layer.forward(d(N, T_DEC, 6), None, d(N, T_DEC))
+    out = layer.forward(d(N, T_DEC, 6), None, mask)
+    with pytest.raises(ValueError, match=r"`grads` may name 'bias' where forward was given one, got \['bias'\]"):
+        layer.backward(out, grads=("bias",))
+    out = layer.forward(d(N, T_DEC, 6), None, mask, bias=d(T_DEC))
+    with pytest.raises(ValueError, match=r"`grads` may name 'bias' where forward was given one, got \['sinks'\]"):
+        layer.backward(out, grads=("sinks",))

@@ -59,7 +59,8 @@ def test_writing_to_results_and_masks_does_not_change_gradients(name: str, case:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(["none", "boolean", "additive"]),
+    masked=st.booleans(),
+    biased=st.booleans(),
     keep_bytes=st.sampled_from([0, 2**20]),
     causal=st.booleans(),
     return_weights=st.booleans(),
@@ -69,7 +70,15 @@ def test_writing_to_results_and_masks_does_not_change_gradients(name: str, case:
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_of_attention(
-    name: str, kind: str, keep_bytes: int, causal: bool, return_weights: bool, axes: int, T_q: int, shared: bool
+    name: str,
+    masked: bool,
+    biased: bool,
+    keep_bytes: int,
+    causal: bool,
+    return_weights: bool,
+    axes: int,
+    T_q: int,
+    shared: bool,
 ) -> None:
     library, rng = library_of(name), np.random.default_rng(0)
     shapes = ((2, 2, T_q, 4), (2, 2, 5, 4), (2, 2, 5, 4))
@@ -77,16 +86,15 @@ def test_the_same_of_attention(
     def run(*, spoiled: bool) -> list[np.ndarray]:
         q, k, v = (library.array(np.random.default_rng(i).random(shape)) for i, shape in enumerate(shapes))
         lengths, start = library.array([4, 5]), library.array([1, 2])
-        mask = np.random.default_rng(3).random((2, 2, T_q, 5)[4 - axes :]) - 0.3
-        given = None if kind == "none" else library.array(mask > 0 if kind == "boolean" else mask)
+        scores = np.random.default_rng(3).random((2, 2, T_q, 5)[4 - axes :]) - 0.3
+        mask, bias = library.array(scores > 0) if masked else None, library.array(scores) if biased else None
         *results, saved = F.attention(
-            q, k, k if shared else v, mask=given, causal=causal, query_start=start, key_lengths=lengths,
+            q, k, None if shared else v, mask=mask, bias=bias, causal=causal, query_start=start, key_lengths=lengths,
             keep_bytes=keep_bytes, return_weights=return_weights, return_lse=True,
         )  # fmt: skip
         if spoiled:
-            spoil([*results, saved.weights, lengths, start, *([] if given is None else [given])])
-        also = ("mask",) if kind == "additive" else ()
-        found = F.attention_backward(saved, library.array(dout), shared=shared, also=also)
+            spoil([x for x in (*results, saved.weights, lengths, start, mask, bias) if x is not None])
+        found = F.attention_backward(saved, library.array(dout), grads=("bias",) if biased else ())
         return [library.numpy(x) for x in found]
 
     dout = rng.random((2, 2, T_q, 4))

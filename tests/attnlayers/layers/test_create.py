@@ -159,7 +159,13 @@ def test_recurrent_layers_are_drawn_as_the_book_does() -> None:
     assert not b.any()
 
 
-@pytest.mark.parametrize("scale", ["xavier", 0, -1.0, float("nan"), True, "fan_out"])
+def test_gates_side_by_side_are_maps_of_their_own() -> None:
+    Wx, Wh, _ = TimeLSTM.create(ROWS, COLUMNS, initializer=Initializer(1, scale="fan_avg")).params
+    assert np.std(Wx) == pytest.approx(sqrt(2 / (ROWS + COLUMNS)), rel=0.01)
+    assert np.std(Wh) == pytest.approx(sqrt(2 / (COLUMNS + COLUMNS)), rel=0.01)
+
+
+@pytest.mark.parametrize("scale", ["xavier", 0, -1.0, float("nan"), float("inf"), True, "fan_out"])
 def test_a_scale_that_is_none(scale: Any) -> None:
     with pytest.raises(ValueError, match=r"^`scale` must be 'fan_in', 'fan_avg' or a positive number, got "):
         Initializer(scale=scale)

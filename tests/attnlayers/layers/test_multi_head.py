@@ -93,20 +93,26 @@ def test_bias_and_its_gradient(library: Library, shape: tuple[int, ...], masked:
             layer.backward(dout, grads=("bias",))
             return layer.dbias
 
-    both = library.numpy(bias)
-    if mask is not None:
-        both = np.where(library.numpy(mask)[:, None, None, :], both, -np.inf)
-    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=both)
+    seen = None if mask is None else library.numpy(mask)[:, None, None, :]
+    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=seen, bias=library.numpy(bias))
     np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask, bias=bias)), out, rtol=1e-11)
     gradcheck(WithBias(), bias)
 
 
-def test_a_boolean_bias_hides(library: Library) -> None:
+@pytest.mark.parametrize("shape", [(1, 1, T, T), (N, 1, T, T), (1, 3, 1, T), (N, 3, T, 1)])
+def test_a_mask_of_four_axes(library: Library, shape: tuple[int, ...]) -> None:
     draw = Draw(library)
-    layer, x, mask, bias = make(library), draw(N, T, D), draw.mask(N, T), draw.mask(T, T)
-    both = library.numpy(mask)[:, None, None, :] & library.numpy(bias)
-    out, _ = dense(layer, library.numpy(x), library.numpy(x), mask=both)
-    np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask, bias=bias)), out, rtol=1e-11)
+    layer, x, mask = make(library), draw(N, T, D), draw.mask(*shape)
+    out, weights = dense(layer, library.numpy(x), library.numpy(x), mask=library.numpy(mask))
+    np.testing.assert_allclose(library.numpy(layer.forward(x, None, mask)), out, rtol=1e-11)
+    np.testing.assert_allclose(library.numpy(layer.attention_weights), weights, rtol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(), (T,), (T, N), (1, T, T), (N, 2, T, T), (2 * N, 1, T, T), (1, N, 1, T, T)])
+def test_a_mask_of_another_shape(shape: tuple[int, ...]) -> None:
+    layer, x = make(NUMPY), Draw(NUMPY)(N, T, D)
+    with pytest.raises(ValueError, match=rf"`mask` must .*\(N, T_k\).*, got {re.escape(str(shape))}"):
+        layer.forward(x, None, np.ones(shape, bool))
 
 
 @pytest.mark.parametrize("rotary", ["half", "interleaved"])
@@ -138,7 +144,7 @@ def decodings(draw: st.DrawFn) -> tuple[dict[str, Any], list[int]]:
         "rotary": draw(st.sampled_from([None, "half", "interleaved"])),
         "window": draw(st.sampled_from([None, (2, None), (0, 0)])),
         "softcap": draw(st.sampled_from([None, 1.5])),
-        "bias": draw(st.booleans()),
+        "use_bias": draw(st.booleans()),
     }
     return options, draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
 
@@ -191,7 +197,7 @@ def test_padding_among_the_steps(library: Library) -> None:
     np.testing.assert_allclose(found, library.numpy(full), rtol=1e-11, atol=1e-13)
 
 
-def test_look_is_cross_attention(library: Library) -> None:
+def test_a_cached_context_is_cross_attention(library: Library) -> None:
     draw = Draw(library)
     layer, x, context, mask = (
         make(library, context_size=D_CONTEXT),
@@ -267,7 +273,7 @@ def test_bad_rows_and_lengths() -> None:
         cache.reorder(np.zeros(3, int))
     with pytest.raises(ValueError, match=r"`length` must lie in 0 .. 0, the steps that are held, got 1"):
         cache.truncate(1)
-    with pytest.raises(ValueError, match="`heads` must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="`key_heads` must be 1 or more, got 0"):
         KVCache(N, 0, 3, 4, like=np.ones(1))
 
 

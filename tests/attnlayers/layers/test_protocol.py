@@ -33,7 +33,7 @@ def snapshot(library: Library, arrays: Any) -> list[np.ndarray]:
 
 
 def test_there_is_a_case_for_every_layer() -> None:
-    assert {name_of(case) for case in CASES} == set(all_layers.__all__) - {"Layer", "KVCache"}
+    assert {name_of(case) for case in CASES} == set(all_layers.__all__) - {"Layer", "Initializer", "KVCache"}
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -151,9 +151,9 @@ def test_the_base_has_nothing_to_compute() -> None:
     class Empty(Layer):
         pass
 
-    for call in (Empty().forward, Empty().backward):
-        with pytest.raises(TypeError, match=f"^Empty has no {call.__name__}$"):
-            call()
+    for name in ("forward", "backward"):
+        with pytest.raises(AttributeError, match=f"^'Empty' object has no attribute '{name}'$"):
+            getattr(Empty(), name)
 
 
 @pytest.mark.parametrize("case", CASES)

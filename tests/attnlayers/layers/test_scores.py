@@ -92,7 +92,7 @@ def test_additive_scores_in_blocks(library: Library, monkeypatch: pytest.MonkeyP
     layer, inputs, dout = TimeAdditiveAttention(*additive(draw)), (draw(N, T, H), draw(N, T_DEC, D)), draw(N, T_DEC, H)
     whole = [layer.forward(*inputs), *layer.backward(dout), *layer.grads]
     whole = [library.numpy(x).copy() for x in whole]
-    monkeypatch.setattr(library.backend, "rows_at_once", lambda row_bytes: rows)
+    monkeypatch.setattr(library.backend, "block_of_scores", lambda *_: (rows, T))
     monkeypatch.setattr(library.backend, "chunks", lambda count, *_: [slice(n, n + 1) for n in range(count)])
     for one, other in zip([layer.forward(*inputs), *layer.backward(dout), *layer.grads], whole, strict=True):
         np.testing.assert_allclose(library.numpy(one), other, rtol=1e-11, atol=1e-12)

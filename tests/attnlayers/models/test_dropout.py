@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attnbackends import get_backend
+from attnlayers import Dropout
 from attnlayers.models import AttentionSeq2seq, Transformer, Translator
 
 NUMPY = get_backend("numpy")
@@ -83,8 +84,8 @@ def test_no_two_places_drop_alike(make: Make) -> None:
     seeds = []
 
     def collect(layer: object) -> None:
-        if hasattr(layer, "dropout"):
-            seeds.append(layer._seed)  # type: ignore[attr-defined]
+        if isinstance(layer, Dropout):
+            seeds.append(layer._seed)
         elif hasattr(layer, "heads"):
             seeds.append(layer.seed)  # type: ignore[attr-defined]
         for inner in getattr(layer, "layers", {}).values():

@@ -56,7 +56,7 @@ class Table(Translator):
         """What tells the rows apart: a number for all that came before."""
         return np.array([[float(hash(before) % 997)] for before in self.before])
 
-    def keep(self, rows: Any) -> None:
+    def reorder(self, rows: Any) -> None:
         self.before = [self.before[row] for row in rows]
 
     # -- by trying

@@ -139,7 +139,10 @@ def test_a_file_that_is_not_text_is_named(begin: Begin, name: str) -> None:
         ("null", " must hold a JSON object, got NoneType"),
         ('"dates"', " must hold a JSON object, got str"),
         ("{}", " is not the configuration of a run: 'data_fingerprint'"),
-        ('{"data_fingerprint": ""}', " is not the configuration of a run: keys ['batch_size', 'data', 'epochs', "),
+        (
+            '{"data_fingerprint": ""}',
+            " is not the configuration of a run: keys ['batch_size', 'data', 'embedding_size', ",
+        ),
     ],
 )
 def test_a_configuration_that_is_none(begin: Begin, text: str, message: str) -> None:
@@ -162,10 +165,10 @@ def test_a_configuration_that_is_none(begin: Begin, text: str, message: str) -> 
         (lambda config: config.update(lr=float("nan")), "--lr must be positive, got nan"),
         (lambda config: config.update(seed=-3), "--seed must be 0 or more, got -3"),
         (lambda config: config.update(unit="letter"), "--unit must be one of character, word, subword, got 'letter'"),
-        (lambda config: config.update(hidden_size="8"), "hidden_size"),
+        (lambda config: config.update(hidden_size="8"), "--hidden-size must be of type int, got '8'"),
         (lambda config: config.update(lr=None), "lr"),
         (lambda config: config.update(seed=[1]), "seed"),
-        (lambda config: config.update(hidden_size=8.5), "hidden_size"),
+        (lambda config: config.update(hidden_size=8.5), "--hidden-size must be of type int, got 8.5"),
         (lambda config: config.update(seed=1.5), "seed"),
         (lambda config: config.update(data=5), "data"),
         (lambda config: config.update(reverse="no"), "reverse"),

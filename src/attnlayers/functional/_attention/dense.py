@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
-from .._dtypes import widen
-from .._pieces import row_sums
+from ..arrays import row_sums
+from ..dtypes import widen
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads, add_product
 from .problem import Problem, finite, inverse_of
@@ -54,7 +54,8 @@ def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
     for outside in (slice(0, keys.start), slice(keys.stop, problem.k.shape[1])):
         if outside.start < outside.stop:
             result.weights[entries, rows, outside] = 0
-    weights, shift = result.weights[entries, rows, keys], 0.0
+    weights = result.weights[entries, rows, keys]
+    shift: Array | float = 0.0
     of_queries, of_scores = _factors(problem, block)
     backend.matmul(_times(problem.queries(block), of_queries), k.mT, out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
     if of_scores != 1:
@@ -141,7 +142,7 @@ def _backward(
     dk, dv = grads.of_keys(chain)
     if dout is None:
         add_product(backend, dk, keys, first, into_keys.mT, q)  # (b, K, r) x (b, r, D) -> (b, K, D)
-    elif dv is dk and rows.stop - rows.start < q.shape[-1]:  # one product instead of two and their sum
+    elif dv is dk and not problem.is_half and rows.stop - rows.start < q.shape[-1]:  # one product, and no sum of two
         both, of_both = xp.concat((into_keys, into_values), axis=1), xp.concat((q, dout), axis=1)
         add_product(backend, dk, keys, first, both.mT, of_both)  # (b, K, 2 r) x (b, 2 r, D) -> (b, K, D)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
@@ -19,7 +19,7 @@ class OutputGrads(NamedTuple):
     dlse: Array | None  # (B, R, 1)
 
     @property
-    def of_output(self) -> Array:
+    def of_output(self) -> Any:
         """The gradient of the output, where there is one."""
         return self.dout
 
@@ -40,7 +40,7 @@ class InputGrads(NamedTuple):
 
     def add_to_bias(self, problem: Problem, block: Block, dscores: Array) -> None:
         """Add the gradient of a block's scores, summed over the axes along which the bias was broadcast."""
-        if problem.bias is not None:
+        if problem.bias is not None and self.dbias is not None:
             problem.bias.add_gradient(block, dscores, self.dbias)
 
     def write_sinks(self, block: Block, sink_weights: Array, delta: Array) -> None:

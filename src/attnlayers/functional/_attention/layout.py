@@ -9,7 +9,7 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from .._check import broadcasts, check
+from ..checks import broadcasts, check
 from .masks import Mask
 
 Shape = tuple[int, ...]

@@ -8,9 +8,9 @@ from typing import Any
 
 from attnbackends import Array, Backend, OwnAttention, backend_of
 
-from .._check import check
-from .._dtypes import narrow, widen
-from .._integers import integer
+from ..checks import check
+from ..dtypes import narrow, widen
+from ..integers import integer
 from . import plain
 from .dense import Dense
 from .gradients import OutputGrads
@@ -175,7 +175,9 @@ def attention(
     >>> dq, dk, dv = attention_backward(saved, np.ones_like(out), dweights=w, dlse=lse)
     """
     if (
-        mask is bias is query_start is window is key_lengths is query_offsets is key_offsets is softcap is sinks is None
+        mask is bias is sinks is query_start is key_lengths is query_offsets is key_offsets is None
+        and window is None
+        and softcap is None
         and not (causal or grouped or dropout or return_weights or return_lse)
         and (backend := _plain_backend(q, k, v, keep_bytes)) is not None
     ):
@@ -188,6 +190,7 @@ def attention(
         bias=(bias, "*"),
         sinks=(sinks, "*"),
     )
+    keep_bytes = integer("keep_bytes", keep_bytes, least=0)
     layout = Layout.of(q, k, v, grouped)
     visible = visibility(layout, causal, query_start, window, key_lengths, query_offsets, key_offsets)
     problem = Problem.of(backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
@@ -195,7 +198,7 @@ def attention(
     result: Result | None = None if return_weights else backend.attention(problem)
     if isinstance(result, OwnAttention):
         out = result.out
-    elif return_weights or (softcap is None and problem.weights_bytes <= integer("keep_bytes", keep_bytes, least=0)):
+    elif return_weights or (softcap is None and problem.weights_bytes <= keep_bytes):
         out = backend.empty((*problem.q.shape[:2], problem.values.shape[-1]), like=q)
         result = run_dense(problem, out)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from attnbackends import Array
 
-from .._integers import integers, sides
+from ..integers import integers, sides
 from .layout import Layout
 from .visibility import Visibility
 

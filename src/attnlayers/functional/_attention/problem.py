@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from .._dtypes import wide, widen
-from .._integers import integer
-from .._pieces import or_zero
+from ..arrays import or_zero
+from ..dtypes import wide, widen
+from ..integers import integer
 from .blocks import Chain, plan
 from .layout import Layout
 from .masks import Mask
@@ -44,8 +44,14 @@ class Problem(NamedTuple):
     seed : int
     dtype : dtype
         To compute in: float32 for half precision.
+    itemsize : int
+        Bytes of a number in it.
     operand_dtype : dtype
         In which the backend takes what it multiplies.
+    is_half : bool
+        Whether that is half precision.
+    may_hide : bool
+        Whether there may be queries that attend to nothing, or keys that no query of an entry attends to.
     chains : tuple of Chain
     """
 
@@ -62,7 +68,10 @@ class Problem(NamedTuple):
     dropout: float
     seed: int
     dtype: Any
+    itemsize: int
     operand_dtype: Any
+    is_half: bool
+    may_hide: bool
     chains: tuple[Chain, ...]
 
     @classmethod
@@ -94,6 +103,7 @@ class Problem(NamedTuple):
         xp, dtype = backend.xp, wide(backend, q.dtype)
         flat_q, flat_k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
         flat_v = None if v is None else layout.flatten(xp, v)
+        itemsize, operand_dtype = backend.bits(dtype) // 8, backend.operand_dtype(q.dtype)
         width = flat_q.shape[2] + (flat_k if flat_v is None else flat_v).shape[2]
         return cls(
             backend=backend,
@@ -109,23 +119,16 @@ class Problem(NamedTuple):
             dropout=dropout,
             seed=0 if seed is None else integer("seed", seed),
             dtype=dtype,
-            operand_dtype=backend.operand_dtype(q.dtype),
-            chains=plan(backend, visibility, flat_q.shape[0], backend.bits(dtype) // 8, width),
+            itemsize=itemsize,
+            operand_dtype=operand_dtype,
+            is_half=bool(operand_dtype != dtype),
+            may_hide=mask is not None or visibility.leaves_out,
+            chains=plan(backend, visibility, flat_q.shape[0], itemsize, width),
         )
 
     @property
     def values(self) -> Array:
         return self.k if self.v is None else self.v
-
-    @property
-    def is_half(self) -> bool:
-        """Whether products take half precision."""
-        return bool(self.operand_dtype != self.dtype)
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a number in the dtype to compute in."""
-        return self.backend.bits(self.dtype) // 8
 
     @property
     def weights_bytes(self) -> int:
@@ -170,10 +173,8 @@ class Problem(NamedTuple):
 
     def _may_spread(self, x: Array) -> bool:
         """Whether there are weights of 0 that might meet a NaN or an infinity in x."""
-        if self.mask is None and not self.visibility.leaves_out:
-            return False
         xp = self.backend.xp
-        return not self.backend.on_host or not bool(xp.all(xp.isfinite(x)))
+        return self.may_hide and not (self.backend.on_host and bool(xp.all(xp.isfinite(x))))
 
     # -- what is seen
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, OwnAttention
 
-from .._dtypes import narrow, widen
+from ..dtypes import narrow, widen
 from . import dense, tiled
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads
@@ -82,10 +82,10 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
     backend, xp = problem.backend, problem.backend.xp
     dtype = problem.q.dtype
     own = None if names or not isinstance(result, OwnAttention) else result.backward(incoming.dout, incoming.dlse)
-    if own is not None:
-        dq, dk, dv, dbias, dsinks = (*own, None, None)
-    else:
+    if own is None:
         dq, dk, dv, dbias, dsinks = _by_chains(problem, result, incoming, names)
+    else:
+        (dq, dk, dv), dbias, dsinks = own, None, None
     gradients = [
         layout.unflatten_query_gradient(xp, dq),
         layout.unflatten_key_gradient(xp, dk, layout.k),
@@ -102,7 +102,7 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
 
 def _by_chains(
     problem: Problem, result: Result, incoming: OutputGrads, names: Sequence[str]
-) -> tuple[Array, Array, Array | None, Array | None, Array | None]:
+) -> tuple[Array, Array, Array | None, Any, Any]:
     """dq, dk, dv, dbias and dsinks in flat form; None for what there is none of."""
     backend, xp = problem.backend, problem.backend.xp
     if isinstance(result, OwnAttention):  # the library declined: what its forward found is of no use to others

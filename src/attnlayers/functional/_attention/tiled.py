@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from attnbackends import Array, PackedKeys
 
-from .._dtypes import widen
-from .._pieces import row_sums
+from ..arrays import row_sums
+from ..dtypes import widen
 from .blocks import Chain, tiles
 from .gradients import InputGrads, OutputGrads, add_product
 from .problem import Problem, finite, inverse_of

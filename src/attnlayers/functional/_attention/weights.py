@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
-from .._check import check
-from .._dtypes import narrow
+from ..checks import check
+from ..dtypes import narrow
 from .gradients import OutputGrads
 from .layout import Layout
 from .positions import visibility

@@ -1,4 +1,4 @@
-"""Work over rows, or over single numbers, in pieces that stay in a core's cache."""
+"""Small operations on arrays that several functions share; those over rows go in chunks that stay in a core's cache."""
 
 from collections.abc import Callable
 from math import prod
@@ -6,7 +6,7 @@ from typing import Any
 
 from attnbackends import Array, Backend
 
-from ._dtypes import narrow, wide, widen
+from .dtypes import narrow, wide, widen
 
 
 def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
@@ -14,28 +14,34 @@ def or_zero(backend: Backend, keep: Array, x: Array) -> Array:
     return narrow(backend, backend.xp.where(keep, x, 0), x.dtype)  # CuPy's is float32 for bfloat16
 
 
+def widen_seen(backend: Backend, x: Array, mask: Array | None) -> Array:
+    """x (N, T_k, ·) in the dtype to compute in, 0 where nothing attends to it: 0 times NaN would be NaN."""
+    x = widen(backend, x)
+    return x if mask is None else or_zero(backend, mask[..., None], x)
+
+
 def over_rows(
     backend: Backend, function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], outs: tuple[Array, ...]
 ) -> None:
-    """Write what `function` returns for pieces of some rows.
+    """Write what `function` returns for chunks of some rows.
 
     Parameters
     ----------
     backend : Backend
     function : callable
-        Takes a piece of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
+        Takes a chunk of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
     arrays, outs : tuples of arrays (M, ·)
     """
     rows = arrays[0].shape[0]
     numbers = sum(prod(array.shape[1:]) for array in (*arrays, *outs))
     touched = 2 * numbers * backend.bits(outs[0].dtype) // 8
 
-    def piece(m: slice) -> None:
+    def chunk(m: slice) -> None:
         results = function(*(widen(backend, array[m, ...]) for array in arrays))
         for out, result in zip(outs, results, strict=True):
             out[m, ...] = backend.xp.astype(result, out.dtype, copy=False)
 
-    backend.map(piece, backend.chunks(rows, touched))
+    backend.map(chunk, backend.chunks(rows, touched))
 
 
 def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, count: int = 1) -> tuple[Array, ...]:
@@ -44,6 +50,11 @@ def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, 
     outs = tuple(backend.empty(flat[0].shape, like=arrays[0]) for _ in range(count))
     over_rows(backend, function, flat, outs)
     return tuple(backend.xp.reshape(out, arrays[0].shape) for out in outs)
+
+
+def sigmoid(xp: Any, x: Array) -> Array:
+    """``1 / (1 + exp(-x))``, for x of any size: there is no exponential that could overflow."""
+    return 0.5 * xp.tanh(0.5 * x) + 0.5
 
 
 def flat_rows(backend: Backend, x: Array) -> Array:
