@@ -1,5 +1,6 @@
 """`save` and `load`: the same layer comes back, bit for bit, or an error that says why not."""
 
+import inspect
 import json
 import pickle
 import re
@@ -88,6 +89,31 @@ def test_every_model_comes_back_in_its_dtype(tmp_path: Path, model: str, dtype: 
     assert bits(other) != bits(made)
     assert attnlayers.load(tmp_path / "m", other) is other
     assert bits(other) == bits(made)
+
+
+def created(name: str, **drawing: Any) -> Any:
+    """A layer that `create` makes, of small sizes."""
+    cls: Any = getattr(all_layers, name)
+    required = [
+        parameter.name
+        for parameter in inspect.signature(cls.create).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    return cls.create(**{name: {"heads": 3, "depth": 2}.get(name, 12) for name in required}, **drawing)
+
+
+@pytest.mark.parametrize("name", [n for n in all_layers.__all__ if hasattr(getattr(all_layers, n), "create")])
+def test_every_class_comes_back_from_every_library(tmp_path: Path, library: Library, name: str) -> None:
+    """Written where it lives, read on the host; and the other way round."""
+    layer = created(name, seed=3, backend=library.backend)
+    attnlayers.save(layer, tmp_path / "m")
+    back = attnlayers.load(tmp_path / "m", backend=NUMPY)
+    assert back.backend is NUMPY
+    assert bits(back) == bits(layer)
+    assert options(back) == options(layer)
+    there = attnlayers.load(tmp_path / "m", backend=library.backend)
+    assert there.backend is library.backend
+    assert bits(there) == bits(layer)
 
 
 def test_the_file_is_for_others_too(tmp_path: Path) -> None:
