@@ -11,7 +11,7 @@ from attnbackends import Backend
 
 from .._files import write_whole
 from ._families import FAMILIES, family_of, options_of
-from ._stored import Stored, TensorFiles, Unset, WeightsError, check, fill, import_safetensors
+from ._stored import FLOATS, Stored, TensorFiles, Unset, WeightsError, check, fill, import_safetensors
 
 _NO_WEIGHTS = re.compile(r"(\.attn\.(bias|masked_bias)|\.rotary_emb\.inv_freq)$")
 """Names of constants that some files have beside weights: the causal mask, and speeds of rotary positions."""
@@ -25,6 +25,11 @@ def read(cls: Any, folder: Path, dtype: str | None, backend: Backend | None) -> 
     shapes = {name: shape for name, shape in files.shapes.items() if not _NO_WEIGHTS.search(name)}
     if options["tied"]:
         shapes.pop("lm_head.weight", None)
+    others = sorted({files.dtypes[name] for name in shapes} - set(FLOATS))
+    if others:
+        raise WeightsError(
+            f"{folder} has weights in {', '.join(others)}, which is not supported: {', '.join(FLOATS)} are"
+        )
     prefix = FAMILIES[family].prefix
     prefix = prefix if any(name.startswith(prefix) for name in shapes) else ""
     tokenizer, stop = _tokenizer(folder / "tokenizer.json"), _stop(folder, config)

@@ -52,6 +52,7 @@ class Stored:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """As the file has it."""
         *lead, _ = self.params[0].shape or (1,)
         shape = (*lead, sum(p.shape[-1] if p.shape else 1 for p in self.params))
         return shape[::-1] if self.transposed else shape if self.params[0].shape else ()
@@ -80,7 +81,7 @@ class Stored:
 
 
 def _put(param: Array, place: Any, values: np.ndarray) -> None:
-    param[place] = backend_of(param).asarray(np.ascontiguousarray(values), dtype=param.dtype, like=param)
+    param[place] = backend_of(param).asarray(values, dtype=param.dtype, like=param)
 
 
 class TensorFiles:
@@ -132,7 +133,8 @@ class TensorFiles:
             yield start, block
 
 
-_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+_NAMES = dict(zip(("F64", "F32", "F16", "BF16"), FLOATS, strict=True))
 
 
 def _bytes(dtype: str) -> int:

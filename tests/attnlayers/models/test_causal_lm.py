@@ -1,5 +1,6 @@
 """`CausalLM` by itself: gradients, caches, padding, and what `generate` draws."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,23 @@ def test_other_libraries(library: Library) -> None:
     ref.loss_backward()
     for grad, other in zip(own.grads, ref.grads, strict=True):
         np.testing.assert_allclose(library.numpy(grad), other, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_folders_go_between_libraries(library: Library, tmp_path: Path, kind: str) -> None:
+    """Written on the host, read by another library, written there and read on the host: the same bits."""
+    own = model(kind, "float32")
+    own.save_pretrained(tmp_path / "host")
+    there = CausalLM.from_pretrained(tmp_path / "host", backend=library.backend)
+    ids = tokens(2, 5)
+    np.testing.assert_allclose(library.numpy(there.forward(library.array(ids))), own.forward(ids), rtol=1e-4, atol=1e-5)
+    prompts = [[3, 4, 5], [6]]
+    assert np.array_equal(np.stack([*there.generate(prompts, 4)]), np.stack([*own.generate(prompts, 4)]))
+    there.save_pretrained(tmp_path / "there")
+    back = CausalLM.from_pretrained(tmp_path / "there", backend=NUMPY)
+    assert back.options == own.options
+    for one, other in zip(back.params, own.params, strict=True):
+        assert np.array_equal(one, other)
 
 
 # -- sampling

@@ -282,6 +282,10 @@ def test_bad_folders(tmp_path: Path) -> None:
     save_file(whole | {"transformer.ln_f.bias": bias[1:].copy()}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match=r"`transformer\.ln_f\.bias` must have shape \(24,\) to fit the layer"):
         CausalLM.from_pretrained(tmp_path)
+    integers = whole | {"transformer.ln_f.bias": np.ones(24, np.int8)}
+    save_file(integers, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="has weights in I8, which is not supported"):
+        CausalLM.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[1")
     with pytest.raises(WeightsError, match="cannot be read as JSON"):
         CausalLM.from_pretrained(tmp_path)
