@@ -11,7 +11,7 @@ from support import Library
 
 from attnbackends import get_backend
 from attnlayers import gradcheck
-from attnlayers.models import CausalLM
+from attnlayers.models import CausalLM, WeightsError
 from attnlayers.models._sampling import Sampler
 
 NUMPY = get_backend("numpy")
@@ -250,6 +250,42 @@ def test_folders_go_between_libraries(library: Library, tmp_path: Path, kind: st
     assert back.options == own.options
     for one, other in zip(back.params, own.params, strict=True):
         assert np.array_equal(one, other)
+
+
+_ANY: dict[str, Any] = {
+    "key_heads": st.sampled_from([1, 2, 4]), "head_size": st.sampled_from([2, 4]),
+    "positions": st.sampled_from(["learned", "rotary"]), "window": st.none() | st.integers(1, 9),
+    "norm": st.sampled_from(["layer", "rms"]), "epsilon": st.sampled_from([1e-6, 0.25]),
+    "activation": st.sampled_from(["gelu", "gelu_tanh", "relu", "swiglu"]), "tied": st.booleans(),
+    "attention_bias": st.sampled_from(["all", "qkv", "none"]), "feed_forward_bias": st.booleans(),
+    "rotary_base": st.sampled_from([1e4, 5e5]), "dtype": st.sampled_from(["float32", "float16", "bfloat16"]),
+}  # fmt: skip
+_GPT2 = {
+    "key_heads": 4, "head_size": 2, "positions": "learned", "window": None, "norm": "layer", "attention_bias": "all",
+    "feed_forward_bias": True,
+}  # fmt: skip
+_LLAMA = {"positions": "rotary", "norm": "rms", "activation": "swiglu", "feed_forward_bias": False}
+_OPTIONS = st.one_of(
+    *(st.fixed_dictionaries(_ANY | {name: st.just(one) for name, one in own.items()}) for own in ({}, _GPT2, _LLAMA))
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(options=_OPTIONS)
+def test_a_folder_holds_the_whole_model_or_is_refused(tmp_path_factory: Any, options: dict[str, Any]) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    own = CausalLM(11, 8, 4, 13, 2, max_length=23, backend=NUMPY, **options)
+    try:
+        own.save_pretrained(folder)
+    except WeightsError:
+        assert [*folder.iterdir()] == []
+        return
+    back = CausalLM.from_pretrained(folder, backend=NUMPY)
+    if own.positions is not None:  # the base of positions that are not there
+        back.options["rotary_base"] = own.options["rotary_base"]
+    assert back.options == own.options
+    assert [p.tobytes() for p in back.params] == [p.tobytes() for p in own.params]
+    assert np.array_equal(back.forward(tokens(1, 5)), own.forward(tokens(1, 5)))
 
 
 # -- sampling
