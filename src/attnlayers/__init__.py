@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TransformerEncoderLayer,
         WeightSum,
     )
+    from .models._saving import load, save
     from .page import view
 
 __version__ = "0.1.0"
@@ -106,12 +107,15 @@ __all__ = [
     "functional",
     "gradcheck",
     "layers",
+    "load",
     "models",
+    "save",
     "training",
     "view",
 ]
 
 _HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
+_HOMES |= dict.fromkeys(("load", "save"), "models._saving")
 _PACKAGES = ("book", "data", "functional", "layers", "models", "training")
 
 

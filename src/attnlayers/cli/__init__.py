@@ -68,6 +68,7 @@ def _one_line(error: BaseException) -> str | None:
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
             "--vocab-size or --hidden-size needs less"
         )
-    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RanksError", "RunError"):
+    told = ("BackendError", "DataError", "FileError", "RanksError", "RunError", "WeightsError")
+    if isinstance(error, OSError) or kind in told:
         return " ".join(str(error).split())
     return None

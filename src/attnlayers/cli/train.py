@@ -45,20 +45,22 @@ def train(
     ] = None,
     reverse: Annotated[bool | None, _data("Read sources backwards [yes].", "--reverse/--no-reverse")] = None,
     architecture: Annotated[
-        str | None, _model("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
+        str | None,
+        _model("The network: 'seq2seq' (LSTM with attention), 'transformer', or 'lm' for plain text [seq2seq]."),
     ] = None,
-    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
+    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer, lm: 128].")] = None,
     hidden_size: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
     attention: Annotated[
         str | None, _model("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
     ] = None,
-    heads: Annotated[int | None, _model("Attention heads of a transformer [4].")] = None,
-    depth: Annotated[int | None, _model("Layers of a transformer's encoder, and of its decoder [2].")] = None,
+    heads: Annotated[int | None, _model("Attention heads of a transformer or lm [4].")] = None,
+    depth: Annotated[int | None, _model("Layers of an lm, or of a transformer's encoder and decoder [2].")] = None,
+    context: Annotated[int | None, _model("Tokens before it that a language model sees [128].")] = None,
     dropout: Annotated[float | None, _model("Share of values that is set to 0 in training [0].")] = None,
     epochs: Annotated[int | None, _training("Passes over the data [4]; with --resume: train up to this one.")] = None,
-    batch_size: Annotated[int | None, _training("Pairs in a step at most [128].")] = None,
+    batch_size: Annotated[int | None, _training("Pairs in a step at most [128; lm: 32 windows].")] = None,
     lr: Annotated[float | None, _training("Learning rate of Adam [0.001].")] = None,
-    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
+    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer, lm: 200].")] = None,
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
@@ -75,7 +77,7 @@ def train(
     resume: Annotated[bool, _run("Go on with the run in the folder.", "--resume")] = False,
     moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
-    """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
+    """Train a translator or a language model; leaves a run folder with weights, metrics and pictures."""
     # Every other option is a setting, under its name.
     given = {name: value for name, value in locals().items() if value is not None}
     for name in ("out", "resume", "moved"):
@@ -124,7 +126,8 @@ def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | N
 def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Interrupts) -> bool:
     from ..training import Trainer
 
-    if run.settings.free_text:
+    text = run.settings.architecture == "lm"
+    if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
     trainer = ranks.together(lambda: Trainer(run, ranks=ranks))
@@ -134,7 +137,7 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Inter
     backend = trainer.backend.describe()
     hosts = len(set(ranks.gather(ranks.host)))
     console.print(
-        f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+        f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
         f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
         + (f", by {ranks.size} ranks on {hosts} host{'s' * (hosts > 1)} over {ranks.sums}" if ranks.size > 1 else "")
     )
@@ -150,9 +153,11 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Inter
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    examples = [source for source, _ in trainer.test.pairs if source.isprintable()]
-    if examples:
-        console.print(f"try it: attnlayers translate {quote(str(path))} {quote(examples[0])}")
+    command = "generate" if text else "translate"
+    sources = (line.strip()[:20] for line in trainer.test.lines) if text else (pair[0] for pair in trainer.test.pairs)
+    example = next((source for source in sources if source and source.isprintable()), None)
+    if example is not None:
+        console.print(f"try it: attnlayers {command} {quote(str(path))} {quote(example)}")
     return False
 
 
@@ -200,7 +205,7 @@ BAR = 8
 def _line(start: str, progress: Progress, width: int | None) -> str:
     """What there is to tell, as far as it fits: what matters least is left out first."""
     parts = _numbers(progress)
-    order = ("best", "loss", "left", "held out", "exact", "chrF", "tokens/s")
+    order = ("best", "loss", "left", "held out", "exact", "chrF", "perplexity", "tokens/s")
     kept = [name for name in order if name in parts]
     while kept:
         line = start + "  ".join(text for name, text in parts.items() if name in kept)
@@ -220,6 +225,8 @@ def _numbers(progress: Progress) -> dict[str, str]:
         parts["exact"] = f"exact {progress.accuracy:.2%}"
     if progress.chrf is not None:
         parts["chrF"] = f"chrF {progress.chrf:.1f}"
+    if progress.perplexity is not None:
+        parts["perplexity"] = f"perplexity {progress.perplexity:.2f}"
     if progress.phase == "epoch" and progress.best == progress.epoch:
         parts["best"] = "best"
     if progress.tokens_per_second is not None:

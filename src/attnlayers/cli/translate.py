@@ -43,6 +43,7 @@ def translate(
     beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
     """Translate with a trained model: one line for each text, a blank one where there is nothing to translate."""
+    from ..models import Translator
     from ..training import RunError, RunFolder
     from ..training.files import write_whole
     from ..training.plots import attention_figure, heads_figure, picture_formats, save_figure
@@ -56,6 +57,8 @@ def translate(
         formats = ", ".join([*PAGES, *(f".{name}" for name in picture_formats())])
         raise RunError(f"--heatmap must name a file that ends in one of {formats}, got {heatmap}")
     model = folder.load_model()
+    if not isinstance(model, Translator):
+        raise RunError(f"{run} holds a language model, which has no translations: attnlayers generate {run} goes on")
 
     def answers_to(some: list[str]) -> list[Translation]:
         return answer(model, folder.vocabulary, some, reverse=folder.settings.reverse, beam_size=beam_size)
