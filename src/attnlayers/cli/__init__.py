@@ -4,7 +4,10 @@ import io
 import os
 import sys
 import traceback
+import warnings
+from typing import Any
 
+from .._terminal import printable
 from ..distributed._launch import launched
 
 EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
@@ -17,6 +20,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without Unicode shows escapes
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
         from .app import app
 
@@ -32,13 +36,17 @@ def _tells() -> bool:
     return started is None or started.local_rank == 0
 
 
+def _show_warning(message: Warning | str, *where: Any, **further: Any) -> None:
+    print(f"attnlayers: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+
+
 def report(error: BaseException, where: str = "") -> int:
     """Tell an error, after the words that say where it was met, and return the exit status."""
     message = _one_line(error)
     if "--debug" in sys.argv or message is None:
         traceback.print_exception(error)
     else:
-        print(f"attnlayers: error: {where}{message}", file=sys.stderr)
+        print(f"attnlayers: error: {where}{printable(message)}", file=sys.stderr)
     return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
 
 
@@ -60,6 +68,7 @@ def _one_line(error: BaseException) -> str | None:
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
             "--vocab-size or --hidden-size needs less"
         )
-    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RanksError", "RunError"):
+    told = ("BackendError", "DataError", "FileError", "RanksError", "RunError", "WeightsError")
+    if isinstance(error, OSError) or kind in told:
         return " ".join(str(error).split())
     return None

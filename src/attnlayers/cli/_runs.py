@@ -65,10 +65,11 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     for name, value in given.items():
         of_run = getattr(run.settings, name)
         if value != of_run and name not in (*changed, "data"):
-            raise RunError(
-                f"{option(name)} is {of_run} in the run {path}, got {value}: leave it out, or start a run in another "
-                "--out"
-            )
+            is_, got = f"{option(name)} is {of_run}", str(value)
+            if isinstance(value, bool):
+                on, off = option(name), option(f"no_{name}")
+                is_, got = ("it is " + (on if of_run else off)), on if value else off
+            raise RunError(f"{is_} in the run {path}, got {got}: leave it out, or start a run in another --out")
     if moved != run.settings.data:
         run.move_data(moved)
     settings = replace(run.settings, **changed)

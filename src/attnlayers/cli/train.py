@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+
+from .screen import NowAndThen, Screen, described, text_column
 
 if TYPE_CHECKING:
     from ..distributed import Ranks
@@ -19,16 +20,7 @@ if TYPE_CHECKING:
     from ._runs import Interrupts
 
 
-def _in(panel: str) -> Callable[..., Any]:
-    """Options of a panel of the help."""
-
-    def option(help: str, *names: str) -> Any:
-        return typer.Option(*names, help=escape(help), show_default=False, rich_help_panel=panel)
-
-    return option
-
-
-_data, _model, _training, _run = map(_in, ("Data", "Model", "Training", "Run"))
+_data, _model, _training, _run = map(described, ("Data", "Model", "Training", "Run"))
 
 
 def train(
@@ -53,20 +45,22 @@ def train(
     ] = None,
     reverse: Annotated[bool | None, _data("Read sources backwards [yes].", "--reverse/--no-reverse")] = None,
     architecture: Annotated[
-        str | None, _model("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
+        str | None,
+        _model("The network: 'seq2seq' (LSTM with attention), 'transformer', or 'lm' for plain text [seq2seq]."),
     ] = None,
-    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
+    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer, lm: 128].")] = None,
     hidden_size: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
     attention: Annotated[
         str | None, _model("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
     ] = None,
-    heads: Annotated[int | None, _model("Attention heads of a transformer [4].")] = None,
-    depth: Annotated[int | None, _model("Layers of a transformer's encoder, and of its decoder [2].")] = None,
+    heads: Annotated[int | None, _model("Attention heads of a transformer or lm [4].")] = None,
+    depth: Annotated[int | None, _model("Layers of an lm, or of a transformer's encoder and decoder [2].")] = None,
+    context: Annotated[int | None, _model("Tokens before it that a language model sees [128].")] = None,
     dropout: Annotated[float | None, _model("Share of values that is set to 0 in training [0].")] = None,
     epochs: Annotated[int | None, _training("Passes over the data [4]; with --resume: train up to this one.")] = None,
-    batch_size: Annotated[int | None, _training("Pairs in a step at most [128].")] = None,
+    batch_size: Annotated[int | None, _training("Pairs in a step at most [128; lm: 32 windows].")] = None,
     lr: Annotated[float | None, _training("Learning rate of Adam [0.001].")] = None,
-    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
+    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer, lm: 200].")] = None,
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
@@ -83,7 +77,7 @@ def train(
     resume: Annotated[bool, _run("Go on with the run in the folder.", "--resume")] = False,
     moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
-    """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
+    """Train a translator or a language model; leaves a run folder with weights, metrics and pictures."""
     # Every other option is a setting, under its name.
     given = {name: value for name, value in locals().items() if value is not None}
     for name in ("out", "resume", "moved"):
@@ -112,10 +106,13 @@ def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | N
         if not resume or "data" in given:
             raise RunError("--data tells where the data of a run are now: give it with --resume and without other data")
         given["data"] = moved
-    path = out or Path("runs") / Path(given.get("data", "dates")).stem
-    if given.get("data", "dates") != "dates":
-        given["data"] = str(Path(given["data"]).resolve())
-    console = Console(highlight=False, markup=False, soft_wrap=True, quiet=not ranks.first)
+    data = given.get("data", "dates")
+    if data != "dates":
+        if get_close_matches(data, ["dates"]) and not Path(data).exists():
+            raise RunError(f"{data} does not exist: did you mean dates, as in `attnlayers train dates`?")
+        given["data"] = str(Path(data).resolve())
+    path = out or Path("runs") / Path(data).stem
+    console = Screen(quiet=not ranks.first)
     with interrupts(ranks, lambda: ranks.end(KeyboardInterrupt())) as interrupted:
         run = open_run(ranks, path, given, resume=resume)
         try:
@@ -126,10 +123,11 @@ def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | N
             raise
 
 
-def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Interrupts) -> bool:
+def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Interrupts) -> bool:
     from ..training import Trainer
 
-    if run.settings.free_text:
+    text = run.settings.architecture == "lm"
+    if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
     interrupted.stop = lambda: None  # from here on there is something to save
@@ -140,7 +138,7 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Inte
     backend = trainer.backend.describe()
     hosts = len(set(ranks.gather(ranks.host)))
     console.print(
-        f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+        f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
         f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
         + (f", by {ranks.size} ranks on {hosts} host{'s' * (hosts > 1)} over {ranks.sums}" if ranks.size > 1 else "")
     )
@@ -156,8 +154,11 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Console, interrupted: Inte
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    example = trainer.test.pairs[0][0]
-    console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
+    command = "generate" if text else "translate"
+    sources = (line.strip()[:20] for line in trainer.test.lines) if text else (pair[0] for pair in trainer.test.pairs)
+    example = next((source for source in sources if source and source.isprintable()), None)
+    if example is not None:
+        console.print(f"try it: attnlayers {command} {quote(str(path))} {quote(example)}")
     return False
 
 
@@ -171,42 +172,67 @@ def _ending(trainer: Trainer) -> str:
     return f"{path} has finished its {settings.epochs} epochs: --resume --epochs N goes on to epoch N"
 
 
-def _watch(trainer: Trainer, console: Console) -> None:
-    """Train with bars on the screen."""
+def _watch(trainer: Trainer, console: Screen) -> None:
+    """Train with bars on the screen, or a line a minute without one."""
     columns = (
-        TextColumn("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
+        text_column("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        text_column("{task.fields[numbers]}"), TimeElapsedColumn(),
     )  # fmt: skip
+    now_and_then = NowAndThen(console.print)
     with Bars(*columns, console=console, expand=True, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None, numbers="")
         shown = ""
         for progress in trainer.steps():
+            width = console.width if console.is_terminal else None
             heading = f"epoch {progress.epoch}/{progress.epochs}"
             if progress.phase == "epoch":
-                bars.console.print(f"{heading}  {_numbers(progress)}")
+                bars.console.print(_line(f"{heading}  ", progress, width))
             elif progress.phase == "evaluate":
                 heading = "held out"
             if heading != shown:
                 bars.reset(task, description=heading, total=progress.total)
                 shown = heading
-            bars.update(task, completed=progress.done, numbers=_numbers(progress))
+            counted = f"{progress.done}/{progress.total}"
+            beside = 12 + BAR + len(counted) + len("0:00:00") + 4  # and a space between two columns
+            bars.update(task, completed=progress.done, numbers=_line("", progress, width and width - beside))
+            if not console.is_terminal and progress.phase != "epoch":
+                now_and_then(_line(f"{heading}  {counted}  ", progress, None))
 
 
-def _numbers(progress: Progress) -> str:
-    parts = []
+BAR = 8
+"""Columns of a bar at least."""
+
+
+def _line(start: str, progress: Progress, width: int | None) -> str:
+    """What there is to tell, as far as it fits: what matters least is left out first."""
+    parts = _numbers(progress)
+    order = ("best", "loss", "left", "held out", "exact", "chrF", "perplexity", "tokens/s")
+    kept = [name for name in order if name in parts]
+    while kept:
+        line = start + "  ".join(text for name, text in parts.items() if name in kept)
+        if width is None or len(line) <= width:
+            return line
+        kept.pop()
+    return start.rstrip()
+
+
+def _numbers(progress: Progress) -> dict[str, str]:
+    parts = {}
     if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.4f}")
+        parts["loss"] = f"loss {progress.loss:.4f}"
     if progress.held_out_loss is not None:
-        parts.append(f"held out {progress.held_out_loss:.4f}")
+        parts["held out"] = f"held out {progress.held_out_loss:.4f}"
     if progress.accuracy is not None:
-        parts.append(f"exact {progress.accuracy:.2%}")
+        parts["exact"] = f"exact {progress.accuracy:.2%}"
     if progress.chrf is not None:
-        parts.append(f"chrF {progress.chrf:.1f}")
+        parts["chrF"] = f"chrF {progress.chrf:.1f}"
+    if progress.perplexity is not None:
+        parts["perplexity"] = f"perplexity {progress.perplexity:.2f}"
     if progress.phase == "epoch" and progress.best == progress.epoch:
-        parts.append("best")
+        parts["best"] = "best"
     if progress.tokens_per_second is not None:
-        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        parts["tokens/s"] = f"{progress.tokens_per_second:,.0f} tokens/s"
     if progress.seconds_left is not None:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
-    return "  ".join(parts)
+        parts["left"] = f"{minutes}:{seconds:02d} left"
+    return parts

@@ -1,10 +1,14 @@
 """The protocol of every layer."""
 
-from collections.abc import Callable
-from inspect import isfunction
-from typing import Any
+from collections.abc import Callable, Iterator
+from inspect import isfunction, signature
+from math import prod
+from typing import Any, Self
 
 from attnbackends import Array, Backend, backend_of, quiet
+
+NOTED = 4096
+"""Elements up to which a layer keeps the gradient that it was given, for `explain`: 16 KB beside what forward saves."""
 
 
 class Layer:
@@ -27,6 +31,14 @@ class Layer:
     """Compute the output, and remember what `backward` needs; each layer has its own signature."""
     backward: Callable[..., Any]
     """From the gradient of the output to those of the inputs; writes those of the parameters."""
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    _grads: list[Array] | None = None
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Remember what a layer is made with: `save` writes it down, so that `load` can make the layer again."""
+        layer = super().__new__(cls)
+        layer._made_with = args, options
+        return layer
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make all public methods `quiet` in the library's own layers; what others report is for them to say."""
@@ -38,11 +50,24 @@ class Layer:
 
     def __init__(self, *params: Array) -> None:
         self.params: list[Array] = list(params)
-        self.grads: list[Array] = []
         if params:
-            xp = backend_of(**dict(zip(self.names, params, strict=True))).xp
-            self.grads = [xp.zeros_like(param) for param in params]
+            backend_of(**dict(zip(self.names, params, strict=True)))
         self._saved: Any = None
+        self._dout: Any = None
+
+    @property
+    def grads(self) -> list[Array]:
+        """Gradients, which take memory from the first time on that they are asked for: inference never asks."""
+        if self._grads is None:
+            self._grads = self._new_grads()
+        return self._grads
+
+    @grads.setter
+    def grads(self, grads: list[Array]) -> None:
+        self._grads = grads
+
+    def _new_grads(self) -> list[Array]:
+        return [backend_of(param).xp.zeros_like(param) for param in self.params]
 
     @property
     def backend(self) -> Backend:
@@ -61,11 +86,31 @@ class Layer:
             raise RuntimeError(f"{type(self).__name__}.backward needs what forward saves: call forward first")
         return self._saved
 
+    def _note(self, dout: Array) -> None:
+        """Keep the gradient that `backward` was given for `explain`; of a large one, the shape."""
+        shape = tuple(dout.shape)
+        self._dout = dout if prod(shape) <= NOTED else shape
+
     def write_grads(self, *gradients: Array) -> None:
         """Put gradients where `grads` has them."""
         for grad, gradient in zip(self.grads, gradients, strict=True):
             grad[...] = gradient
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False))
-        return f"{type(self).__name__}({shapes})"
+        """Options, then shapes; a layer made of layers has them below each other."""
+        inner: dict[str, Layer] = getattr(self, "layers", {})
+        parts = [f"{name}={value!r}" for name, value in self._options()]
+        if not inner:
+            parts += [f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False)]
+            return f"{type(self).__name__}({', '.join(parts)})"
+        lines = [", ".join(parts)] if parts else []
+        lines += [f"{name}: {layer!r}".replace("\n", "\n  ") for name, layer in inner.items()]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+    def _options(self) -> Iterator[tuple[str, Any]]:
+        """What the layer was made with that is neither an array nor what it would be anyway."""
+        for name, parameter in signature(type(self)).parameters.items():
+            value = getattr(self, name, None)
+            usual = value == parameter.default if parameter.kind is parameter.KEYWORD_ONLY else not value
+            if isinstance(value, bool | int | float | str | tuple) and not usual and name != "seed":
+                yield name, value

@@ -11,6 +11,7 @@ from attnbackends import Array, Backend
 
 from .evaluation import Evaluation
 from .files import RunError
+from .language import Likelihood
 from .progress import Progress
 from .run import METRICS
 
@@ -116,7 +117,7 @@ class Ledger:
         self._loss_sum = self._loss_sum * 0
         self._tokens, self._interval = 0, 0.0
 
-    def evaluated(self, found: Evaluation, seconds: float) -> None:
+    def evaluated(self, found: Evaluation | Likelihood, seconds: float) -> None:
         """The held-out pairs have been answered."""
         self._evaluation_seconds = seconds
         self.check_finite(found.loss)
@@ -124,6 +125,8 @@ class Ledger:
             self.best = self.epoch + 1, found.loss
         loss = self._epoch_loss / self._epoch_tokens
         self._note(loss=loss, held_out_loss=found.loss, accuracy=found.accuracy, chrf=found.chrf)
+        if isinstance(found, Likelihood):
+            self.rows[-1]["perplexity"] = float(np.exp(found.loss))
 
     def end_epoch(self) -> None:
         """The epoch is finished."""
@@ -159,6 +162,7 @@ class Ledger:
             held_out_loss=self.last("held_out_loss"),
             accuracy=self.last("accuracy"),
             chrf=self.last("chrf"),
+            perplexity=self.last("perplexity"),
             best=None if self.best is None else self.best[0],
             tokens_per_second=self.last("tokens_per_second"),
             seconds_left=left,

@@ -12,9 +12,12 @@ from attnbackends import share_of_batch
 
 from ..data import Batch, DataError, PairDataset
 from ..distributed import Ranks
+from ..page.model import attentions
+from ..page.weights import Attention
 from ..translation import Translation, translate
 from .evaluation import Evaluation
 from .files import RunError
+from .language import Likelihood, TextModel, attention_of
 from .ledger import Ledger
 from .optimizers import AdamW, Optimizer, clip_grads
 from .plots import attention_figure, heads_figure, training_figure
@@ -56,7 +59,7 @@ class Trainer:
         settings = run.settings
         self.run, self.ranks = run, ranks or Ranks()
         self.checkpoint_seconds = checkpoint_seconds
-        self.model = settings.model(run.vocabulary)
+        self.model: Any = settings.model(run.vocabulary)
         self.backend = self.model.backend
         self.train, self.test, self.left_out = self._parts()
         self.batches = self.train.num_batches(settings.batch_size)
@@ -70,13 +73,13 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def _parts(self) -> tuple[PairDataset, PairDataset, int]:
+    def _parts(self) -> tuple[Any, Any, int]:
         """Pairs to learn from, pairs that are held out, and how many are in neither since they are too long."""
         run, settings, size = self.run, self.run.settings, self.ranks.size
         pairs = run.pairs()
-        data = PairDataset(pairs, run.vocabulary, reverse=settings.reverse).to(self.backend.asarray)
+        data = settings.dataset(pairs, run.vocabulary).to(self.backend.asarray)
         places = [*settings.split_pairs(pairs)]
-        if settings.max_length:
+        if settings.max_length and isinstance(data, PairDataset):
             places = [some[data.lengths[some] <= settings.max_length] for some in places]
             if not all(map(len, places)):
                 shortest = int(data.lengths.min())
@@ -89,7 +92,8 @@ class Trainer:
             raise RunError(
                 f"every batch is shared by {size} ranks, and each needs a pair, got {few}: start fewer ranks"
             )
-        return train, test, len(pairs) - len(train) - len(test)
+        left_out = len(pairs) - len(train) - len(test) if isinstance(data, PairDataset) else 0
+        return train, test, left_out
 
     @property
     def epoch(self) -> int:
@@ -159,10 +163,17 @@ class Trainer:
 
     def _write_best(self) -> None:
         self.run.write_weights(self.model.state())
-        answers = self._answers()
-        self.run.write_figure("attention.png", attention_figure(answers))
+        answers, expected = self._answers()
+        self.run.write_figure("attention.png", attention_figure(answers, expected))
         if answers[-1].heads is not None:
-            self.run.write_figure("heads.png", heads_figure(answers[-1]))
+            self.run.write_figure("heads.png", heads_figure(self._heads(answers[-1])))
+
+    def _heads(self, answer: Translation) -> list[Attention]:
+        """The heads of all attentions of an answer."""
+        if isinstance(self.model, TextModel):
+            sides = ("next token", "token")
+            return [Attention("self", np.asarray(answer.heads), answer.target_tokens, answer.source_tokens, sides)]
+        return attentions(self.model, self.run.vocabulary, answer, reverse=self.run.settings.reverse)
 
     def save(self) -> None:
         """Keep everything that going on from here needs.
@@ -238,18 +249,26 @@ class Trainer:
     def _evaluate(self) -> Iterator[Progress]:
         """Answer all held-out pairs."""
         settings, started = self.run.settings, perf_counter()
-        found = Evaluation(self.model, self.test, free_text=settings.free_text, ranks=self.ranks)
+        found: Evaluation | Likelihood
+        if isinstance(self.model, TextModel):
+            found = Likelihood(self.model, self.test)
+        else:
+            found = Evaluation(self.model, self.test, free_text=settings.free_text, ranks=self.ranks)
         for done in found.batches(settings.batch_size):
             yield self._ledger.progress("evaluate", done)
             if self._ends_here():
                 return
         self._ledger.evaluated(found, perf_counter() - started)
 
-    def _answers(self) -> list[Translation]:
-        """To some of the held-out pairs, from short to long."""
+    def _answers(self) -> tuple[list[Translation], list[str] | None]:
+        """Answers to some of the held-out pairs, from short to long, and the right ones, where there are such."""
+        if isinstance(self.model, TextModel):
+            return attention_of(self.model, self.test), None
         order = np.argsort(self.test.source_lengths[:100], kind="stable")
         fitting = max(PICTURED, int(np.sum(self.test.source_lengths[:100] <= PICTURED_TOKENS)))
         order = order[:fitting]
         places = np.linspace(0, len(order) - 1, min(PICTURED, len(order))).round().astype(int)
-        texts = [self.test.pairs[order[place]][0] for place in places]
-        return translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
+        pairs, vocabulary = [self.test.pairs[order[place]] for place in places], self.run.vocabulary
+        texts, expected = zip(*pairs, strict=True)
+        answers = translate(self.model, vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
+        return answers, [vocabulary.decode(vocabulary.encode(text)) for text in expected]  # as an answer is written
