@@ -102,7 +102,7 @@ def _load(started: Launch) -> Any:
             f"imported ({error}): {INSTALL}"
         ) from error
     except RuntimeError as error:  # mpi4py is there, and no MPI library
-        raise RanksError(f"mpi4py finds no MPI library ({error}): {INSTALL}") from error
+        raise RanksError(f"mpi4py finds no MPI library ({' '.join(str(error).split())}): {INSTALL}") from error
     size = MPI.COMM_WORLD.Get_size()
     if size != started.size:
         raise RanksError(
