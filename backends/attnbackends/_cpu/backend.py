@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from math import ceil, prod
 from typing import Any
 
@@ -40,6 +40,13 @@ FEW = 4
 """Pieces to make of work that fits one."""
 
 
+@cache
+def _limits(dtype: DType) -> tuple[Any, Any]:
+    """The lowest number of a dtype, and the smallest positive one that is normal."""
+    limits = np.finfo(dtype)
+    return limits.min, limits.tiny
+
+
 class NumpyBackend(UfuncBackend):
     """NumPy on the CPU."""
 
@@ -57,7 +64,17 @@ class NumpyBackend(UfuncBackend):
 
     @quiet
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
-        return super().softmax(scores, mask)
+        # As the base has it, in two thirds of the time of a small call: reductions without NumPy's wrappers, and limits
+        # where it looks for rows that have nothing to attend to.
+        if mask is not None or 0 in scores.shape or scores.itemsize < 4:
+            return super().softmax(scores, mask)
+        lowest, tiny = _limits(scores.dtype)
+        top = np.maximum.reduce(scores, axis=-1, keepdims=True)
+        scores -= np.maximum(top, lowest, out=top)
+        np.exp(scores, out=scores)
+        total = np.add.reduce(scores, axis=-1, keepdims=True)
+        scores /= np.maximum(total, tiny, out=total)
+        return scores
 
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         # NumPy has a fast path for one axis alone: up to six times faster than add.at of whole rows.
@@ -94,6 +111,8 @@ class NumpyBackend(UfuncBackend):
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         if dtype is not None:
             return self.matmul(a, b, out).astype(dtype, copy=False)
+        if out is None and max(a.size * b.shape[-1], b.size * a.shape[-2]) < products.TINY_MULTIPLICATIONS:
+            return np.matmul(a, b)
         if a.shape[-1] == 1:  # four times faster than BLAS is at it
             return np.multiply(a, b, out=out)
         if out is None:
@@ -104,7 +123,7 @@ class NumpyBackend(UfuncBackend):
             out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=kind)
         if self.workers.busy:
             self._multiply(a, b, out)
-        elif 2 * out.size * a.shape[-1] < products.TINY_FLOPS:
+        elif out.size * a.shape[-1] < products.TINY_MULTIPLICATIONS:
             np.matmul(a, b, out=out)
         else:
             pieces, sums = products.pieces(a, b, out)

@@ -19,8 +19,9 @@ LONG = 2
 """How many times the longer side of a product its inner axis must be to be cut itself: no operand is arranged twice
 then, and the sum of what the pieces make is the smaller price."""
 
-TINY_FLOPS = 2 * 9216
-"""A product of which no BLAS makes more than one thread's work (OpenBLAS draws this line for one row)."""
+TINY_MULTIPLICATIONS = 9216
+"""Multiplications of a product of which no BLAS makes more than one thread's work: OpenBLAS draws this line for one
+row."""
 
 PART = 1_000_000
 """Rows x columns x inner of a product up to which OpenBLAS arranges no operand anew, on some cores."""

@@ -281,4 +281,5 @@ def _plain_backend(q: Array, k: Array, v: Array | None, keep_bytes: int) -> Back
     if not (known and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
         return None
     backend = backend_of(q=q, k=k, v=values)
-    return backend if backend.on_host and backend.is_dtype(dtype, "real floating") else None
+    plain_dtype = backend.is_dtype(dtype, "real floating") and backend.bits(dtype) >= 32
+    return backend if backend.on_host and plain_dtype else None
