@@ -30,7 +30,7 @@ class Dense(NamedTuple):
     inverse: Array
 
 
-def room(problem: Problem) -> Dense:
+def buffers(problem: Problem) -> Dense:
     """Memory for the results of `forward`."""
     return Dense(problem.empty_rows(problem.k.shape[1]), problem.empty_rows(1), problem.empty_rows(1))
 
