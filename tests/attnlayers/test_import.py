@@ -48,22 +48,6 @@ def test_nothing_slow_is_loaded_that_numpy_does_not_load(statement: str) -> None
     assert not slow & further
 
 
-def test_a_layer_loads_no_other() -> None:
-    further = further_than_numpy("from attnlayers import TimeAttention")
-    own = {name.removeprefix("attnlayers.") for name in further if name.startswith("attnlayers.")}
-    assert own == {"functional", "functional.checks", "layers", "layers._base", "layers.attention"}
-
-
-def test_an_optimizer_loads_no_layer() -> None:
-    own = {
-        name for name in further_than_numpy("from attnlayers.training import Adam") if name.startswith("attnlayers.")
-    }
-    assert "attnlayers.training.optimizers" in own
-    assert [
-        name for name in own if name.startswith(("attnlayers.models", "attnlayers.layers", "attnlayers.data"))
-    ] == []
-
-
 @pytest.mark.parametrize("module", ["attnbackends", "attnlayers"])
 def test_importing_prints_nothing_and_starts_no_thread(module: str) -> None:
     assert output_of(f"import {module}") == ""
@@ -165,9 +149,9 @@ def test_no_module_stands_in_the_place_of_a_function() -> None:
 
 
 @pytest.mark.parametrize("name", ["attnlayers", "attnlayers.functional", "attnlayers.layers"])
-def test_names_that_load_when_used(name: str) -> None:
+def test_names_that_there_are_not(name: str) -> None:
     module = importlib.import_module(name)
-    assert dir(module) == sorted(module.__all__)
+    assert set(module.__all__) <= set(dir(module))
     with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'TimeAttentoin'"):
         _ = module.TimeAttentoin
     with pytest.raises(ImportError, match="cannot import name 'TimeAttentoin'"):

@@ -5,28 +5,24 @@ may masks, biases, lengths and positions that it was given. Other floating point
 copied: those must stay as they are until backward is done.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from attnbackends import quiet
 
-if TYPE_CHECKING:
-    from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
-    from ._additive_attention import additive_attention, additive_attention_backward
-    from ._affine import affine, affine_backward
-    from ._alibi import alibi, alibi_backward, alibi_slopes
-    from ._attention import attention, attention_backward, attention_weights, attention_weights_backward
-    from ._cross_entropy import cross_entropy, cross_entropy_backward
-    from ._dropout import dropout, dropout_backward
-    from ._embedding import embedding, embedding_backward
-    from ._gru import gru, gru_backward
-    from ._local_attention import local_attention, local_attention_backward
-    from ._lstm import lstm, lstm_backward
-    from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-    from ._rnn import rnn, rnn_backward
-    from ._rotary import rotary, rotary_backward
-    from ._softmax import softmax, softmax_backward
-    from ._weighted_sum import weighted_sum, weighted_sum_backward
+from ._activation import gelu, gelu_backward, relu, relu_backward, swiglu, swiglu_backward
+from ._additive_attention import additive_attention, additive_attention_backward
+from ._affine import affine, affine_backward
+from ._alibi import alibi, alibi_backward, alibi_slopes
+from ._attention import attention, attention_backward, attention_weights, attention_weights_backward
+from ._cross_entropy import cross_entropy, cross_entropy_backward
+from ._dropout import dropout, dropout_backward
+from ._embedding import embedding, embedding_backward
+from ._gru import gru, gru_backward
+from ._local_attention import local_attention, local_attention_backward
+from ._lstm import lstm, lstm_backward
+from ._normalization import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
+from ._rnn import rnn, rnn_backward
+from ._rotary import rotary, rotary_backward
+from ._softmax import softmax, softmax_backward
+from ._weighted_sum import weighted_sum, weighted_sum_backward
 
 __all__ = [
     "additive_attention",
@@ -72,29 +68,7 @@ __all__ = [
     "weighted_sum_backward",
 ]
 
-# No module has the name of a function: loaded first, it would stand in its place. The module of a function has its
-# name with a `_` before it, but for these; modules without a `_` are for the whole library.
-_HOMES = {
-    "alibi_slopes": "_alibi",
-    "attention_weights": "_attention",
-    "gelu": "_activation",
-    "layer_norm": "_normalization",
-    "relu": "_activation",
-    "rms_norm": "_normalization",
-    "swiglu": "_activation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Load a function's module at the first use: a layer needs few of them. Here all of them become `quiet`."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pair = name.removesuffix("_backward")
-    value = quiet(getattr(import_module(f".{_HOMES.get(pair, f'_{pair}')}", __name__), name))
-    value.__module__ = __name__  # where pickle finds it
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+for _name in __all__:  # results, where NumPy would report
+    _function = quiet(globals()[_name])
+    _function.__module__ = __name__  # where pickle finds it
+    globals()[_name] = _function

@@ -6,18 +6,8 @@ from typing import Any
 
 from attnbackends import Array, Backend, backend_of
 
-_KINDS: dict[str, str | tuple[str, ...]] = {
-    "float": "real floating",
-    "int": "integral",
-    "bool": "bool",
-    "mask": ("bool", "real floating"),
-}
-_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean", "mask": "boolean or floating point"}
-
-KNOWN_CALLS = 4096
-"""Calls to remember that were found right, with everything that `check` looks at: it takes half as long."""
-
-_passed: dict[tuple[Any, ...], Backend] = {}
+_KINDS = {"float": "real floating", "int": "integral", "bool": "bool"}
+_WORDS = {"float": "floating point", "int": "integers", "bool": "boolean"}
 
 
 def check(**arguments: tuple[Array | None, str]) -> Backend:
@@ -27,9 +17,8 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     ----------
     **arguments : (array or None, str)
         Each argument under its own name, with its axes: ``"N T H"``. A leading ``...`` stands for further axes
-        that must be the same wherever it stands, a leading ``*`` for any further axes, a trailing ``: int``,
-        ``: bool`` or ``: mask`` (boolean or floating point) for another dtype than floating point. None is an
-        optional argument that was left out.
+        that must be the same wherever it stands, a leading ``*`` for any further axes, a trailing ``: int`` or
+        ``: bool`` for another dtype than floating point. None is an optional argument that was left out.
 
     Returns
     -------
@@ -45,42 +34,22 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     BackendError
         If the arguments live in more than one library or device.
     """
-    try:
-        call = tuple(
-            [
-                name if array is None else (name, spec, type(array), array.shape, array.dtype, array.device)
-                for name, (array, spec) in arguments.items()
-            ]
-        )
-        known = _passed.get(call)
-        if known is not None:
-            return known
-    except (AttributeError, TypeError):  # no array at all, or a device that is no key
-        return _check(arguments)
-    backend = _check(arguments)
-    if len(_passed) >= KNOWN_CALLS:
-        _passed.clear()
-    _passed[call] = backend
-    return backend
-
-
-def _check(arguments: dict[str, tuple[Array | None, str]]) -> Backend:
     given = {name: (array, spec) for name, (array, spec) in arguments.items() if array is not None}
     backend = backend_of(**{name: array for name, (array, _) in given.items()})
     sizes: dict[str, int | tuple[int, ...]] = {}
     first_float: tuple[str, Any] | None = None
     for name, (array, spec) in given.items():
-        axes, kind = _parse(spec)
-        if not backend.is_dtype(array.dtype, _KINDS[kind]):
-            raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {array.dtype}: convert it with xp.astype")
-        if kind == "float":
-            if first_float is None:
-                first_float = (name, array.dtype)
-            elif array.dtype != first_float[1]:
+        (axes, kind), dtype = _parse(spec), array.dtype
+        if kind != "float" or first_float is None or dtype != first_float[1]:
+            if not backend.is_dtype(dtype, _KINDS[kind]):
+                raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {dtype}: convert it with xp.astype")
+            if kind == "float" and first_float is not None:
                 raise TypeError(
-                    f"`{name}` must have the dtype of {first_float[0]}, {first_float[1]}, got {array.dtype}: "
+                    f"`{name}` must have the dtype of {first_float[0]}, {first_float[1]}, got {dtype}: "
                     "convert one of them with xp.astype"
                 )
+            if kind == "float":
+                first_float = (name, dtype)
         shape = tuple(array.shape)
         found = _match(shape, axes)
         if found is None:

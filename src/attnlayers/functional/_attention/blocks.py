@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
-
-import numpy as np
 
 from attnbackends import Backend
 
@@ -60,19 +57,7 @@ def plan(backend: Backend, visibility: Visibility, count: int, itemsize: int, wi
         entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
     else:
         entries = [slice(b, b + 1) for b in range(count)]
-    if visibility.limited or visibility.offsets is not None:
-        return _chains(visibility, entries, rows_at_once)
-    ends = tuple([chunk.stop for chunk in entries])
-    return _chains_that_see_all(visibility.T_q, T_k, visibility.groups, ends, rows_at_once)
-
-
-@lru_cache(maxsize=64)
-def _chains_that_see_all(
-    T_q: int, T_k: int, groups: int, ends: tuple[int, ...], rows_at_once: int
-) -> tuple[Chain, ...]:
-    """Chains of queries that see every key: one call after the other wants the same."""
-    visibility = Visibility(T_q, T_k, groups, 1, np.zeros(1, np.int64), None, None, None, None)
-    return _chains(visibility, [slice(a, b) for a, b in pairwise((0, *ends))], rows_at_once)
+    return _chains(visibility, entries, rows_at_once)
 
 
 def _chains(visibility: Visibility, entries: list[slice], rows_at_once: int) -> tuple[Chain, ...]:
