@@ -41,7 +41,7 @@ class Mask(NamedTuple):
     ) -> Mask:
         """The mask of a call whose output has the leading axes `lead`, the last of them times `groups`."""
         xp = backend.xp
-        if boolean:  # what was broadcast before holds nothing new; the gradient of a bias has a part for it
+        if boolean:  # what was broadcast before holds nothing new; the gradient of a bias has a place for it
             strides = getattr(mask, "strides", ())
             mask = mask[tuple([slice(0, 1) if stride == 0 else slice(None) for stride in strides])] if strides else mask
         shape = (1,) * (len(lead) + 2 - mask.ndim) + tuple(mask.shape)

@@ -152,13 +152,13 @@ def _backward(
     dq[...] = 0
     dk, dv = grads.of_keys(chain)
     for tile in tiles(backend, block, problem.itemsize):
-        keys, tanh = tile.keys, None
+        keys, slope = tile.keys, None
         if bounded:
             weights = packed_k.exp_scores(q, keys, problem.scale)  # (b, r, D) x (b, K, D) -> (b, r, K)
             problem.hide(tile, weights, 0.0)
         else:
             weights = packed_k.scores(q, keys, problem.scale)
-            tanh = problem.add_bias(tile, weights)
+            slope = problem.add_bias(tile, weights)
             problem.hide(tile, weights, -xp.inf)
             weights -= shift
             backend.apply(xp.exp, weights)
@@ -176,8 +176,8 @@ def _backward(
         if grads.dbias is not None:
             grads.add_to_bias(problem, tile, dscores)
             dscores *= problem.scale
-        if tanh is not None:
-            dscores *= 1 - tanh * tanh
+        if slope is not None:
+            dscores *= slope
         into_keys = problem.operand(dscores)
         dq += backend.matmul(into_keys, k[:, keys, :], dtype=problem.dtype)  # (b, r, K) x (b, K, D) -> (b, r, D)
         add_product(backend, dk, keys, first, into_keys.mT, q)  # (b, K, r) x (b, r, D) -> (b, K, D)
