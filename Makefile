@@ -13,7 +13,7 @@ DEPEND_ON_THE_CARD := tests/attnbackends tests/attnlayers/functional tests/attnl
 # On cards with little, more and much shared memory, and with the threads of a block in both orders of turns.
 KERNELS := tests/attnbackends/_cuda/kernels
 
-.PHONY: train test cuda-tests lint docs book bench gpu-kit clean
+.PHONY: train test cuda-tests lint docs release-check book bench gpu-kit clean
 
 train: $(INSTALLED)  ## train the date translator; a second call goes on with the run
 	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
@@ -36,6 +36,9 @@ docs: $(VENV)/.docs-installed  ## the site, in docs/_build/html: warnings are er
 	rm -rf docs/_build docs/reference/generated
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(BIN)/python -m pytest -q tests/docs
+
+release-check:  ## both archives, their contents and metadata, and the wheel on the oldest and the newest Python and NumPy
+	.ci/release_check "$$(tests/cuda_on_cpu/newest_python.sh 3.11)" "$$(tests/cuda_on_cpu/newest_python.sh 3.13 3.12)"
 
 bench: $(INSTALLED)  ## attention against its peers: table, bench.json and bench.png
 	$(BIN)/attnlayers bench --out benchmarks/results

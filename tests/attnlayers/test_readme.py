@@ -1,4 +1,4 @@
-"""Both READMEs are short and say the same, and all that they name is there: examples, names, options, commands, links."""
+"""Both READMEs are short and say the same, and all that they name is there: examples, options, commands, links."""
 
 import importlib
 import inspect
