@@ -1,4 +1,4 @@
-"""Hold the archives in a folder against the tree: every tracked file of the packages is in both, and nothing that is not."""
+"""Hold the archives against the tree: every tracked file of the packages is in both, and nothing that is not."""
 
 import re
 import subprocess
@@ -9,14 +9,17 @@ from pathlib import Path
 
 ROOTS = ("src/", "backends/")
 BESIDE = (
-    "CHANGELOG.md",
-    "CITATION.cff",
-    "CONTRIBUTING.md",
-    "LICENSE",
-    "LICENSES.md",
-    "Makefile",
-    "README.md",
-    "SECURITY.md",
+    *(
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "LICENSES.md",
+        "Makefile",
+        "README.md",
+        "README.ja.md",
+    ),
+    *("SECURITY.md", "docs/conf.py", "docs/index.md"),
 )
 
 
