@@ -20,7 +20,7 @@ from ._device_sums import DeviceSums
 from ._ids import Check, outside
 from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
-from ._random import Place, Uniform, uniform
+from ._random import Index, Uniform, uniform
 
 Array = Any
 """Within a backend: of the library's own type. What a caller sees is `_array.Array`."""
@@ -78,7 +78,7 @@ class Backend:
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+    def uniform(self, key: int, index: Index, R: int, T: int, like: Array | None = None) -> Array:
         """Float32 numbers (b, r, K), uniform over [0, 1), for some keys of some rows of some entries.
 
         The same bits on every device, however work is cut: `_random.py` has the rule. No two libraries draw alike.
@@ -87,14 +87,14 @@ class Backend:
         ----------
         key : int
             Of the stream, 0 to 2**128 - 1.
-        place : (slice, slice, slice)
+        index : (slice, slice, slice)
             Entries, rows and keys.
         R, T : int
             Rows of an entry and keys of a row, of all.
         like : array, optional
             An array of the device on which they are wanted.
         """
-        return self.asarray(uniform(key, place, R, T), like=like)
+        return self.asarray(uniform(key, index, R, T), like=like)
 
     def generator(self, seed: int) -> Uniform:
         """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a key and a place alone: nothing is kept, and every device draws the same.
+"""Random numbers that depend on a key and a index alone: nothing is kept, and every device draws the same.
 
 A key names a stream of float32 numbers, uniform over [0, 1): those of NumPy's ``Generator(Philox(key=key))``. Philox
 makes eight of them from a count, so that any part of a stream can be had without what stands before it.
@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     from ._base import Backend
 
-Place = tuple[slice, slice, slice]
+Index = tuple[slice, slice, slice]
 """Entries, rows and keys."""
 
 COUNT = 8
@@ -35,12 +35,12 @@ def panel(T: int) -> int:
     return min(WIDEST, COUNT * max(1, -(-T // COUNT)))
 
 
-def uniform(key: int, place: Place, R: int, T: int) -> np.ndarray:
+def uniform(key: int, index: Index, R: int, T: int) -> np.ndarray:
     """The numbers (b, r, K) of some entries, rows and keys of a stream."""
-    entries, rows, keys = place
+    entries, rows, keys = index
     w = panel(T)
     first, last = keys.start // w, -(-keys.stop // w)
-    b, r, K = (part.stop - part.start for part in place)
+    b, r, K = (part.stop - part.start for part in index)
     drawn = np.empty((b, last - first, r, w), np.float32)
     size, flat = r * w, drawn.reshape(-1)
     panels = np.arange(entries.start, entries.stop)[:, None] * -(-T // w) + np.arange(first, last)
@@ -116,5 +116,5 @@ class Uniform:
             row = prod(shape[1:])
             first, of_all = first + share.first * row, share.of * row
         self.drawn += -(-of_all // COUNT) * COUNT
-        place = slice(0, 1), slice(0, 1), slice(first, first + count)
-        return self.backend.xp.reshape(self.backend.uniform(self.key, place, 1, first + count, like=like), shape)
+        index = slice(0, 1), slice(0, 1), slice(first, first + count)
+        return self.backend.xp.reshape(self.backend.uniform(self.key, index, 1, first + count, like=like), shape)

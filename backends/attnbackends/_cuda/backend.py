@@ -13,7 +13,7 @@ from .._device_sums import DeviceSums
 from .._errors import BackendError
 from .._ids import Check
 from .._lstm import LSTMCall, OwnLSTM
-from .._random import COUNT, Place, panel
+from .._random import COUNT, Index, panel
 from .._ufunc import UfuncBackend
 from .attention import CudaAttention, CudaResult
 from .call import CudaCall
@@ -29,7 +29,7 @@ NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
 
 
-TRIED = 64
+TRIAL_LENGTH = 64
 """Length and head size of the attention that tells whether cuDNN works at all."""
 
 
@@ -139,9 +139,9 @@ class CupyBackend(UfuncBackend):
     def on_host(self) -> bool:
         return False
 
-    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
-        entries, rows, keys = place
-        shape = b, r, _ = tuple(part.stop - part.start for part in place)
+    def uniform(self, key: int, index: Index, R: int, T: int, like: Array | None = None) -> Array:
+        entries, rows, keys = index
+        shape = b, r, _ = tuple(part.stop - part.start for part in index)
         threads = b * r * (-(-keys.stop // COUNT) - keys.start // COUNT)
         words = np.array([key % 2**64, key >> 64], np.uint64).view(np.int64)
         width = panel(T)
@@ -312,8 +312,8 @@ class CupyBackend(UfuncBackend):
         cudnn, xp = self._cudnn, self.xp
         if cudnn is None:
             return {}
-        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIED, TRIED), dtype=xp.float16) for _ in range(8))
-        stats = xp.zeros((2, 2, TRIED, 1), dtype=xp.float32)
+        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIAL_LENGTH, TRIAL_LENGTH), dtype=xp.float16) for _ in range(8))
+        stats = xp.zeros((2, 2, TRIAL_LENGTH, 1), dtype=xp.float32)
         call = CudaCall(q, k, v, 1.0, 1, None, None, 0, None, None)
         taken = cudnn.forward(call, out, stats) and cudnn.backward(call, out, stats, dout, None, dq, dk, dv)
         what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"

@@ -106,12 +106,17 @@ def _digest(path: Path) -> str:
 
 
 class Interrupts:
-    """When Ctrl-C or SIGTERM came, if it did, and what they call."""
+    """When Ctrl-C or SIGTERM came, if it did, and what that calls.
+
+    Attributes
+    ----------
+    came : float or None
+    stop : callable or None
+        Without it, a signal interrupts at once.
+    """
 
     came: float | None = None
-
-    def __init__(self) -> None:
-        self.stop: Callable[[], None] = lambda: None
+    stop: Callable[[], object] | None = None
 
 
 @contextmanager
@@ -131,9 +136,11 @@ def interrupts(ranks: Ranks, give_up: Callable[[], object]) -> Iterator[Interrup
                 raise KeyboardInterrupt
             return
         found.came = monotonic()
-        found.stop()
         if ranks.size > 1:
             timer.start()
+        if found.stop is None:
+            raise KeyboardInterrupt
+        found.stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -130,6 +130,7 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Inter
     if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
+    interrupted.stop = lambda: None  # from here on there is something to save
     trainer = ranks.together(lambda: Trainer(run, ranks=ranks))
     if trainer.finished:
         console.print(_ending(trainer))

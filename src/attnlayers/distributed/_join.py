@@ -102,7 +102,7 @@ def _load(started: Launch) -> Any:
             f"imported ({error}): {INSTALL}"
         ) from error
     except RuntimeError as error:  # mpi4py is there, and no MPI library
-        raise RanksError(f"mpi4py finds no MPI library ({error}): {INSTALL}") from error
+        raise RanksError(f"mpi4py finds no MPI library ({' '.join(str(error).split())}): {INSTALL}") from error
     size = MPI.COMM_WORLD.Get_size()
     if size != started.size:
         raise RanksError(
@@ -116,9 +116,9 @@ def _together(channel: MPIChannel, end: Callable[[BaseException], object]) -> Ra
     """The ranks, with threads and devices of their own, if they are of one kind."""
     hosts = channel.gather((channel.host, cpus()))
     here = [own for host, own in hosts if host == channel.host]
-    if "attnbackends" not in sys.modules:
+    if "attnbackends" not in sys.modules and not os.environ.get("ATTN_THREADS", "").strip():
         shared = frozenset[int]().union(*here)
-        os.environ.setdefault("ATTN_THREADS", str(max(1, len(shared) // len(here))))
+        os.environ["ATTN_THREADS"] = str(max(1, len(shared) // len(here)))
     import attnbackends
 
     from .. import __version__
@@ -157,9 +157,9 @@ def _in_turn(rank: int) -> None:
 
 
 def _traceback(error: BaseException, where: str) -> int:
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else 1
-    if isinstance(error, RanksError):
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    if isinstance(error, (RanksError, SystemExit)):
         print(f"{where}{error}", file=sys.stderr)
     else:
         print(where, end="", file=sys.stderr)

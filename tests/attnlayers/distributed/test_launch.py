@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import output_of, run_python
 
+from attnlayers import distributed
 from attnlayers.distributed._launch import LAUNCHERS, Launch, launched
 
 counts = st.integers(2, 10**6)
@@ -26,6 +27,11 @@ def test_each_launcher(names: tuple[str, str, str], size: int, data: st.DataObje
 def test_one_process_is_no_launch(environ: dict[str, str]) -> None:
     assert launched(environ) is None
     assert launched(environ | {"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) is None, "a batch script is one process"
+
+
+def test_public_names() -> None:
+    assert sorted(distributed.__all__) == ["Ranks", "RanksError", "join"]
+    assert all(hasattr(distributed, name) for name in distributed.__all__)
 
 
 def test_mpi_is_loaded_only_where_it_is_needed() -> None:

@@ -225,27 +225,28 @@ class Problem(NamedTuple):
         return low >= -SAFE_SCORE and high <= SAFE_SCORE
 
     def add_bias(self, block: Block, scores: Array) -> Array | None:
-        """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
-        tanh = None if self.softcap is None else self.cap(scores, self.softcap)
+        """Cap and bias scores in place; returns the slope of `cap`."""
+        slope = self.cap(scores)
         if self.bias is not None:
             scores += widen(self.backend, self.bias.part(block))
-        return tanh
+        return slope
 
-    def cap(self, scores: Array, softcap: float) -> Array:
-        """Cap scores in place; returns ``tanh(scores / softcap)``."""
-        xp = self.backend.xp
-        scores *= 1 / softcap
-        self.backend.apply(xp.tanh, scores)
-        tanh = xp.astype(scores, scores.dtype, copy=True)
-        scores *= softcap
-        return tanh
+    def cap(self, scores: Array) -> Array | None:
+        """Cap scores in place; returns the derivative of the capped ones, None where there is no cap."""
+        if self.softcap is None:
+            return None
+        scores *= 1 / self.softcap
+        self.backend.apply(self.backend.xp.tanh, scores)
+        slope = 1 - scores * scores
+        scores *= self.softcap
+        return slope
 
     def dropped(self, block: Block, weights: Array) -> Array:
         """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
         key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
         entries = slice(block.entries.start + self.first_entry, block.entries.stop + self.first_entry)
-        place = entries, block.rows, block.keys
-        kept = self.backend.uniform(key, place, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
+        index = entries, block.rows, block.keys
+        kept = self.backend.uniform(key, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 
