@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .models._saving import load, save
     from .page import view
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "GRU",
     "LSTM",
