@@ -108,14 +108,15 @@ class TextDataset:
         seed: int | None = None,
         epoch: int = 0,
         start: int = 0,
+        step: int = 1,
         share: Callable[[int], slice] | None = None,
     ) -> Iterator[Batch]:
-        """The batches of one epoch from `start` on; with `seed`, in another order in each epoch.
+        """The batches of one epoch from `start` on, every `step`-th; with `seed`, in another order in each epoch.
 
         `share` says which windows of a batch of so many are wanted, as `attnlayers.distributed.Ranks.share` does.
         """
         order = np.arange(len(self)) if seed is None else shuffled(seed, epoch).permutation(len(self))
-        firsts = range(start * batch_size, len(self), batch_size)
+        firsts = range(start * batch_size, len(self), step * batch_size)
         wanted = (order[first : first + batch_size] for first in firsts)
         return (self.batch(indices, share(len(indices)) if share else None) for indices in wanted)
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from ..data import TextDataset
+from ..data import Batch, TextDataset
+from ..distributed import Ranks
 from ..models import CausalLM
 from ..translation import Translation
 
@@ -76,6 +77,8 @@ class Likelihood:
     ----------
     model : TextModel
     data : TextDataset
+    ranks : Ranks, optional
+        Share the batches out; the loss is the same on all, and the same as that of one process.
 
     Attributes
     ----------
@@ -87,23 +90,34 @@ class Likelihood:
 
     accuracy = chrf = None
 
-    def __init__(self, model: TextModel, data: TextDataset) -> None:
+    def __init__(self, model: TextModel, data: TextDataset, *, ranks: Ranks | None = None) -> None:
         self.model, self.data, self.loss = model, data, 0.0
+        self.ranks = ranks or Ranks()
 
     def batches(self, batch_size: int) -> Iterator[int]:
-        """Go through all windows; yields how many batches are done. The loss is right after the last one."""
-        total, tokens = 0.0, 0
-        for done, batch in enumerate(self.data.batches(batch_size), 1):
-            self.model.training = False
-            try:
-                with np.errstate(all="ignore"):
-                    loss = self.model.forward(batch.sources, batch.inputs, batch.labels)
-            finally:
-                self.model.training = True
-            total += float(loss) * batch.num_tokens
-            tokens += batch.num_tokens
-            yield done
-        self.loss = total / tokens
+        """Go through all windows; yields how many batches are done. The loss is right after the last one.
+
+        Every rank is asked for as many rounds.
+        """
+        rank, size, number = self.ranks.rank, self.ranks.size, self.data.num_batches(batch_size)
+        own = self.data.batches(batch_size, start=min(rank, number), step=size)
+        found: list[tuple[int, float, int]] = []
+        for begun in range(0, number, size):
+            if begun + rank < number:
+                batch = next(own)
+                found.append((begun + rank, self._loss(batch) * batch.num_tokens, batch.num_tokens))
+            yield min(begun + size, number)
+        # In the order of the batches, so that sums have the same bits for any number of ranks.
+        everywhere = sorted(one for some in self.ranks.gather(found) for one in some)
+        self.loss = sum(loss for _, loss, _ in everywhere) / sum(tokens for _, _, tokens in everywhere)
+
+    def _loss(self, batch: Batch) -> float:
+        self.model.training = False
+        try:
+            with np.errstate(all="ignore"):
+                return float(self.model.forward(batch.sources, batch.inputs, batch.labels))
+        finally:
+            self.model.training = True
 
 
 def attention_of(model: TextModel, data: TextDataset) -> list[Translation]:

@@ -251,7 +251,7 @@ class Trainer:
         settings, started = self.run.settings, perf_counter()
         found: Evaluation | Likelihood
         if isinstance(self.model, TextModel):
-            found = Likelihood(self.model, self.test)
+            found = Likelihood(self.model, self.test, ranks=self.ranks)
         else:
             found = Evaluation(self.model, self.test, free_text=settings.free_text, ranks=self.ranks)
         for done in found.batches(settings.batch_size):

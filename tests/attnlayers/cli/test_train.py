@@ -209,7 +209,7 @@ def test_what_cannot_begin_leaves_nothing(attnlayers: Any, pairs: Path, options:
 
 NO_MEMORY = """
 from attnlayers.training import Trainer
-def step(self, batch):
+def step(self, batch, saving):
     raise MemoryError("Unable to allocate 21.0 GiB")
 Trainer._step = step
 """

@@ -26,6 +26,20 @@ TINY: tuple[object, ...] = ("--epochs", 2, "--hidden-size", 8, "--embedding-size
 KINDS: dict[str, tuple[object, ...]] = {
     "seq2seq": ("--dropout", 0.2, "--schedule", "cosine", "--warmup", 5),
     "transformer": ("--architecture", "transformer", "--heads", 2, "--depth", 1, "--dropout", 0.2, "--warmup", 5),
+    "lm": (
+        "--architecture",
+        "lm",
+        "--unit",
+        "character",
+        "--heads",
+        2,
+        "--depth",
+        1,
+        "--context",
+        12,
+        "--dropout",
+        0.2,
+    ),
 }
 RANK = "import os; rank = int(os.environ['PMI_RANK'])"
 SLOW = """
