@@ -12,8 +12,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*ROOTS, os.environ.get("PYTHONPATH",
 import attnlayers  # noqa: E402
 
 project = "attnlayers"
-author = "the authors of attnlayers"
-copyright = author
+author = "The attnlayers developers"
+copyright = f"2026, {author}"
 version = release = attnlayers.__version__
 language = "en"
 
@@ -52,7 +52,7 @@ html_title = "attnlayers"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
     "use_edit_page_button": False,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
