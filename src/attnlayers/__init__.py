@@ -7,11 +7,13 @@
 (2, 4, 3)
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import functional, layers
+    from . import book, data, functional, layers, models, training
+    from ._explain import explain
     from ._gradcheck import GradientError, gradcheck
     from .layers import (
         GRU,
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         TransformerEncoderLayer,
         WeightSum,
     )
+    from .page import view
 
 __version__ = "0.1.0"
 __all__ = [
@@ -97,22 +100,46 @@ __all__ = [
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "WeightSum",
+    "book",
+    "data",
+    "explain",
     "functional",
     "gradcheck",
     "layers",
+    "models",
+    "training",
+    "view",
 ]
+
+_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
+_PACKAGES = ("book", "data", "functional", "layers", "models", "training")
 
 
 def __getattr__(name: str) -> Any:
     """Load at the first use: the command line must be able to start where the backend cannot."""
     if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("functional", "layers"):
+        home = _elsewhere(name)
+        if home and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # An import statement, which would drop the message of an AttributeError.
+            raise ImportError(f"{name} is in {home}: from {home} import {name}", name=home)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": it is in {home}" if home else ""))
+    if name in _PACKAGES:
         return import_module(f".{name}", __name__)
-    home = "_gradcheck" if name in ("GradientError", "gradcheck") else "layers"
-    value = getattr(import_module(f".{home}", __name__), name)
+    value = getattr(import_module(f".{_HOMES.get(name, 'layers')}", __name__), name)
     globals()[name] = value
     return value
+
+
+def _elsewhere(name: str) -> str | None:
+    """The package whose public name this is, where it is one."""
+    for package in () if name.startswith("_") else ("training", "models", "data", "functional"):
+        try:
+            module = import_module(f".{package}", __name__)
+        except RuntimeError:  # there is no backend
+            return None
+        if name in module.__all__:
+            return module.__name__
+    return None
 
 
 def __dir__() -> list[str]:

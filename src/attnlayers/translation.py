@@ -25,6 +25,8 @@ class Translation:
         What each token of the answer attended to, the mean over layers and heads where there are several.
     heads : NumPy array (layers, heads, len(target_tokens), len(source_tokens)), optional
         The same for each head of each layer, where there are several.
+    source_ids, target_ids : list of int
+        The tokens as the vocabulary counts them, in the order of their names.
     """
 
     text: str
@@ -32,6 +34,8 @@ class Translation:
     target_tokens: list[str]
     weights: np.ndarray
     heads: np.ndarray | None = None
+    source_ids: Sequence[int] = ()
+    target_ids: Sequence[int] = ()
 
 
 def translate(
@@ -98,5 +102,7 @@ def translate(
                 target_tokens=vocabulary.names(ids),
                 weights=own if heads is None else heads.mean(axis=(0, 1)),
                 heads=heads,
+                source_ids=[int(one) for one in rows[place]],
+                target_ids=ids.tolist(),
             )
     return [answers[place] for place in range(len(texts))]

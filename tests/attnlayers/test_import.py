@@ -161,9 +161,30 @@ def test_names_that_there_are_not(name: str) -> None:
 
 
 def test_public_names_of_the_package() -> None:
-    own = {"GradientError", "functional", "gradcheck", "layers"}
+    packages = {"book", "data", "functional", "layers", "models", "training"}
+    own = packages | {"GradientError", "explain", "gradcheck", "view"}
     assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
     assert all(hasattr(attnlayers, name) for name in attnlayers.__all__)
+
+
+@pytest.mark.parametrize(
+    ("name", "home"),
+    [("Adam", "training"), ("Transformer", "models"), ("Vocabulary", "data"), ("softmax", "functional")],
+)
+def test_a_name_that_lives_elsewhere_says_where(name: str, home: str) -> None:
+    assert not hasattr(attnlayers, name)
+    with pytest.raises(
+        AttributeError, match=f"^module 'attnlayers' has no attribute '{name}': it is in attnlayers.{home}$"
+    ):
+        getattr(attnlayers, name)
+    with pytest.raises(ImportError, match=f"^{name} is in attnlayers.{home}: from attnlayers.{home} import {name}$"):
+        exec(f"from attnlayers import {name}")
+
+
+def test_packages_are_there_when_they_are_used() -> None:
+    code = "import sys, attnlayers; print('loaded', *(n for n in sys.modules if n.startswith('attnlayers.'))); "
+    code += "print(attnlayers.training.Adam.__name__, attnlayers.models.Transformer.__name__, attnlayers.book.__name__)"
+    assert output_of(code).splitlines() == ["loaded", "Adam Transformer attnlayers.book"]
 
 
 @pytest.mark.parametrize(

@@ -39,21 +39,23 @@ LABELLED = 4
 
 
 def bench_figure(report: Report) -> Figure:
-    """Left: forward and backward against T, for every contender and device. Right: ratios of each case."""
+    """Left: forward and backward against T, for every contender and device. Right: ratios of each case.
+
+    What was not measured has no place in it.
+    """
     rows = [row for row in report.rows if row.dtype == "float32"]
-    backends = list(dict.fromkeys(row.backend for row in rows)) or ["numpy"]
-    figure: Figure = _figure((14, 1.2 + 4.8 * len(backends)))
-    panels = figure.subplots(len(backends), 2, squeeze=False, width_ratios=[1, 1.35])
-    if len(backends) > 1:  # one panel on the left for all devices
-        grid = panels[0, 0].get_gridspec()
-        for panel in panels[:, 0]:
-            panel.remove()
-        left = figure.add_subplot(grid[:, 0])
-    else:
-        left = panels[0, 0]
-    _against_length(left, [row for row in rows if row.case.startswith("T=")])
-    for panel, backend in zip(panels[:, 1], backends, strict=True):
-        _bars(panel, [row for row in rows if row.backend == backend and not row.case.startswith("T=")], backend)
+    sweep = [row for row in rows if row.case.startswith("T=")]
+    cases = [row for row in rows if not row.case.startswith("T=")]
+    backends = list(dict.fromkeys(row.backend for row in cases))
+    widths = [6.0] * bool(sweep) + [8.0] * bool(cases) or [8.0]
+    figure: Figure = _figure((sum(widths), 1.2 + 4.8 * max(1, len(backends))))
+    grid = figure.add_gridspec(max(1, len(backends)), len(widths), width_ratios=widths)
+    if sweep:  # one panel for all devices
+        _against_length(figure.add_subplot(grid[:, 0]), sweep)
+    for place, backend in enumerate(backends):
+        _bars(figure.add_subplot(grid[place, -1]), [row for row in cases if row.backend == backend], backend)
+    if not rows:
+        figure.text(0.5, 0.4, "nothing was measured in float32", ha="center", va="center")
     parts = [report.machine.get("date", ""), report.machine.get("processor", "")]
     figure.suptitle(f"attnlayers {report.machine.get('attnlayers', '')}, float32, {', '.join(filter(None, parts))}")
     return figure
@@ -64,9 +66,6 @@ def _against_length(panel: Any, rows: list[Row]) -> None:
     panel.set_xlabel("sequence length T")
     panel.set_ylabel("time, ms")
     panel.grid(alpha=0.3, which="both", linewidth=0.5)
-    if not rows:
-        panel.text(0.5, 0.5, "the sweep was not measured", ha="center", va="center", transform=panel.transAxes)
-        return
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     lines: dict[tuple[str, str], dict[int, list[float]]] = {}

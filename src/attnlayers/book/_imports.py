@@ -3,7 +3,6 @@
 import ast
 import builtins
 import hashlib
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -49,35 +48,49 @@ def own_changes(checkout: Path) -> list[str]:
 
 
 class BookFinder(MetaPathFinder):
-    """Serves the modules of a checkout; in front of all other finders.
+    """Serves the book's modules; in front of all other finders.
 
     Parameters
     ----------
-    checkout : Path
+    checkout : Path or None
+        Without one there are the modules that this library has.
     keep : set of str
         Book names of modules that are the checkout's own.
+
+    Attributes
+    ----------
+    found : list of str
+        The modules that came from here, in order.
     """
 
-    def __init__(self, checkout: Path, keep: set[str]) -> None:
+    def __init__(self, checkout: Path | None, keep: set[str]) -> None:
         self.checkout = checkout
         self.keep = keep
+        self.found: list[str] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Protocol of the import machinery."""
+        spec = self._find(fullname, path, target)
+        if spec is not None:
+            self.found.append(fullname)
+        return spec
+
+    def _find(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         if fullname in SERVED and fullname not in self.keep:
             return spec_from_loader(fullname, _Alias(SERVED[fullname]), origin=SERVED[fullname])
         if fullname == "common":  # whatever else a folder of that name on the path may hold
-            package = ModuleSpec(fullname, None, is_package=True)
-            package.submodule_search_locations = [str(self.checkout / "common")]
-            return package
+            return _package(fullname, [] if self.checkout is None else [str(self.checkout / "common")])
         spec = PathFinder.find_spec(fullname, path, target)
+        if self.checkout is None:
+            chapters = {name.partition(".")[0] for name in SERVED}
+            return _package(fullname, []) if spec is None and fullname in chapters else None
         if spec is None:
             return self._in_another_chapter(fullname)
         if spec.origin is not None and isinstance(spec.loader, SourceFileLoader):
             origin = Path(spec.origin).resolve()
-            if origin.is_relative_to(self.checkout):
+            if origin.is_relative_to(self.checkout) and "site-packages" not in origin.parts:
                 return spec_from_file_location(
                     fullname,
                     origin,
@@ -88,12 +101,18 @@ class BookFinder(MetaPathFinder):
 
     def _in_another_chapter(self, name: str) -> ModuleSpec | None:
         """`seq2seq`, which chapter 8 gets through a file of chapter 7, which takes its own folder to be on the path."""
-        if "." in name:
+        if "." in name or self.checkout is None:
             return None
         found = list(self.checkout.glob(f"ch[0-9][0-9]/{name}.py"))
         if len(found) != 1:
             return None
         return spec_from_loader(name, _Alias(f"{found[0].parent.name}.{name}"), origin=str(found[0]))
+
+
+def _package(name: str, folders: list[str]) -> ModuleSpec:
+    package = ModuleSpec(name, None, is_package=True)
+    package.submodule_search_locations = folders
+    return package
 
 
 class _Alias(Loader):
@@ -131,8 +150,7 @@ def compiled(source: bytes, path: str) -> CodeType:
 
     But ``int(x)`` takes an array of one value, as it did before NumPy 2.4.
     """
-    tree = _Ints().visit(ast.parse(source, path))
-    return compile(tree, path, "exec", dont_inherit=True)
+    return compile(mend_ints.visit(ast.parse(source, path)), path, "exec", dont_inherit=True)
 
 
 class _Ints(ast.NodeTransformer):
@@ -143,13 +161,12 @@ class _Ints(ast.NodeTransformer):
         return node
 
 
+mend_ints = _Ints()
+"""Makes every ``int(x)`` of a syntax tree a call of `INT`."""
+
+
 def forgiving_int(x: Any) -> int:
     """``int(x)``, also of an array of NumPy with one value."""
     if isinstance(x, numpy.ndarray) and x.ndim and x.size == 1:
         x = x.item()
     return builtins.int(x)
-
-
-def install(checkout: Path, keep: set[str]) -> None:
-    """From now on `common` and what belongs to it come from here."""
-    sys.meta_path.insert(0, BookFinder(checkout, keep))

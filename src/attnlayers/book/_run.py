@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 
+from .._terminal import printable
+from ._serve import UsageError, is_checkout, serve
+
 USAGE = "usage: python -m attnlayers.book [--keep common.NAME]... SCRIPT [ARGUMENT]..."
-
-
-class UsageError(Exception):
-    """What was asked for cannot be run; the message says what to do."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,10 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         keep, name, rest = _parse(arguments)
         script, checkout = _find(name)
-        _prepare(script, checkout, keep)
+        _, warning = serve(checkout, keep)
     except UsageError as error:
-        print(f"attnlayers.book: error: {error}", file=sys.stderr)
+        print(f"attnlayers.book: error: {printable(str(error))}", file=sys.stderr)
         return 2
+    if warning:
+        print(f"attnlayers.book: warning: {printable(warning)}", file=sys.stderr)
     return _execute(script, rest)
 
 
@@ -58,35 +59,12 @@ def _find(name: str) -> tuple[Path, Path]:
     if not script.is_file() or script.suffix != ".py":
         raise UsageError(f"{name} is no Python script: name one, such as ch08/train.py")
     checkout = script.parent.parent
-    if not (checkout / "common" / "np.py").is_file():
+    if not is_checkout(checkout):
         raise UsageError(
             f"{name} is not in a checkout of the book's code: its folder must stand beside `common`, "
             f"and {checkout} has no common/np.py"
         )
     return script, checkout
-
-
-def _prepare(script: Path, checkout: Path, keep: set[str]) -> None:
-    # Not this package's `np`: a script may still set `config.GPU`.
-    try:
-        from attnbackends import backend
-    except RuntimeError as error:  # the one that could not be imported: CUDA is asked for and cannot be had
-        raise UsageError(str(error)) from None
-    if backend.name not in ("numpy", "cupy"):
-        raise UsageError(f"the book's scripts run on NumPy or CuPy, not on {backend.name}: unset ATTN_BACKEND")
-    from ._imports import SERVED, install, own_changes
-
-    if unknown := keep - set(SERVED):
-        raise UsageError(f"--keep takes {', '.join(sorted(SERVED))}, got {', '.join(sorted(unknown))}")
-    kept = {name.replace(".", "/") + ".py" for name in keep}
-    if changed := [name for name in own_changes(checkout) if name not in kept]:
-        first = changed[0].removesuffix(".py").replace("/", ".")
-        print(
-            f"attnlayers.book: warning: not the book's files, and not used: {', '.join(changed)}; "
-            f"--keep {first} uses the checkout's own",
-            file=sys.stderr,
-        )
-    install(checkout, keep)
 
 
 def _execute(script: Path, arguments: list[str]) -> int:

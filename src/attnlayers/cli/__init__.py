@@ -2,6 +2,10 @@
 
 import io
 import sys
+import warnings
+from typing import Any
+
+from .._terminal import printable
 
 EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
 """What the extra ``train`` installs."""
@@ -14,6 +18,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without Unicode shows escapes
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show_warning
     try:
         from .app import app
 
@@ -22,9 +27,13 @@ def main() -> None:
         message = _one_line(error)
         if debug or message is None:
             raise
-        print(f"attnlayers: error: {message}", file=sys.stderr)
+        print(f"attnlayers: error: {printable(message)}", file=sys.stderr)
         raise SystemExit(getattr(error, "exit_code", 1)) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(message: Warning | str, *where: Any, **further: Any) -> None:
+    print(f"attnlayers: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str | None:

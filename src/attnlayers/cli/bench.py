@@ -7,33 +7,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from .screen import NowAndThen, Screen, described, text_column
 
 if TYPE_CHECKING:
     from ..bench.run import Report
+
+_option = described()
 
 WIDTH = 180
 """Columns of the table where the output is no terminal."""
 
 
 def bench(
-    cases: Annotated[
-        str | None, typer.Option(help="Some of the cases, as in book,short [all].", show_default=False)
-    ] = None,
-    backends: Annotated[
-        str | None, typer.Option(help="numpy, cupy or both [what can be used].", show_default=False)
-    ] = None,
-    peers: Annotated[
-        str | None, typer.Option(help="Some of torch, jax, numpy and loops [all].", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="A folder for bench.json and bench.png [no files].", show_default=False)
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.01, help="For each duel of two contenders on one case.")] = 4.0,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="After so many, begin nothing new [no limit].", show_default=False)
-    ] = None,
+    cases: Annotated[str | None, _option("Some of the cases, as in book,short [all].")] = None,
+    backends: Annotated[str | None, _option("numpy, cupy or both [what can be used].")] = None,
+    peers: Annotated[str | None, _option("Some of torch, jax, numpy and loops [all].")] = None,
+    out: Annotated[Path | None, _option("A folder for bench.json and bench.png [no files].")] = None,
+    seconds: Annotated[float, _option("For each duel of two contenders on one case [4].", min=0.01)] = 4.0,
+    minutes: Annotated[float | None, _option("After so many, begin nothing new [no limit].", min=0)] = None,
 ) -> None:
     """Time attention against PyTorch, JAX, NumPy and the book's loops, on all that can be used here."""
     from attnbackends import available_backends, get_backend
@@ -60,15 +53,19 @@ def bench(
         cause = "not asked for" if usable["cupy"].usable else " ".join(usable["cupy"].detail.split())
         report.cuda = f"{OPEN}: {cause}"
     parts = plan(known.chosen(some), known.TRAINING in some, on, there)
-    console = Console(highlight=False, soft_wrap=False)
+    console = Screen()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        console = Screen(width=WIDTH)
+    columns = (text_column("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn())
+    now_and_then = NowAndThen(Screen(stderr=True).print)
     try:
-        with Progress(*columns, console=console, transient=True) as bar:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=len(parts))
             for part in measure(report, parts, minutes):
-                bar.update(task, description=part.title, completed=parts.index(part))
+                done = parts.index(part)
+                bar.update(task, description=part.title, completed=done)
+                if not console.is_terminal:
+                    now_and_then(f"{done}/{len(parts)}  {part.title}")
                 if out is not None:
                     _write_json(report, out)
     finally:  # interrupted, it shows what there is
@@ -97,27 +94,27 @@ def _write_json(report: Report, out: Path) -> None:
     write_whole(out / "bench.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _show(report: Report, console: Console, out: Path | None) -> None:
+def _show(report: Report, console: Screen, out: Path | None) -> None:
     from ..bench.report import last_line, refused, tables
 
     if out is not None:
         _write_json(report, out)
     for table in tables(report):
-        console.print(table)
-    console.print(f"CUDA: {report.cuda}", markup=False, soft_wrap=True)
+        console.print(table, soft_wrap=False)
+    console.print(f"CUDA: {report.cuda}")
     for heading, text in report.machine.items():
-        console.print(f"{heading}: {text}", markup=False, soft_wrap=True)
+        console.print(f"{heading}: {text}")
     for heading, entries in (("wrong", report.wrong), ("failed", report.failed)):
         for entry in entries:
             words = [entry[key] for key in ("part", "contender", "stage", "reason") if key in entry]
-            console.print(f"{heading}: {': '.join(words)}", markup=False, soft_wrap=True)
+            console.print(f"{heading}: {': '.join(words)}")
     for line in refused(report):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line)
     if out is not None:
         from ..bench.picture import bench_figure
         from ..training.files import write_whole
         from ..training.plots import save_figure
 
         write_whole(out / "bench.png", lambda path: save_figure(bench_figure(report), path))
-        console.print(f"{out}: bench.json, bench.png", markup=False, soft_wrap=True)
-    console.print(last_line(report), markup=False, soft_wrap=True)
+        console.print(f"{out}: bench.json, bench.png")
+    console.print(last_line(report))

@@ -6,6 +6,7 @@ import platform
 import typer
 
 from .. import __version__
+from .._terminal import printable
 
 SETTINGS = ("ATTN_GPU", "ATTN_BACKEND", "ATTN_THREADS")
 
@@ -32,6 +33,6 @@ def info() -> None:
             rows.append((name, ("can be used: " if found.usable else "cannot be used: ") + found.detail))
     width = max(len(heading) for heading, _ in rows)
     for heading, text in rows:
-        typer.echo(f"{heading:<{width}}  {text}")
+        typer.echo(printable(f"{heading:<{width}}  {text}"))
     if failure is not None:
         raise typer.Exit(1)

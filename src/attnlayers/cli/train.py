@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+
+from .screen import NowAndThen, Screen, described, text_column
 
 if TYPE_CHECKING:
     from ..training import Progress, RunFolder, Trainer
 
 
-def _in(panel: str) -> Callable[..., Any]:
-    """Options of a panel of the help."""
-
-    def option(help: str, *names: str) -> Any:
-        return typer.Option(*names, help=escape(help), show_default=False, rich_help_panel=panel)
-
-    return option
-
-
-_data, _model, _training, _run = map(_in, ("Data", "Model", "Training", "Run"))
+_data, _model, _training, _run = map(described, ("Data", "Model", "Training", "Run"))
 
 
 def train(
@@ -104,11 +97,13 @@ def train(
             raise RunError("--data tells where the data of a run are now: give it with --resume and without other data")
         data = moved
     if data not in (None, "dates"):
+        if get_close_matches(data, ["dates"]) and not Path(data).exists():
+            raise RunError(f"{data} does not exist: did you mean dates, as in `attnlayers train dates`?")
         data = str(Path(data).resolve())
     if data is not None:
         given["data"] = data
     path = out or Path("runs") / Path(data or "dates").stem
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Screen()
     run = _resume(path, given) if resume else _begin(path, given)
     try:
         _train(run, console)
@@ -118,7 +113,7 @@ def train(
         raise
 
 
-def _train(run: RunFolder, console: Console) -> None:
+def _train(run: RunFolder, console: Screen) -> None:
     from ..training import Trainer
 
     if run.settings.free_text:
@@ -143,8 +138,9 @@ def _train(run: RunFolder, console: Console) -> None:
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    example = trainer.test.pairs[0][0]
-    console.print(f"try it: attnlayers translate {quote(str(path))} {quote(example)}")
+    examples = [source for source, _ in trainer.test.pairs if source.isprintable()]
+    if examples:
+        console.print(f"try it: attnlayers translate {quote(str(path))} {quote(examples[0])}")
 
 
 def _ending(trainer: Trainer) -> str:
@@ -177,10 +173,11 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     for name, value in given.items():
         of_run = getattr(run.settings, name)
         if value != of_run:
-            raise RunError(
-                f"{option(name)} is {of_run} in the run {path}, got {value}: leave it out, or start a run in another "
-                "--out"
-            )
+            is_, got = f"{option(name)} is {of_run}", str(value)
+            if isinstance(value, bool):
+                on, off = option(name), option(f"no_{name}")
+                is_, got = ("it is " + (on if of_run else off)), on if value else off
+            raise RunError(f"{is_} in the run {path}, got {got}: leave it out, or start a run in another --out")
     if moved != run.settings.data:
         run.move_data(moved)
     settings = replace(run.settings, **changed)
@@ -189,48 +186,71 @@ def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
     return run
 
 
-def _watch(trainer: Trainer, console: Console, interrupted: list[int]) -> bool:
-    """Train with bars on the screen; True if the user stopped it."""
+def _watch(trainer: Trainer, console: Screen, interrupted: list[int]) -> bool:
+    """Train with bars on the screen, or a line a minute without one; True if the user stopped it."""
     columns = (
-        TextColumn("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"), TimeElapsedColumn(),
+        text_column("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+        text_column("{task.fields[numbers]}"), TimeElapsedColumn(),
     )  # fmt: skip
+    now_and_then = NowAndThen(console.print)
     with Bars(*columns, console=console, expand=True, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=None, numbers="")
         shown = ""
         for progress in trainer.steps():
+            width = console.width if console.is_terminal else None
             heading = f"epoch {progress.epoch}/{progress.epochs}"
             if progress.phase == "epoch":
-                bars.console.print(f"{heading}  {_numbers(progress)}")
+                bars.console.print(_line(f"{heading}  ", progress, width))
             elif progress.phase == "evaluate":
                 heading = "held out"
             if heading != shown:
                 bars.reset(task, description=heading, total=progress.total)
                 shown = heading
-            bars.update(task, completed=progress.done, numbers=_numbers(progress))
+            counted = f"{progress.done}/{progress.total}"
+            beside = 12 + BAR + len(counted) + len("0:00:00") + 4  # and a space between two columns
+            bars.update(task, completed=progress.done, numbers=_line("", progress, width and width - beside))
+            if not console.is_terminal and progress.phase != "epoch":
+                now_and_then(_line(f"{heading}  {counted}  ", progress, None))
             if interrupted:
                 return True
         return False
 
 
-def _numbers(progress: Progress) -> str:
-    parts = []
+BAR = 8
+"""Columns of a bar at least."""
+
+
+def _line(start: str, progress: Progress, width: int | None) -> str:
+    """What there is to tell, as far as it fits: what matters least is left out first."""
+    parts = _numbers(progress)
+    order = ("best", "loss", "left", "held out", "exact", "chrF", "tokens/s")
+    kept = [name for name in order if name in parts]
+    while kept:
+        line = start + "  ".join(text for name, text in parts.items() if name in kept)
+        if width is None or len(line) <= width:
+            return line
+        kept.pop()
+    return start.rstrip()
+
+
+def _numbers(progress: Progress) -> dict[str, str]:
+    parts = {}
     if progress.loss is not None:
-        parts.append(f"loss {progress.loss:.4f}")
+        parts["loss"] = f"loss {progress.loss:.4f}"
     if progress.held_out_loss is not None:
-        parts.append(f"held out {progress.held_out_loss:.4f}")
+        parts["held out"] = f"held out {progress.held_out_loss:.4f}"
     if progress.accuracy is not None:
-        parts.append(f"exact {progress.accuracy:.2%}")
+        parts["exact"] = f"exact {progress.accuracy:.2%}"
     if progress.chrf is not None:
-        parts.append(f"chrF {progress.chrf:.1f}")
+        parts["chrF"] = f"chrF {progress.chrf:.1f}"
     if progress.phase == "epoch" and progress.best == progress.epoch:
-        parts.append("best")
+        parts["best"] = "best"
     if progress.tokens_per_second is not None:
-        parts.append(f"{progress.tokens_per_second:,.0f} tokens/s")
+        parts["tokens/s"] = f"{progress.tokens_per_second:,.0f} tokens/s"
     if progress.seconds_left is not None:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
-    return "  ".join(parts)
+        parts["left"] = f"{minutes}:{seconds:02d} left"
+    return parts
 
 
 @contextmanager

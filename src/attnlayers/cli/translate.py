@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from .._terminal import printable
+from .screen import NowAndThen, Screen
 
 if TYPE_CHECKING:
     from ..translation import Translation
@@ -23,13 +25,18 @@ LINES_AT_ONCE = 100
 DRAWN = 12
 """Answers whose heat maps are drawn."""
 
+PAGES = (".html", ".htm")
+"""Ends of the names of files that are pages, not pictures."""
+
 
 def translate(
     run: Annotated[Path, typer.Argument(help="The run folder of a training.")],
     texts: Annotated[
         list[str] | None, typer.Argument(help="What to translate; lines of standard input if none.")
     ] = None,
-    heatmap: Annotated[Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers.")] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Draw what the model attended to, up to 12 answers: a picture or an .html page.")
+    ] = None,
     each_head: Annotated[
         bool, typer.Option("--each-head", help="Draw each head of each layer instead, of the first answer.")
     ] = False,
@@ -44,8 +51,9 @@ def translate(
     folder = RunFolder.open(run)
     if each_head and (heatmap is None or folder.settings.architecture != "transformer"):
         raise RunError(f"--each-head needs --heatmap FILE and a transformer, got {folder.settings.architecture}")
-    if heatmap is not None and heatmap.suffix[1:].lower() not in picture_formats():
-        formats = ", ".join(f".{name}" for name in picture_formats())
+    page = heatmap is not None and heatmap.suffix.lower() in PAGES
+    if heatmap is not None and not page and heatmap.suffix[1:].lower() not in picture_formats():
+        formats = ", ".join([*PAGES, *(f".{name}" for name in picture_formats())])
         raise RunError(f"--heatmap must name a file that ends in one of {formats}, got {heatmap}")
     model = folder.load_model()
 
@@ -57,7 +65,8 @@ def translate(
         where, lines, at_once = "text {}", iter(texts), LINES_AT_ONCE
     drawn: list[Translation] = []
     failed = done = 0
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    errors = Screen(stderr=True)
+    now_and_then = NowAndThen(errors.print)
     columns = SpinnerColumn(), TextColumn("{task.completed:,} lines"), TimeElapsedColumn()
     # Where the answers themselves are seen, they are the progress.
     shown = errors.is_terminal and not sys.stdout.isatty() and not texts
@@ -69,14 +78,24 @@ def translate(
                 if isinstance(found, Exception):
                     failed += 1
                     errors.print(f"attnlayers: error: {where.format(done)}: {' '.join(str(found).split())}")
-                print("" if found is None or isinstance(found, Exception) else found.text)
+                print("" if found is None or isinstance(found, Exception) else printable(found.text))
                 if found is not None and not isinstance(found, Exception) and len(drawn) < DRAWN:
                     drawn.append(found)
             sys.stdout.flush()
             if bar and task is not None:
                 bar.update(task, completed=done)
-    if heatmap is not None and drawn:
-        figure = heads_figure(drawn[0]) if each_head else attention_figure(drawn)
+            elif not errors.is_terminal:
+                now_and_then(f"{done:,} lines")
+    if heatmap is not None and drawn and page:
+        from ..page.model import model_page
+
+        title = f"What {run.resolve().name} attended to"
+        model_page(model, folder.vocabulary, drawn, reverse=folder.settings.reverse, title=title).save(heatmap)
+    elif heatmap is not None and drawn:
+        from ..page.model import attentions
+
+        own = attentions(model, folder.vocabulary, drawn[0], reverse=folder.settings.reverse) if each_head else []
+        figure = heads_figure(own) if each_head else attention_figure(drawn)
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
         raise typer.Exit(1)

@@ -1,10 +1,14 @@
 """The protocol of every layer."""
 
-from collections.abc import Callable
-from inspect import isfunction
+from collections.abc import Callable, Iterator
+from inspect import isfunction, signature
+from math import prod
 from typing import Any
 
 from attnbackends import Array, Backend, backend_of, quiet
+
+NOTED = 4096
+"""Elements up to which a layer keeps the gradient that it was given, for `explain`: 16 KB beside what forward saves."""
 
 
 class Layer:
@@ -43,6 +47,7 @@ class Layer:
             xp = backend_of(**dict(zip(self.names, params, strict=True))).xp
             self.grads = [xp.zeros_like(param) for param in params]
         self._saved: Any = None
+        self._dout: Any = None
 
     @property
     def backend(self) -> Backend:
@@ -61,11 +66,31 @@ class Layer:
             raise RuntimeError(f"{type(self).__name__}.backward needs what forward saves: call forward first")
         return self._saved
 
+    def _note(self, dout: Array) -> None:
+        """Keep the gradient that `backward` was given for `explain`; of a large one, the shape."""
+        shape = tuple(dout.shape)
+        self._dout = dout if prod(shape) <= NOTED else shape
+
     def write_grads(self, *gradients: Array) -> None:
         """Put gradients where `grads` has them."""
         for grad, gradient in zip(self.grads, gradients, strict=True):
             grad[...] = gradient
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False))
-        return f"{type(self).__name__}({shapes})"
+        """Options, then shapes; a layer made of layers has them below each other."""
+        inner: dict[str, Layer] = getattr(self, "layers", {})
+        parts = [f"{name}={value!r}" for name, value in self._options()]
+        if not inner:
+            parts += [f"{name} {tuple(p.shape)}" for name, p in zip(self.names, self.params, strict=False)]
+            return f"{type(self).__name__}({', '.join(parts)})"
+        lines = [", ".join(parts)] if parts else []
+        lines += [f"{name}: {layer!r}".replace("\n", "\n  ") for name, layer in inner.items()]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+    def _options(self) -> Iterator[tuple[str, Any]]:
+        """What the layer was made with that is neither an array nor what it would be anyway."""
+        for name, parameter in signature(type(self)).parameters.items():
+            value = getattr(self, name, None)
+            usual = value == parameter.default if parameter.kind is parameter.KEYWORD_ONLY else not value
+            if isinstance(value, bool | int | float | str | tuple) and not usual and name != "seed":
+                yield name, value

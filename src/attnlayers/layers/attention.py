@@ -21,12 +21,14 @@ class WeightSum(Layer):
         """hs (N, T, H), a (N, T) -> c (N, H)."""
         check(hs=(hs, "N T H"), a=(a, "N T"))
         c, self._saved = F.weighted_sum(hs, a)
+        self._dout = None
         return c
 
     def backward(self, dc: Array) -> tuple[Array, Array]:
         """dc (N, H) -> dhs (N, T, H), da (N, T)."""
         saved = self.saved()
         check(hs=(saved.values, "N T H"), dc=(dc, "N H"))
+        self._note(dc)
         return F.weighted_sum_backward(saved, dc)
 
 
@@ -42,12 +44,14 @@ class AttentionWeight(Layer):
         """hs (N, T, H), h (N, H), mask (N, T) with True = attend -> a (N, T)."""
         check(hs=(hs, "N T H"), h=(h, "N H"), mask=(mask, "N T: bool"))
         a, self._saved = F.attention_weights(h[:, None, :], hs, scale=1.0, mask=_over_queries(mask))
+        self._dout = None
         return a[:, 0, :]
 
     def backward(self, da: Array) -> tuple[Array, Array]:
         """da (N, T) -> dhs (N, T, H), dh (N, H)."""
         saved = self.saved()
         check(hs=(saved.attention.problem.k, "N T H"), da=(da, "N T"))
+        self._note(da)
         dh, dhs = F.attention_weights_backward(saved, da[:, None, :])
         return dhs, dh[:, 0, :]
 
@@ -111,11 +115,13 @@ class TimeAttention(Layer):
         """hs_enc (N, T_enc, H), hs_dec (N, T_dec, H), mask (N, T_enc) with True = attend -> (N, T_dec, H)."""
         check(hs_enc=(hs_enc, "N T_enc H"), hs_dec=(hs_dec, "N T_dec H"), mask=(mask, "N T_enc: bool"))
         out, self._saved = F.attention(hs_dec, hs_enc, scale=1.0, mask=_over_queries(mask))
+        self._dout = None
         return out
 
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T_dec, H) -> dhs_enc (N, T_enc, H), dhs_dec (N, T_dec, H)."""
         dhs_dec, dhs_enc = F.attention_backward(self.saved(), dout)
+        self._note(dout)
         return dhs_enc, dhs_dec
 
 

@@ -233,7 +233,7 @@ class MultiHeadAttention(Composite):
         out, self._attention = self._attend(
             q, k, v, mask, bias, causal=causal, dropout=dropout, seed=self.seed + self._passes
         )
-        self._saved = _Saved(self._attention, rotary, cross, bias is not None)
+        self._saved, self._dout = _Saved(self._attention, rotary, cross, bias is not None), None
         return self.output.forward(merge(out))
 
     def backward(self, dout: Array, *, grads: Sequence[str] = ()) -> Any:
@@ -246,6 +246,7 @@ class MultiHeadAttention(Composite):
         if set(grads) - allowed:
             raise ValueError(f"`grads` may name 'bias' where forward was given one, got {sorted(grads)}")
         dheads = split(self.output.backward(dout), self.heads)
+        self._note(dout)
         dq, dk, dv, *dbias = F.attention_backward(saved.attention, dheads, grads=tuple(set(grads)))
         self.dbias = dbias[0] if dbias else None
         if saved.rotary:

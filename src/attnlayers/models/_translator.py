@@ -49,6 +49,11 @@ class Translator(Network):
         """
         raise TypeError(f"{type(self).__name__} has no forward")
 
+    @property
+    def attention_weights(self) -> dict[str, Array]:
+        """Weights of the last forward, by the name of what attends: (N, layers, heads, T_q, T_k)."""
+        raise TypeError(f"{type(self).__name__} has no attention_weights")
+
     def begin(self, sources: Array, source_mask: Array | None, max_length: int) -> None:
         """Read sources (N, T_enc), and get ready to answer with `max_length` tokens at most."""
         raise TypeError(f"{type(self).__name__} has no begin")

@@ -152,6 +152,12 @@ class AttentionSeq2seq(Translator):
         """Gradients of all parameters."""
         self.encoder.backward(self.decoder.backward(self.loss.backward(dout)))
 
+    @property
+    def attention_weights(self) -> dict[str, Array]:
+        """``cross`` of the last forward: (N, 1, 1, T_dec, T_enc)."""
+        weights = self.backend.xp.stack(self.decoder.attention.attention_weights or [], axis=1)
+        return {"cross": weights[:, None, None, :, :]}
+
     def begin(self, sources: Array, source_mask: Array | None, max_length: int) -> None:
         self._drop(False)
         self._answered = self.encoder.forward(sources, source_mask), source_mask

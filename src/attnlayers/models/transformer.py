@@ -106,6 +106,17 @@ class Transformer(Translator):
         dx = self.source_dropout.backward(self.encoder.backward(dcontext))
         self.source_embed.backward(self.source_positions.backward(dx))
 
+    @property
+    def attention_weights(self) -> dict[str, Array]:
+        """``encoder``, ``decoder`` (self-attention) and ``cross`` of the last forward: (N, layers, heads, T_q, T_k)."""
+        of_layers = {
+            "encoder": [layer.attention for layer in self.encoder.stack],
+            "decoder": [layer.self_attention for layer in self.decoder.stack],
+            "cross": [layer.cross_attention for layer in self.decoder.stack],
+        }
+        stack = self.backend.xp.stack
+        return {name: stack([one.attention_weights for one in found], axis=1) for name, found in of_layers.items()}
+
     def _encode(self, sources: Array, source_mask: Array | None) -> Array:
         x = self.source_positions.forward(self.source_embed.forward(sources))
         return self.encoder.forward(self.source_dropout.forward(x), source_mask)

@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._terminal import printable
 from ..translation import Translation
+from .fonts import families
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-_FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Hiragino Sans", "Yu Gothic", "MS Gothic", "IPAexGothic")
+    from ..page.weights import Attention
 
+PIXELS = 4000
+"""Of a picture's longer side at most; viewers and browsers scale larger ones down or refuse them."""
 
-LARGEST = 26.0
-"""Inches of a heat map's side; at 150 dots an inch, a picture has 4,000 pixels at most."""
+DPI = 150
+"""Dots an inch, where that makes no more pixels: text of 6 points is still read."""
+
+LARGEST = PIXELS / DPI - 0.6
+"""Inches of all heat maps along a side, with room for the rest of the picture."""
 
 CELLS = 1000
 """Rows and columns of a heat map that are drawn; of several that fall on one, the largest weight."""
@@ -66,41 +73,82 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def attention_figure(translations: Sequence[Translation]) -> Figure:
-    """A heat map for each answer: the source across, the answer downwards."""
+def attention_figure(translations: Sequence[Translation], expected: Sequence[str] | None = None) -> Figure:
+    """A heat map for each answer: the source across, the answer downwards.
+
+    Parameters
+    ----------
+    translations : sequence of Translation
+    expected : sequence of str, optional
+        The right answers, to be shown beside those that were given.
+    """
     columns = min(2, len(translations))
     rows = ceil(len(translations) / columns)
     width = min(max(3.0, *(0.24 * len(t.source_tokens) for t in translations)), LARGEST / columns - 1.2)
-    height = min(max(2.0, *(0.24 * len(t.target_tokens) for t in translations)), LARGEST / rows - 0.9)
-    figure = _figure((columns * (width + 0.8) + 0.8, rows * (height + 0.9)))
+    height = min(max(2.0, *(0.24 * len(t.target_tokens) for t in translations)), LARGEST / rows - 1.3)
+    figure = _figure((columns * (width + 0.8) + 0.8, rows * (height + (0.9 if expected is None else 1.3))))
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, answer in zip(panels, translations, strict=False):
-        image = _heat_map(panel, answer.weights, answer.source_tokens, answer.target_tokens, (width, height), 9)
+    titles = [""] * len(translations)
+    if expected is not None:
+        room = int(width * 72 / (9 * 0.6))  # characters of 9 points, six tenths as wide as high
+        titles = [_judged(t.text, right, room) for t, right in zip(translations, expected, strict=True)]
+    fonts = families("".join([*titles, *(c for t in translations for c in (*t.source_tokens, *t.target_tokens))]))
+    for panel, answer, title in zip(panels, translations, titles, strict=False):
+        image = _heat_map(
+            panel, answer.weights, answer.source_tokens, answer.target_tokens, (width, height), 9, 1.0, fonts
+        )
         panel.set_xlabel("source")
         panel.set_ylabel("output")
+        panel.set_title(title, fontsize=9, fontfamily=fonts, parse_math=False)
     for panel in list(panels)[len(translations) :]:
         panel.remove()
     figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
     return figure
 
 
-def heads_figure(answer: Translation) -> Figure:
-    """A heat map for each head of each layer of one answer: heads across, layers downwards."""
-    if answer.heads is None:
-        raise ValueError("`answer` must come from a model with several heads, got one that has no weights of heads")
-    layers, heads = answer.heads.shape[:2]
+def _judged(given: str, right: str, room: int) -> str:
+    """What was answered and what is right, one below the other where they differ."""
+    given, right = (_cut(printable(text), room - 7) for text in (given, right))
+    return f"right: {right}" if given == right else f"given: {given}\nright: {right}"
+
+
+def heads_figure(attentions: Sequence[Attention]) -> Figure:
+    """A heat map for each head of each layer: heads across, layers downwards, one attention below the other.
+
+    Each head has its own scale, up to its largest weight, which its title names.
+    """
+    if not any(one.weights.shape[0] * one.weights.shape[1] > 1 for one in attentions):
+        raise ValueError("`attentions` must have several heads or layers, got none that has")
+    levels = [(one, layer) for one in attentions for layer in range(one.weights.shape[0])]
+    heads = max(one.weights.shape[1] for one in attentions)
+    across, down = (max(len(tokens(one)) for one in attentions) for tokens in (_keys, _queries))
     # Beside each other tokens have room only where there are few.
-    width = min(4.0, max(1.6, 0.12 * len(answer.source_tokens)), LARGEST / heads - 0.2)
-    height = min(4.0, max(1.2, 0.12 * len(answer.target_tokens)), LARGEST / layers - 0.5)
-    figure = _figure((heads * width + 1.2, layers * (height + 0.4) + 0.5))
-    panels = figure.subplots(layers, heads, squeeze=False)
-    for (layer, head), panel in np.ndenumerate(panels):
-        across = answer.source_tokens if layer == layers - 1 else []
-        down = answer.target_tokens if head == 0 else []
-        image = _heat_map(panel, answer.heads[layer, head], across, down, (width, height), 6)
-        panel.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=8)
-    figure.colorbar(image, ax=figure.axes, label="attention weight", shrink=0.8)
+    width = max(0.2, min(4.0, max(1.6, 0.12 * across), LARGEST / heads - 0.2))
+    height = max(0.2, min(4.0, max(1.2, 0.12 * down), LARGEST / len(levels) - 0.7))
+    figure = _figure((heads * width + 1.2, len(levels) * (height + 0.7)))
+    panels = figure.subplots(len(levels), heads, squeeze=False)
+    fonts = families("".join(token for one in attentions for token in (*one.keys, *one.queries)))
+    for row, (one, layer) in zip(panels, levels, strict=True):
+        for head, panel in enumerate(row):
+            if head >= one.weights.shape[1]:
+                panel.remove()
+                continue
+            weights = one.weights[layer, head]
+            is_last = layer == one.weights.shape[0] - 1
+            _heat_map(
+                panel, weights, one.keys if is_last else [], [] if head else one.queries, (width, height), 6,
+                float(weights.max()), fonts,
+            )  # fmt: skip
+            panel.set_title(f"{one.name}, layer {layer + 1}, head {head + 1}\nup to {weights.max():.2f}", fontsize=7)
     return figure
+
+
+def _keys(attention: Attention) -> list[str]:
+    return attention.keys
+
+
+def _queries(attention: Attention) -> list[str]:
+    return attention.queries
 
 
 def _heat_map(
@@ -110,15 +158,20 @@ def _heat_map(
     down: Sequence[str],
     inches: tuple[float, float],
     font_size: int,
+    largest: float,
+    fonts: list[str],
 ) -> AxesImage:
-    """Draw weights (rows, columns) with the tokens `across` the columns and `down` the rows; none are not written."""
+    """Draw weights (rows, columns) with the tokens `across` the columns and `down` the rows; none are not written.
+
+    Full colour is the weight `largest`.
+    """
     rows, columns = weights.shape
     limits = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    image = panel.imshow(_thinned(weights), cmap="viridis", vmin=0, vmax=1, aspect="auto", extent=limits)
+    image = panel.imshow(_thinned(weights), cmap="viridis", vmin=0, vmax=largest or 1, aspect="auto", extent=limits)
     for set_ticks, tokens, side in ((panel.set_xticks, across, inches[0]), (panel.set_yticks, down, inches[1])):
         room = max(1, min(LABELS, int(side * 110 / font_size)))  # a line of text takes font_size / 72 inches, and space
         places = range(0, len(tokens), -(-len(tokens) // room) or 1)
-        set_ticks(places, [_cut(tokens[place]) for place in places], parse_math=False, fontfamily=_fonts())
+        set_ticks(places, [_cut(tokens[place]) for place in places], parse_math=False, fontfamily=fonts)
     panel.tick_params(length=0, labelsize=font_size)
     if max(map(len, across), default=0) > 2:
         panel.tick_params(axis="x", rotation=60)
@@ -134,8 +187,8 @@ def _thinned(weights: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _cut(token: str) -> str:
-    return token if len(token) <= 24 else token[:23] + "…"
+def _cut(text: str, room: int = 24) -> str:
+    return text if len(text) <= room else text[: max(1, room - 1)] + "…"
 
 
 def picture_formats() -> list[str]:
@@ -146,10 +199,10 @@ def picture_formats() -> list[str]:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure to a file; a character that no installed font has becomes a box."""
+    """Write a figure to a file of 4,000 pixels a side at most."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(path, dpi=150)
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # `families` has said it
+        figure.savefig(path, dpi=min(DPI, PIXELS / max(figure.get_size_inches())))
 
 
 def _figure(size: tuple[float, float]) -> Figure:
@@ -157,11 +210,3 @@ def _figure(size: tuple[float, float]) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, layout="constrained")
-
-
-def _fonts() -> list[str]:
-    """The first fonts to look for a token's characters in; matplotlib warns of those that are not installed."""
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return [name for name in _FONTS if name in installed]

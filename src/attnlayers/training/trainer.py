@@ -11,6 +11,7 @@ import numpy as np
 from attnbackends import Array
 
 from ..data import Batch, DataError, PairDataset
+from ..page.model import attentions
 from ..translation import Translation, translate
 from .evaluation import Evaluation
 from .files import RunError
@@ -121,10 +122,11 @@ class Trainer:
 
     def _write_best(self) -> None:
         self.run.write_weights(self.model.state())
-        answers = self._answers()
-        self.run.write_figure("attention.png", attention_figure(answers))
+        answers, expected = self._answers()
+        self.run.write_figure("attention.png", attention_figure(answers, expected))
         if answers[-1].heads is not None:
-            self.run.write_figure("heads.png", heads_figure(answers[-1]))
+            own = attentions(self.model, self.run.vocabulary, answers[-1], reverse=self.run.settings.reverse)
+            self.run.write_figure("heads.png", heads_figure(own))
 
     def save(self) -> None:
         """Keep everything that going on from here needs.
@@ -261,11 +263,13 @@ class Trainer:
             seconds_left=left,
         )
 
-    def _answers(self) -> list[Translation]:
-        """To some of the held-out pairs, from short to long."""
+    def _answers(self) -> tuple[list[Translation], list[str]]:
+        """Answers to some of the held-out pairs, from short to long, and the right ones."""
         order = np.argsort(self.test.source_lengths[:100], kind="stable")
         fitting = max(PICTURED, int(np.sum(self.test.source_lengths[:100] <= PICTURED_TOKENS)))
         order = order[:fitting]
         places = np.linspace(0, len(order) - 1, min(PICTURED, len(order))).round().astype(int)
-        texts = [self.test.pairs[order[place]][0] for place in places]
-        return translate(self.model, self.run.vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
+        pairs, vocabulary = [self.test.pairs[order[place]] for place in places], self.run.vocabulary
+        texts, expected = zip(*pairs, strict=True)
+        answers = translate(self.model, vocabulary, texts, reverse=self.run.settings.reverse, max_length=40)
+        return answers, [vocabulary.decode(vocabulary.encode(text)) for text in expected]  # as an answer is written

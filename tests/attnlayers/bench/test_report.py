@@ -275,3 +275,13 @@ def test_a_limit_of_time() -> None:
     parts = [Part("time", TABLE[0], "numpy", "float32", "torch")]
     assert list(measure(report, parts, minutes=-1)) == []
     assert report.left_out == [{"part": parts[0].title, "contender": "torch", "reason": "the -1 minutes were over"}]
+
+
+def test_the_picture_has_no_place_for_what_was_not_measured() -> None:
+    sweep = [made_up(f"T={T}", "both", "torch", "PyTorch", 0.9, backend="numpy") for T in (64, 256)]
+    cases = [made_up("book", "both", "torch", "PyTorch", 1.4, backend=b) for b in ("numpy", "cupy")]
+    for rows, panels, width in ((sweep, 1, 6), (cases[:1], 1, 8), (cases, 2, 8), (sweep + cases, 3, 14), ([], 0, 8)):
+        figure = bench_figure(report_of(*rows))
+        assert len(figure.axes) == panels
+        assert figure.get_size_inches()[0] == width
+        assert all(axes.lines or axes.patches for axes in figure.axes)

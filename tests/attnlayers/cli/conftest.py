@@ -119,3 +119,9 @@ def tiny() -> tuple[str, ...]:
 @pytest.fixture
 def make_pairs() -> Callable[..., Path]:
     return write_pairs
+
+
+@pytest.fixture
+def environ() -> Callable[..., dict[str, str]]:
+    """The environment of a command in a process of its own."""
+    return environ_of

@@ -65,7 +65,7 @@ def test_more_epochs_are_the_same_as_all_at_once(attnlayers: Any, finished: Path
     ("options", "message"),
     [
         (["--lr", 0.5], "--lr is 0.01 in the run run, got 0.5: leave it out, or start a run in another --out"),
-        (["--no-reverse"], "--reverse is True in the run run, got False: leave it out, or"),
+        (["--no-reverse"], "it is --reverse in the run run, got --no-reverse: leave it out, or"),
         (["--unit", "word"], "--unit is character in the run run, got word: leave it out, or"),
     ],
 )

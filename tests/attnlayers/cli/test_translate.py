@@ -1,6 +1,7 @@
 """`attnlayers translate`: texts or lines in, lines and pictures out."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,31 @@ def test_a_reader_that_goes_away(attnlayers: Any, trained: Any) -> None:
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
     assert errors.count("\n") <= 1
+
+
+def test_a_page_instead_of_a_picture(attnlayers: Any, trained: Any) -> None:
+    ended = attnlayers("translate", trained.path, "abcd", "bb", "--heatmap", "a.html")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    seen = attnlayers("view", trained.path, "abcd", "bb", "--out", "b.htm")
+    assert (seen.returncode, seen.stderr) == (0, "")
+    assert seen.stdout.splitlines()[:2] == ended.stdout.splitlines()
+    assert re.fullmatch(r"b\.htm: 0\.0\d MB", seen.stdout.splitlines()[2])
+    pages = [(attnlayers.cwd / name).read_text(encoding="utf-8") for name in ("a.html", "b.htm")]
+    data = [page.partition('id="data">')[2].partition("</script>")[0] for page in pages]
+    first, second = (json.loads(own)["texts"] for own in data)
+    assert first == second
+    assert [text["name"] for text in first] == ["1: abcd", "2: bb"]
+    assert first[0]["attentions"][0]["keys"] == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("x" * 3, "--out", "a.png"), "--out must name a file that ends in one of .html, .htm, got a.png"),
+        (tuple("abcdabcdabcda"), "a page holds 12 texts at most, got 13: leave some out"),
+        (("",), "text 1 has no tokens, got '': leave it out"),
+        (("ab", "--out", "none/a.html"), "none/a.html cannot be written: No such file or directory"),
+    ],
+)
+def test_what_has_no_page_is_one_line(attnlayers: Any, trained: Any, arguments: tuple[str, ...], message: str) -> None:
+    assert attnlayers.fails("view", trained.path, *arguments) == message

@@ -9,6 +9,7 @@ import pytest
 from cases import CASES, name_of
 from support import Draw, Library
 
+import attnlayers
 from attnbackends import get_backend
 from attnlayers import Layer
 from attnlayers import layers as all_layers
@@ -141,8 +142,14 @@ def test_a_copy_goes_its_own_way(library: Library, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_repr_names_the_class_and_its_parameters(library: Library, case: str) -> None:
     layer, _ = CASES[case](Draw(library))
-    shapes = ", ".join(f"{name} {tuple(p.shape)}" for name, p in zip(layer.names, layer.params, strict=True))
-    assert repr(layer) == f"{type(layer).__name__}({shapes})"
+    text = repr(layer)
+    assert text.startswith(f"{type(layer).__name__}(")
+    assert text.endswith(")")
+    shapes = [f"{name.rpartition('.')[2]} {tuple(p.shape)}" for name, p in zip(layer.names, layer.params, strict=True)]
+    place = 0
+    for shape in shapes:
+        place = text.index(shape, place)  # in their order
+    assert ("\n" in text) == bool(getattr(layer, "layers", {}))
     if layer.params:
         assert layer.backend is library.backend
 
@@ -163,3 +170,27 @@ def test_lists_are_refused(case: str) -> None:
         TypeError, match=r"must be an array of .*, got list: make one with attnbackends\.backend\.asarray"
     ):
         layer.forward(inputs[0].tolist(), *inputs[1:])
+
+
+def test_repr_shows_options_and_nests_over_lines() -> None:
+    many = attnlayers.MultiHeadAttention.create(8, 4, key_heads=2, rotary="half", window=(3, 0))
+    assert repr(many).splitlines() == [
+        "MultiHeadAttention(",
+        "  heads=4, key_heads=2, rotary='half', window=(3, 0)",
+        "  query: Affine(W (8, 8), b (8,))",
+        "  key: Affine(W (8, 4), b (4,))",
+        "  value: Affine(W (8, 4), b (4,))",
+        "  output: Affine(W (8, 8), b (8,))",
+        ")",
+    ]
+    assert repr(attnlayers.Dropout(0.25)) == "Dropout(dropout=0.25)"
+    encoder = attnlayers.TransformerEncoder.create(1, 4, 2, 6, pre_norm=False)
+    lines = repr(encoder).splitlines()
+    assert lines[:5] == [
+        "TransformerEncoder(",
+        "  0: TransformerEncoderLayer(",
+        "    pre_norm=False",
+        "    attention: MultiHeadAttention(",
+        "      heads=2, key_heads=2",
+    ]
+    assert [len(line) - len(line.lstrip()) for line in lines[-2:]] == [2, 0]

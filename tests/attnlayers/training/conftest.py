@@ -53,4 +53,4 @@ def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
     for name in ("training_figure", "attention_figure"):
-        monkeypatch.setattr(f"attnlayers.training.trainer.{name}", lambda data: Figure(figsize=(0.1, 0.1)))
+        monkeypatch.setattr(f"attnlayers.training.trainer.{name}", lambda *data: Figure(figsize=(0.1, 0.1)))

@@ -12,10 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from attnlayers.models import AttentionSeq2seq, Transformer
+from attnlayers.page.weights import Attention
 from attnlayers.training import RunError, RunFolder, Settings, Trainer
 from attnlayers.training.plots import heads_figure
 from attnlayers.training.settings import RENAMED, VERSION_1
-from attnlayers.translation import Translation, translate
+from attnlayers.translation import translate
 
 Begin = Callable[..., RunFolder]
 TRANSFORMER = {"architecture": "transformer", "heads": 2, "depth": 1, "warmup": 7}
@@ -149,14 +150,25 @@ def test_a_folder_of_an_older_version_goes_on(begin: Begin, small_pictures: None
 
 
 def test_heads_beside_each_other(tmp_path: Path) -> None:
-    weights = np.random.default_rng(0).dirichlet(np.ones(4), size=(2, 3, 5))  # (layers, heads, L, T)
-    answer = Translation("x" * 5, list("abcd"), list("vwxyz"), weights.mean(axis=(0, 1)), weights)
-    figure = heads_figure(answer)
+    cross, own = (
+        np.random.default_rng(0).dirichlet(np.ones(T), size=(2, 3, 5)) for T in (4, 5)
+    )  # (layers, heads, L, T)
+    sides = ("target", "source")
+    attentions = [
+        Attention("cross", cross, list("vwxyz"), list("abcd"), sides),
+        Attention("decoder", own[:1, :2], list("vwxyz"), list("<vwxy"), sides),
+    ]
+    figure = heads_figure(attentions)
+    expected = [*cross.reshape(6, 5, 4), *own[0, :2]]
+    names = [f"cross, layer {i}, head {j}" for i in (1, 2) for j in (1, 2, 3)]
+    names += [f"decoder, layer 1, head {j}" for j in (1, 2)]
     panels = [axes for axes in figure.axes if axes.get_title()]
-    assert [panel.get_title() for panel in panels] == [f"layer {i}, head {j}" for i in (1, 2) for j in (1, 2, 3)]
-    for panel, expected in zip(panels, weights.reshape(6, 5, 4), strict=True):
-        np.testing.assert_array_equal(panel.images[0].get_array(), expected)
-        assert panel.images[0].get_clim() == (0, 1)
+    assert len(figure.axes) == len(panels) == len(expected)
+    for panel, name, weights in zip(panels, names, expected, strict=True):
+        np.testing.assert_array_equal(panel.images[0].get_array(), weights)
+        assert panel.images[0].get_clim() == (0, weights.max()), "each head by itself"
+        assert panel.get_title() == f"{name}\nup to {weights.max():.2f}"
+    assert [tick.get_text() for tick in panels[6].get_xticklabels()] == list("<vwxy")
     figure.savefig(tmp_path / "heads.png")
-    with pytest.raises(ValueError, match="must come from a model with several heads"):
-        heads_figure(Translation("x", ["a"], ["x"], np.ones((1, 1))))
+    with pytest.raises(ValueError, match="must have several heads or layers"):
+        heads_figure([Attention("cross", np.ones((1, 1, 1, 1)), ["a"], ["x"], sides)])

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from attnlayers.training import RunFolder, Trainer, trainer
 
 for name in ("training_figure", "attention_figure"):  # small, for speed
-    setattr(trainer, name, lambda data: Figure(figsize=(0.1, 0.1)))
+    setattr(trainer, name, lambda *data: Figure(figsize=(0.1, 0.1)))
 for progress in Trainer(RunFolder.open(Path(sys.argv[1])), checkpoint_seconds=0).steps():
     print(progress.phase, flush=True)
 """

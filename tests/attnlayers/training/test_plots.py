@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
 from PIL import Image
 from support import output_of
 
-from attnlayers.training.plots import attention_figure, heads_figure, training_figure
+from attnlayers.page.weights import Attention
+from attnlayers.training.plots import attention_figure, heads_figure, save_figure, training_figure
 from attnlayers.translation import Translation
 
 
@@ -129,14 +132,58 @@ def test_texts_of_any_length(tmp_path: Path, source: int, target: int) -> None:
 
 def test_many_heads_over_a_long_text(tmp_path: Path) -> None:
     weights = np.full((2, 4, 300, 5000), 1 / 5000, np.float16)
-    figure = heads_figure(Translation("", ["abc"] * 5000, ["b"] * 300, weights[0, 0], weights))
+    figure = heads_figure([Attention("cross", weights, ["b"] * 300, ["abc"] * 5000, ("target", "source"))])
     assert max(saved(figure, tmp_path)) <= 4000
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@settings(max_examples=5, deadline=None)
+@given(
+    layers=st.integers(1, 60), heads=st.integers(1, 40), kinds=st.integers(1, 3), source=st.integers(1, 400),
+    target=st.integers(1, 400),
+)  # fmt: skip
+def test_no_picture_of_heads_is_too_large(layers: int, heads: int, kinds: int, source: int, target: int) -> None:
+    assume(1 < layers * heads <= 60)
+    weights = np.full((layers, heads, target, source), 1 / source, np.float32)
+    one = Attention("cross", weights, ["b"] * target, ["a"] * source, ("target", "source"))
+    figure = heads_figure([one] * kinds)
+    assert max(pixels_of(figure)) <= 4000
+
+
+@pytest.mark.parametrize("size", [(14.0, 10.0), (40.0, 3.0), (3.0, 200.0), (26.67, 26.67), (26.663, 0.5)])
+def test_no_picture_is_too_large(tmp_path: Path, size: tuple[float, float]) -> None:
+    figure = Figure(figsize=size)
+    figure.text(0.5, 0.5, "x")
+    save_figure(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert max(image.size) <= 4000
+        assert max(image.size) > min(3900, 140 * max(size))
+
+
+def pixels_of(figure: Figure) -> tuple[float, float]:
+    """What `save_figure` makes of a figure, without drawing it."""
+    width, height = figure.get_size_inches()
+    dpi = min(150, 4000 / max(width, height))
+    return width * dpi, height * dpi
+
+
+def test_the_right_answer_beside_the_given_one(tmp_path: Path) -> None:
+    answers = [answer("abc", "xy"), answer("de", "zw", seed=1), answer("f", "v" * 500, seed=2)]
+    figure = attention_figure(answers, ["xy", "zv\x1b", "u" * 900])
+    titles = [axes.get_title() for axes in figure.axes if axes.get_xlabel() == "source"]
+    assert titles[:2] == ["right: xy", "given: zw\nright: zv\\x1b"]
+    given_, right = titles[2].splitlines()
+    assert given_.startswith("given: vvvv")
+    assert right.startswith("right: uuuu")
+    assert max(len(given_), len(right)) < 200
+    assert min(saved(figure, tmp_path)) > 100
+    assert not [axes.get_title() for axes in attention_figure(answers).axes if axes.get_title()]
+
+
+@pytest.mark.filterwarnings("ignore:no installed font")
 def test_any_script_is_drawn(tmp_path: Path) -> None:
     tokens = ["日", "本", "한", "ة", "🙂"]
-    assert min(saved(attention_figure([answer(tokens, tokens)]), tmp_path)) > 100
+    save_figure(attention_figure([answer(tokens, tokens)]), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_nothing_global_of_matplotlib_changes(tmp_path: Path) -> None:
@@ -148,17 +195,20 @@ import numpy as np
 from pathlib import Path
 from attnlayers.bench.picture import bench_figure
 from attnlayers.bench.run import Report
+from attnlayers.page.weights import Attention
 from attnlayers.training.plots import attention_figure, heads_figure, picture_formats, save_figure, training_figure
 from attnlayers.translation import Translation
 
 matplotlib.rcParams["font.family"] = ["serif"]
 matplotlib.rcParams["lines.linewidth"] = 7.0
 before = dict(dict.items(matplotlib.rcParams))
+warnings.filterwarnings("ignore", message="no installed font")
 filters = list(warnings.filters)
 tokens = list("東京ab")
-answer = Translation("abcd", tokens, tokens, np.eye(4), np.ones((2, 3, 4, 4)) / 4)
+answer = Translation("abcd", tokens, tokens, np.eye(4))
+heads = [Attention("cross", np.ones((2, 3, 4, 4)) / 4, tokens, tokens, ("target", "source"))]
 row = dict(epoch=1, step=1, held_out_loss=None, chrf=None, loss=1.0, accuracy=0.5, tokens_per_second=1.0, seconds=1.0)
-figures = [training_figure([row, row | dict(step=2)]), attention_figure([answer]), heads_figure(answer)]
+figures = [training_figure([row, row | dict(step=2)]), attention_figure([answer]), heads_figure(heads)]
 figures.append(bench_figure(Report({{}}, 1.0)))
 for i, figure in enumerate(figures):
     assert "png" in picture_formats()
@@ -167,9 +217,3 @@ after = dict(dict.items(matplotlib.rcParams))
 print(before == after, filters == warnings.filters, "matplotlib.pyplot" in __import__("sys").modules)
 """
     assert output_of(code) == "True True False"
-
-
-def test_tokens_are_looked_up_in_fonts_that_are_installed() -> None:
-    figure = attention_figure([answer(["東", "京"], ["a", "b"])])
-    for label in figure.axes[0].get_xticklabels():
-        assert label.get_fontfamily()[0] == "DejaVu Sans"

@@ -1,0 +1,67 @@
+"""What a translator attended to while it answered, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data import Vocabulary
+from ..models import Translator
+from ..translation import Translation
+from .page import Page
+from .weights import Attention
+
+MAX_NAME = 60
+"""Characters of a text by which it is chosen."""
+
+
+def model_page(
+    model: Translator, vocabulary: Vocabulary, answers: Sequence[Translation], *, reverse: bool, title: str
+) -> Page:
+    """All attentions of a model in its answers: within encoder and decoder, and between them, as far as it has them.
+
+    Parameters
+    ----------
+    model : Translator
+    vocabulary : Vocabulary
+        The one that the model was trained with.
+    answers : sequence of Translation
+        What `translate` returned.
+    reverse : bool
+        Whether the model was trained on sources read backwards; the page has them as they read.
+    title : str
+    """
+    texts = []
+    for number, answer in enumerate(answers, 1):
+        text = vocabulary.decode(answer.source_ids)
+        name = f"{number}: {text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + '…'}"
+        texts.append((name, attentions(model, vocabulary, answer, reverse=reverse)))
+    return Page(texts, title)
+
+
+def attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, *, reverse: bool) -> list[Attention]:
+    """What a model's steps attended to while it answered, found by one forward over the whole answer."""
+    source = np.array([answer.source_ids], dtype=np.int64)
+    labels = np.array([answer.target_ids], dtype=np.int64)
+    inputs = np.concatenate(([[vocabulary.BOS]], labels[:, :-1]), axis=1)
+    before, model.training = model.training, False
+    try:
+        model.forward(*map(model.backend.asarray, (source[:, ::-1].copy() if reverse else source, inputs, labels)))
+    finally:
+        model.training = before
+    read = vocabulary.names(inputs[0])
+    # The step that writes a token has read the one before it.
+    tokens = {
+        "encoder": (answer.source_tokens, answer.source_tokens, ("source", "source")),
+        "decoder": (answer.target_tokens, read, ("target", "target so far")),
+        "cross": (answer.target_tokens, answer.source_tokens, ("target", "source")),
+    }
+    found = []
+    for name, weights in model.attention_weights.items():
+        own = np.asarray(model.backend.to_numpy(weights)[0], dtype=np.float32)  # (layers, heads, T_q, T_k)
+        if reverse:
+            own = own[..., ::-1] if name == "cross" else own[..., ::-1, ::-1] if name == "encoder" else own
+        queries, keys, sides = tokens[name]
+        found.append(Attention(name, own, queries, keys, sides))
+    return found[::-1]  # what connects source and target first
