@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TransformerEncoderLayer,
         WeightSum,
     )
+    from .models._saving import load, save
     from .page import view
 
 __version__ = "0.1.0"
@@ -106,12 +107,21 @@ __all__ = [
     "functional",
     "gradcheck",
     "layers",
+    "load",
     "models",
+    "save",
     "training",
     "view",
 ]
 
-_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
+_HOMES = {
+    "GradientError": "_gradcheck",
+    "explain": "_explain",
+    "gradcheck": "_gradcheck",
+    "load": "models._saving",
+    "save": "models._saving",
+    "view": "page",
+}
 _PACKAGES = ("book", "data", "functional", "layers", "models", "training")
 
 
@@ -125,7 +135,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": it is in {home}" if home else ""))
     if name in _PACKAGES:
         return import_module(f".{name}", __name__)
-    value = getattr(import_module(f".{_HOMES.get(name, 'layers')}", __name__), name)
+    home = _HOMES.get(name, "layers")
+    value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value
 

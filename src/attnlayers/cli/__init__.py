@@ -54,6 +54,6 @@ def _one_line(error: Exception) -> str | None:
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
             "--vocab-size or --hidden-size needs less"
         )
-    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "RunError"):
+    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "FileError", "RunError", "WeightsError"):
         return " ".join(str(error).split())
     return None

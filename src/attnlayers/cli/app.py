@@ -6,13 +6,14 @@ import typer
 
 from .. import __version__
 from .bench import bench
+from .generate import generate
 from .info import info
 from .train import train
 from .translate import translate
 from .view import view
 
 app = typer.Typer(
-    help="Attention layers on NumPy or CuPy: train, translate, measure, look. ATTN_GPU=1 computes on CUDA.",
+    help="Attention layers on NumPy or CuPy: train, translate, write, measure, look. ATTN_GPU=1 computes on CUDA.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,6 +21,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(translate)
 app.command()(view)
+app.command()(generate)
 app.command()(bench)
 app.command()(info)
 

@@ -48,20 +48,22 @@ def train(
     ] = None,
     reverse: Annotated[bool | None, _data("Read sources backwards [yes].", "--reverse/--no-reverse")] = None,
     architecture: Annotated[
-        str | None, _model("The network: 'seq2seq' (LSTM with attention) or 'transformer' [seq2seq].")
+        str | None,
+        _model("The network: 'seq2seq' (LSTM with attention), 'transformer', or 'lm' for plain text [seq2seq]."),
     ] = None,
-    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer: 128].")] = None,
+    embedding_size: Annotated[int | None, _model("Size of a token's vector [16; transformer, lm: 128].")] = None,
     hidden_size: Annotated[int | None, _model("Size of a state, or within feed-forward networks [256].")] = None,
     attention: Annotated[
         str | None, _model("Scores of seq2seq: 'dot', 'general' (Luong) or 'additive' (Bahdanau) [dot].")
     ] = None,
-    heads: Annotated[int | None, _model("Attention heads of a transformer [4].")] = None,
-    depth: Annotated[int | None, _model("Layers of a transformer's encoder, and of its decoder [2].")] = None,
+    heads: Annotated[int | None, _model("Attention heads of a transformer or lm [4].")] = None,
+    depth: Annotated[int | None, _model("Layers of an lm, or of a transformer's encoder and decoder [2].")] = None,
+    context: Annotated[int | None, _model("Tokens before it that a language model sees [128].")] = None,
     dropout: Annotated[float | None, _model("Share of values that is set to 0 in training [0].")] = None,
     epochs: Annotated[int | None, _training("Passes over the data [4]; with --resume: train up to this one.")] = None,
-    batch_size: Annotated[int | None, _training("Pairs in a step at most [128].")] = None,
+    batch_size: Annotated[int | None, _training("Pairs in a step at most [128; lm: 32 windows].")] = None,
     lr: Annotated[float | None, _training("Learning rate of Adam [0.001].")] = None,
-    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer: 200].")] = None,
+    warmup: Annotated[int | None, _training("Steps in which the rate rises to --lr [0; transformer, lm: 200].")] = None,
     schedule: Annotated[
         str | None, _training("Then the rate stays 'constant', or falls as 'cosine' to 0 at the end [constant].")
     ] = None,
@@ -78,7 +80,7 @@ def train(
     resume: Annotated[bool, _run("Go on with the run in the folder.", "--resume")] = False,
     moved: Annotated[str | None, _run("With --resume: where the data of the run are now.", "--data")] = None,
 ) -> None:
-    """Train a translator with attention; leaves a run folder with weights, metrics and pictures."""
+    """Train a translator or a language model; leaves a run folder with weights, metrics and pictures."""
     # Every other option is a setting, under its name.
     given = {name: value for name, value in locals().items() if value is not None}
     for name in ("out", "resume", "moved"):
@@ -116,7 +118,8 @@ def train(
 def _train(run: RunFolder, console: Screen) -> None:
     from ..training import Trainer
 
-    if run.settings.free_text:
+    text = run.settings.architecture == "lm"
+    if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
     with _interrupts() as interrupted:
@@ -126,7 +129,7 @@ def _train(run: RunFolder, console: Screen) -> None:
             return
         backend = trainer.backend.describe()
         console.print(
-            f"{len(trainer.train):,} pairs to learn from, {len(trainer.test):,} held out, "
+            f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
             f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
         )
         if trainer.left_out:
@@ -138,9 +141,11 @@ def _train(run: RunFolder, console: Screen) -> None:
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    examples = [source for source, _ in trainer.test.pairs if source.isprintable()]
+    held_out = map(str.strip, trainer.test.lines) if text else (source for source, _ in trainer.test.pairs)
+    examples = [source for source in held_out if source and source.isprintable()]
     if examples:
-        console.print(f"try it: attnlayers translate {quote(str(path))} {quote(examples[0])}")
+        example = examples[0][:20] if text else examples[0]
+        console.print(f"try it: attnlayers {'generate' if text else 'translate'} {quote(str(path))} {quote(example)}")
 
 
 def _ending(trainer: Trainer) -> str:
@@ -223,7 +228,7 @@ BAR = 8
 def _line(start: str, progress: Progress, width: int | None) -> str:
     """What there is to tell, as far as it fits: what matters least is left out first."""
     parts = _numbers(progress)
-    order = ("best", "loss", "left", "held out", "exact", "chrF", "tokens/s")
+    order = ("best", "loss", "left", "held out", "exact", "chrF", "perplexity", "tokens/s")
     kept = [name for name in order if name in parts]
     while kept:
         line = start + "  ".join(text for name, text in parts.items() if name in kept)
@@ -243,6 +248,8 @@ def _numbers(progress: Progress) -> dict[str, str]:
         parts["exact"] = f"exact {progress.accuracy:.2%}"
     if progress.chrf is not None:
         parts["chrF"] = f"chrF {progress.chrf:.1f}"
+    if progress.perplexity is not None:
+        parts["perplexity"] = f"perplexity {progress.perplexity:.2f}"
     if progress.phase == "epoch" and progress.best == progress.epoch:
         parts["best"] = "best"
     if progress.tokens_per_second is not None:

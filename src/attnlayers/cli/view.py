@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .._terminal import printable
-from .translate import DRAWN, PAGES
+from .translate import DRAWN, PAGES, load_translator
 
 
 def view(
@@ -25,7 +25,7 @@ def view(
     if len(texts) > DRAWN:
         raise RunError(f"a page holds {DRAWN} texts at most, got {len(texts)}: leave some out")
     folder = RunFolder.open(run)
-    model, reverse = folder.load_model(), folder.settings.reverse
+    model, reverse = load_translator(folder), folder.settings.reverse
     answers = translate(model, folder.vocabulary, texts, reverse=reverse, beam_size=beam_size)
     page = model_page(model, folder.vocabulary, answers, reverse=reverse, title=f"What {run.resolve().name} attends to")
     page.save(out)

@@ -7,6 +7,7 @@ from .errors import DataError
 from .pairs import read_pairs
 from .split import Split, split_pairs
 from .subwords import SubwordVocabulary
+from .texts import TextDataset, read_text, split_text
 from .vocabulary import Normalize, Unit, Vocabulary, normalized
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PairDataset",
     "Split",
     "SubwordVocabulary",
+    "TextDataset",
     "Unit",
     "Vocabulary",
     "batches_by_length",
@@ -25,5 +27,7 @@ __all__ = [
     "normalized",
     "pad",
     "read_pairs",
+    "read_text",
     "split_pairs",
+    "split_text",
 ]

@@ -50,7 +50,12 @@ class SubwordVocabulary(Vocabulary):
 
     @classmethod
     def train(
-        cls, pairs: Iterable[tuple[str, str]], vocab_size: int, normalize: Normalize = "none"
+        cls,
+        pairs: Iterable[tuple[str, str]],
+        vocab_size: int,
+        normalize: Normalize = "none",
+        *,
+        byte_level: bool = False,
     ) -> SubwordVocabulary:
         """Find the subwords of all sources and targets.
 
@@ -60,6 +65,9 @@ class SubwordVocabulary(Vocabulary):
         vocab_size : int
             Tokens at most, special ones and single characters included; fewer where the texts repeat little.
         normalize : {"none", "NFC", "NFKC"}
+        byte_level : bool
+            Begin with the 256 bytes of UTF-8 instead of characters, as GPT-2 does: white space comes back as it was,
+            and nothing is unknown.
 
         Raises
         ------
@@ -69,17 +77,26 @@ class SubwordVocabulary(Vocabulary):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         texts = [normalized(text, normalize) for pair in pairs for text in pair]
-        characters = {SPACE, *SPACE.join(texts).replace(" ", SPACE)}
+        splitter: Any
+        joiner: Any
+        if byte_level:
+            characters = set(pre_tokenizers.ByteLevel.alphabet())
+            splitter, joiner = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        else:
+            characters = {SPACE, *SPACE.join(texts).replace(" ", SPACE)}
+            splitter, joiner = pre_tokenizers.Metaspace(replacement=SPACE), decoders.Metaspace(replacement=SPACE)
         least = len(cls.SPECIAL) + len(characters) + 1
         if vocab_size < least:
-            raise DataError(
-                f"--vocab-size must be {least} or more for {len(characters)} different characters, got {vocab_size}"
-            )
+            what = "bytes" if byte_level else "different characters"
+            raise DataError(f"--vocab-size must be {least} or more for {len(characters)} {what}, got {vocab_size}")
         tokenizer = Tokenizer(models.BPE(unk_token=cls.SPECIAL[cls.UNK]))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE)
-        tokenizer.decoder = decoders.Metaspace(replacement=SPACE)
+        tokenizer.pre_tokenizer, tokenizer.decoder = splitter, joiner
         trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=[*cls.SPECIAL], show_progress=False
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[*cls.SPECIAL],
+            show_progress=False,
+            initial_alphabet=sorted(characters) if byte_level else [],
         )
         tokenizer.train_from_iterator(texts, trainer)
         if not json.loads(tokenizer.to_str())["model"]["merges"]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from inspect import isfunction, signature
 from math import prod
-from typing import Any
+from typing import Any, Self
 
 from attnbackends import Array, Backend, backend_of, quiet
 
@@ -31,6 +31,14 @@ class Layer:
     """Compute the output, and remember what `backward` needs; each layer has its own signature."""
     backward: Callable[..., Any]
     """From the gradient of the output to those of the inputs; writes those of the parameters."""
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+    _grads: list[Array] | None = None
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Remember what a layer is made with: `save` writes it down, so that `load` can make the layer again."""
+        layer = super().__new__(cls)
+        layer._made_with = args, options
+        return layer
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make all public methods `quiet` in the library's own layers; what others report is for them to say."""
@@ -42,12 +50,24 @@ class Layer:
 
     def __init__(self, *params: Array) -> None:
         self.params: list[Array] = list(params)
-        self.grads: list[Array] = []
         if params:
-            xp = backend_of(**dict(zip(self.names, params, strict=True))).xp
-            self.grads = [xp.zeros_like(param) for param in params]
+            backend_of(**dict(zip(self.names, params, strict=True)))
         self._saved: Any = None
         self._dout: Any = None
+
+    @property
+    def grads(self) -> list[Array]:
+        """Gradients, which take memory from the first time on that they are asked for: inference never asks."""
+        if self._grads is None:
+            self._grads = self._new_grads()
+        return self._grads
+
+    @grads.setter
+    def grads(self, grads: list[Array]) -> None:
+        self._grads = grads
+
+    def _new_grads(self) -> list[Array]:
+        return [backend_of(param).xp.zeros_like(param) for param in self.params]
 
     @property
     def backend(self) -> Backend:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from attnbackends import Array
+
 from ..functional.integers import integer
 from ._base import Layer
 
@@ -21,8 +23,10 @@ class Composite(Layer):
         super().__init__()
         self.layers = layers
         self.params = [param for layer in layers.values() for param in layer.params]
-        self.grads = [grad for layer in layers.values() for grad in layer.grads]
         self.names: tuple[str, ...] = tuple(f"{name}.{part}" for name, layer in layers.items() for part in layer.names)
+
+    def _new_grads(self) -> list[Array]:
+        return [grad for layer in self.layers.values() for grad in layer.grads]
 
     def train(self, training: bool = True) -> None:
         """Switch all dropout within on or off."""
@@ -44,3 +48,12 @@ def set_training(layer: Any, training: bool) -> None:
         layer.training = training
     for inner in getattr(layer, "layers", {}).values():
         set_training(inner, training)
+
+
+def forget(layer: Any) -> None:
+    """Let go of what a layer, and the layers within it, remember of the last forward."""
+    layer._saved = None
+    if hasattr(layer, "_attention"):
+        layer._attention = None
+    for inner in getattr(layer, "layers", {}).values():
+        forget(inner)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from attnbackends import Array, backend_of
+from attnbackends import backend_of
 
 from ..layers import (
     Affine,
@@ -26,33 +23,10 @@ from ..layers import (
     TransformerEncoder,
     TransformerEncoderLayer,
 )
+from ._stored import Stored, check, import_safetensors
 from .transformer import Transformer
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """One array of a state dict: parameters of a layer, one below the other, each transposed where it is a matrix."""
-
-    name: str
-    params: tuple[Array, ...]
-    transposed: bool = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        shapes = [tuple(p.shape)[::-1] if self.transposed else tuple(p.shape) for p in self.params]
-        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
-
-    def read(self) -> np.ndarray:
-        """What PyTorch has under the name."""
-        host = [np.asarray(backend_of(p).to_numpy(p)) for p in self.params]
-        return np.concatenate([a.T if self.transposed else a for a in host])
-
-    def write(self, values: np.ndarray) -> None:
-        """Overwrite the parameters."""
-        lengths = [p.shape[-1] if self.transposed else p.shape[0] for p in self.params]
-        for param, (a, b) in zip(self.params, pairwise(accumulate(lengths, initial=0)), strict=True):
-            part = values[a:b].T if self.transposed else values[a:b]
-            param[...] = backend_of(param).asarray(np.ascontiguousarray(part), dtype=param.dtype, like=param)
+_KEEP = "attnlayers.save writes any layer to a file, and attnlayers.load reads it"
 
 
 def load_torch(layer: Layer, source: Mapping[str, Any] | str | Path, *, prefix: str = "") -> None:
@@ -76,7 +50,8 @@ def load_torch(layer: Layer, source: Mapping[str, Any] | str | Path, *, prefix: 
     Raises
     ------
     ValueError
-        If names are missing or unknown, or a shape is another; nothing is overwritten then.
+        If names are missing or unknown, or a shape is another; nothing is overwritten then. If PyTorch has no
+        counterpart: what to use is `attnlayers.load`.
 
     Examples
     --------
@@ -88,18 +63,11 @@ def load_torch(layer: Layer, source: Mapping[str, Any] | str | Path, *, prefix: 
     array([3., 5.], dtype=float32)
     """
     state = _read_file(source) if isinstance(source, str | Path) else source
-    entries = {entry.name: entry for entry in _entries(layer, prefix)}
-    given = {name: value for name, value in state.items() if name.startswith(prefix)}
-    _check_names(entries, given)
-    values = {name: _on_host(given[name]) for name in entries}
-    for name, entry in entries.items():
-        if values[name].shape != entry.shape:
-            raise ValueError(
-                f"`{name}` must have shape {entry.shape} to fit the layer, got {values[name].shape}: "
-                "make the layer with the sizes of the weights"
-            )
-    for name, entry in entries.items():
-        entry.write(values[name])
+    entries = list(_entries(layer, prefix))
+    given = {name: _on_host(value) for name, value in state.items() if name.startswith(prefix)}
+    check(entries, {name: value.shape for name, value in given.items()})
+    for entry in entries:
+        entry.write(given[entry.name])
 
 
 def to_torch(layer: Layer, path: str | Path | None = None, *, prefix: str = "") -> dict[str, np.ndarray]:
@@ -123,6 +91,7 @@ def to_torch(layer: Layer, path: str | Path | None = None, *, prefix: str = "") 
     ------
     ValueError
         If the counterpart lacks something that the layer has: grouped heads, rotary positions, SwiGLU.
+        `attnlayers.save` writes every layer.
 
     Examples
     --------
@@ -130,25 +99,25 @@ def to_torch(layer: Layer, path: str | Path | None = None, *, prefix: str = "") 
     >>> {name: array.shape for name, array in to_torch(MultiHeadAttention.create(8, heads=2, use_bias=False)).items()}
     {'in_proj_weight': (24, 8), 'out_proj.weight': (8, 8)}
     """
-    arrays = {entry.name: np.array(entry.read()) for entry in _entries(layer, prefix)}
+    arrays = {entry.name: entry.read() for entry in _entries(layer, prefix)}
     if path is not None:
-        _safetensors().numpy.save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path)
+        import_safetensors().numpy.save_file(arrays, path)
     return arrays
 
 
-def _entries(layer: Layer, prefix: str) -> Iterator[_Entry]:
+def _entries(layer: Layer, prefix: str) -> Iterator[Stored]:
     """What a state dict has for a layer."""
     if isinstance(layer, MultiHeadAttention):
         yield from _of_attention(layer, prefix)
     elif isinstance(layer, Affine):
-        yield _Entry(f"{prefix}weight", (layer.params[0],))
+        yield Stored(f"{prefix}weight", (layer.params[0],), transposed=True)
         if len(layer.params) == 2:
-            yield _Entry(f"{prefix}bias", (layer.params[1],), transposed=False)
+            yield Stored(f"{prefix}bias", (layer.params[1],))
     elif isinstance(layer, Embedding | RMSNorm):
-        yield _Entry(f"{prefix}weight", (layer.params[0],), transposed=False)
+        yield Stored(f"{prefix}weight", (layer.params[0],))
     elif isinstance(layer, LayerNorm):
         for name, param in zip(("weight", "bias"), layer.params, strict=True):
-            yield _Entry(f"{prefix}{name}", (param,), transposed=False)
+            yield Stored(f"{prefix}{name}", (param,))
     else:
         for name, part in _parts(layer).items():
             yield from _entries(part, f"{prefix}{name}")
@@ -158,7 +127,7 @@ def _parts(layer: Layer) -> dict[str, Layer]:
     """Layers within a layer, under PyTorch's names."""
     if isinstance(layer, FeedForward):
         if layer.gate is not None:
-            raise ValueError("PyTorch has no counterpart of a FeedForward with 'swiglu': use gelu or relu")
+            raise ValueError(f"PyTorch has no counterpart of a FeedForward with 'swiglu': {_KEEP}")
         return {"linear1.": layer.up, "linear2.": layer.down}
     if isinstance(layer, TransformerEncoderLayer):
         return {"self_attn.": layer.attention, "": layer.feed_forward} | _norms(layer, 2)
@@ -171,14 +140,14 @@ def _parts(layer: Layer) -> dict[str, Layer]:
         )
     if isinstance(layer, Transformer):
         return {f"{name}.": part for name, part in layer.layers.items() if part.params}
-    raise ValueError(f"PyTorch's names are known for the layers of a Transformer, got {type(layer).__name__}")
+    raise ValueError(f"PyTorch's names are known for the layers of a Transformer, got {type(layer).__name__}: {_KEEP}")
 
 
 def _norms(layer: Any, count: int) -> dict[str, Layer]:
     return {f"norm{i}.": layer.layers[f"norm{i}"] for i in range(1, count + 1)}
 
 
-def _of_attention(layer: MultiHeadAttention, prefix: str) -> Iterator[_Entry]:
+def _of_attention(layer: MultiHeadAttention, prefix: str) -> Iterator[Stored]:
     lacks = {
         f"key_heads={layer.key_heads}": layer.key_heads != layer.heads,
         f"rotary={layer.rotary!r}": layer.rotary is not None,
@@ -187,34 +156,21 @@ def _of_attention(layer: MultiHeadAttention, prefix: str) -> Iterator[_Entry]:
     }
     if any(lacks.values()):
         found = ", ".join(name for name, here in lacks.items() if here)
-        raise ValueError(f"torch.nn.MultiheadAttention has no counterpart of {found}")
+        raise ValueError(f"torch.nn.MultiheadAttention has no counterpart of {found}: {_KEEP}")
     three = layer.query, layer.key, layer.value
     weights, biases = [part.params[0] for part in three], [part.params[1] for part in three if len(part.params) == 2]
     if len(biases) not in (0, 3):
         raise ValueError(
-            f"torch.nn.MultiheadAttention has biases of queries, keys and values or none, got {len(biases)}"
+            f"torch.nn.MultiheadAttention has biases of queries, keys and values or none, got {len(biases)}: {_KEEP}"
         )
     if weights[0].shape[0] == weights[1].shape[0]:
-        yield _Entry(f"{prefix}in_proj_weight", tuple(weights))
+        yield Stored(f"{prefix}in_proj_weight", tuple(weights), transposed=True)
     else:
         for name, W in zip("qkv", weights, strict=True):
-            yield _Entry(f"{prefix}{name}_proj_weight", (W,))
+            yield Stored(f"{prefix}{name}_proj_weight", (W,), transposed=True)
     if biases:
-        yield _Entry(f"{prefix}in_proj_bias", tuple(biases), transposed=False)
+        yield Stored(f"{prefix}in_proj_bias", tuple(biases))
     yield from _entries(layer.output, f"{prefix}out_proj.")
-
-
-def _check_names(known: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    unknown, missing = sorted(given.keys() - known.keys()), sorted(known.keys() - given.keys())
-    parts = []
-    if unknown:
-        nearest = [get_close_matches(name, list(known), n=1, cutoff=0.0) for name in unknown]
-        listed = ", ".join(f"{name} (nearest: {near[0]})" for name, near in zip(unknown, nearest, strict=True))
-        parts.append(f"unknown are {listed}")
-    if missing:
-        parts.append(f"missing are {', '.join(missing)}")
-    if parts:
-        raise ValueError(f"these are the weights of another layer: {'; '.join(parts)}")
 
 
 def _on_host(value: Any) -> np.ndarray:
@@ -222,13 +178,5 @@ def _on_host(value: Any) -> np.ndarray:
 
 
 def _read_file(path: str | Path) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = _safetensors().numpy.load_file(path)
+    arrays: dict[str, np.ndarray] = import_safetensors().numpy.load_file(path)
     return arrays
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError("safetensors files need safetensors: pip install 'attnlayers[train]'") from error
-    return safetensors

@@ -58,19 +58,28 @@ def training_figure(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     left.set_ylabel("loss, mean for each token")
     left.grid(alpha=0.3)
     right = left.twinx()
-    shares = [100 * row["accuracy"] for row in ends]
-    right.plot(steps, shares, "o-", color="tab:orange", label="exact match")
-    for step, percent in zip(steps, shares, strict=True):
-        right.annotate(
-            f"{percent:.2f}%", (step, percent), textcoords="offset points", xytext=(-8, 2), ha="right", fontsize=8
-        )
-    if any(row["chrf"] is not None for row in ends):
-        right.plot(steps, [row["chrf"] for row in ends], "^-", color="tab:green", label="chrF")
-    right.set_ylim(-3, 108)
-    right.set_ylabel("answers to held-out pairs, of 100")
+    if any(row.get("perplexity") is not None for row in ends):
+        right.plot(steps, [row["perplexity"] for row in ends], "o-", color="tab:orange", label="perplexity")
+        right.set_ylabel("perplexity of held-out text")
+    else:
+        _plot_answers(right, steps, ends)
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize=8)
     return figure
+
+
+def _plot_answers(panel: Axes, steps: Sequence[int], ends: Sequence[Mapping[str, Any]]) -> None:
+    """Shares of answers that are right, and chrF, at the ends of epochs."""
+    shares = [100 * row["accuracy"] for row in ends]
+    panel.plot(steps, shares, "o-", color="tab:orange", label="exact match")
+    for step, percent in zip(steps, shares, strict=True):
+        panel.annotate(
+            f"{percent:.2f}%", (step, percent), textcoords="offset points", xytext=(-8, 2), ha="right", fontsize=8
+        )
+    if any(row["chrf"] is not None for row in ends):
+        panel.plot(steps, [row["chrf"] for row in ends], "^-", color="tab:green", label="chrF")
+    panel.set_ylim(-3, 108)
+    panel.set_ylabel("answers to held-out pairs, of 100")
 
 
 def attention_figure(translations: Sequence[Translation], expected: Sequence[str] | None = None) -> Figure:

@@ -19,6 +19,8 @@ class Progress:
         Training loss, the mean for each token: over the last report, or in the phase "epoch" over the epoch.
     held_out_loss, accuracy, chrf : float or None
         In the last evaluation: mean loss for each token, share of exact matches, and for free text chrF of 100.
+    perplexity : float or None
+        Of a language model: the exponential of its held-out loss.
     best : int or None
         The epoch with the lowest held-out loss, whose weights are kept.
     tokens_per_second : float or None
@@ -35,6 +37,7 @@ class Progress:
     held_out_loss: float | None
     accuracy: float | None
     chrf: float | None
+    perplexity: float | None
     best: int | None
     tokens_per_second: float | None
     seconds_left: float | None

@@ -15,13 +15,15 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
+from .._files import is_aside
 from ..data import DataError, Vocabulary
 from ..models import Translator
-from .files import RunError, is_aside, write_whole
+from .files import RunError, write_whole
+from .language import TextModel
 from .plots import save_figure
 from .settings import RENAMED, VERSION_1, Settings
 
-METRICS = ("epoch", "step", "loss", "held_out_loss", "accuracy", "chrf", "tokens_per_second", "seconds")
+METRICS = ("epoch", "step", "loss", "held_out_loss", "accuracy", "chrf", "perplexity", "tokens_per_second", "seconds")
 
 CHECKPOINT = "attnlayers checkpoint 2"
 WEIGHTS = "attnlayers weights 1"
@@ -219,7 +221,7 @@ class RunFolder:
             parts.setdefault(kind, {})[name] = array
         return Checkpoint(parts["weights"], parts["optimizer"], json.loads(metadata.get("progress", "{}")))
 
-    def load_model(self) -> Translator:
+    def load_model(self) -> Translator | TextModel:
         """The trained model."""
         path = self.path / "weights.safetensors"
         if not path.exists():

@@ -10,19 +10,28 @@ from typing import Any, Self, get_args
 from ..data import (
     Ids,
     Normalize,
+    PairDataset,
     Split,
     SubwordVocabulary,
+    TextDataset,
     Unit,
     Vocabulary,
     generate_dates,
     normalized,
     read_pairs,
+    read_text,
     split_pairs,
+    split_text,
 )
-from ..models import AttentionSeq2seq, Transformer, Translator
+from ..models import AttentionSeq2seq, CausalLM, Transformer, Translator
 from .files import RunError
+from .language import TextModel
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {"seq2seq": {}, "transformer": {"embedding_size": 128, "warmup": 200}}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "seq2seq": {},
+    "transformer": {"embedding_size": 128, "warmup": 200},
+    "lm": {"embedding_size": 128, "warmup": 200, "reverse": False, "batch_size": 32},
+}
 """The networks that can be trained, and where their defaults differ from those of `Settings`."""
 
 UNITS: dict[str, dict[str, Any]] = {"character": {}, "word": {"min_count": 2}, "subword": {}}
@@ -30,8 +39,14 @@ UNITS: dict[str, dict[str, Any]] = {"character": {}, "word": {"min_count": 2}, "
 
 BELONGS = {
     "attention": ("architecture", ("seq2seq",)),
-    "heads": ("architecture", ("transformer",)),
-    "depth": ("architecture", ("transformer",)),
+    "heads": ("architecture", ("transformer", "lm")),
+    "depth": ("architecture", ("transformer", "lm")),
+    "context": ("architecture", ("lm",)),
+    "columns": ("architecture", ("seq2seq", "transformer")),
+    "split": ("architecture", ("seq2seq", "transformer")),
+    "max_length": ("architecture", ("seq2seq", "transformer")),
+    "reverse": ("architecture", ("seq2seq", "transformer")),
+    "label_smoothing": ("architecture", ("seq2seq", "transformer")),
     "min_count": ("unit", ("character", "word")),
     "vocab_size": ("unit", ("subword",)),
 }
@@ -41,6 +56,7 @@ VERSION_1: dict[str, Any] = {
     "architecture": "seq2seq", "attention": "dot", "heads": 4, "depth": 2, "warmup": 0,
     "columns": "", "normalize": "none", "split": "book", "max_length": 0, "min_count": 1, "vocab_size": 8000,
     "schedule": "constant", "dropout": 0.0, "label_smoothing": 0.0, "weight_decay": 0.0, "patience": 0,
+    "context": 128,
 }  # fmt: skip
 """What a run was begun with whose config.json, written by version 0.1, lacks a setting."""
 
@@ -65,6 +81,7 @@ POSITIVE = (
     "heads",
     "depth",
     "min_count",
+    "context",
 )
 NOT_NEGATIVE = ("seed", "warmup", "max_length", "weight_decay", "patience")
 SHARES = ("dropout", "label_smoothing")
@@ -101,13 +118,15 @@ class Settings:
     lr, max_grad_norm : float
     reverse : bool
         Whether sources are read backwards.
-    architecture : {"seq2seq", "transformer"}
-        `AttentionSeq2seq` or `Transformer`; there, `embedding_size` is the size of a token's vector in all layers, and
-        `hidden_size` the size within feed-forward networks.
+    architecture : {"seq2seq", "transformer", "lm"}
+        `AttentionSeq2seq`, `Transformer` or `CausalLM`, which learns from plain text. In the last two, `embedding_size`
+        is the size of a token's vector in all layers, and `hidden_size` the size within feed-forward networks.
     attention : {"dot", "general", "additive"}
         How seq2seq compares states.
     heads, depth : int
-        Attention heads of a transformer, and layers of its encoder and of its decoder.
+        Attention heads of a transformer or an lm, and layers of the lm, or of encoder and of decoder.
+    context : int
+        Tokens that an lm sees at once.
     dropout, label_smoothing : float
         As in the models.
     weight_decay : float
@@ -140,6 +159,7 @@ class Settings:
     attention: str = "dot"
     heads: int = 4
     depth: int = 2
+    context: int = 128
     dropout: float = 0.0
     label_smoothing: float = 0.0
     weight_decay: float = 0.0
@@ -195,6 +215,16 @@ class Settings:
         for name in SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise RunError(f"{option(name)} must lie in [0, 1), got {getattr(self, name)}")
+        if self.architecture == "lm":
+            if self.data == "dates":
+                raise RunError("--architecture lm learns from plain text: give a file of it")
+            if self.unit == "word":
+                raise RunError("--unit must be character or subword for --architecture lm: words forget white space")
+            if self.embedding_size % (2 * self.heads):
+                raise RunError(
+                    f"--embedding-size must be a multiple of two times --heads, got {self.embedding_size} and "
+                    f"{self.heads}: features are turned in pairs"
+                )
         if self.architecture == "transformer" and self.embedding_size % self.heads:
             raise RunError(
                 f"--embedding-size must be a multiple of --heads, got {self.embedding_size} and {self.heads}"
@@ -215,12 +245,16 @@ class Settings:
         return source, target
 
     def pairs(self) -> list[tuple[str, str]]:
-        """The pairs of the run, those that are held out included."""
+        """The pairs of the run, those that are held out included; of plain text the lines, with an empty source."""
+        if self.architecture == "lm":
+            return [("", normalized(line, self.normalize)) for line in read_text(self.data)]
         pairs = generate_dates(seed=self.seed) if self.data == "dates" else read_pairs(self.data, self._columns())
         return [(normalized(source, self.normalize), normalized(target, self.normalize)) for source, target in pairs]
 
     def split_pairs(self, pairs: Sequence[tuple[str, str]]) -> tuple[Ids, Ids]:
         """Places of the pairs to learn from, and of those that are held out."""
+        if self.architecture == "lm":
+            return split_text(pairs)
         return split_pairs(pairs, seed=self.seed, by=self.split)
 
     def vocabulary(self, pairs: Sequence[tuple[str, str]]) -> Vocabulary:
@@ -228,7 +262,8 @@ class Settings:
         train, _ = self.split_pairs(pairs)
         known = [pairs[place] for place in sorted(train)]
         if self.unit == "subword":
-            return SubwordVocabulary.train(known, self.vocab_size, self.normalize)
+            byte_level = self.architecture == "lm"
+            return SubwordVocabulary.train(known, self.vocab_size, self.normalize, byte_level=byte_level)
         return Vocabulary.from_pairs(known, self.unit, min_count=self.min_count, unknown=True, normalize=self.normalize)
 
     @property
@@ -236,8 +271,23 @@ class Settings:
         """Whether an answer can be good without being the one expected."""
         return self.data != "dates"
 
-    def model(self, vocabulary: Vocabulary) -> Translator:
+    def dataset(self, pairs: Sequence[tuple[str, str]], vocabulary: Vocabulary) -> PairDataset | TextDataset:
+        """The pairs, or the text, as batches are taken from it."""
+        if self.architecture == "lm":
+            return TextDataset([line for _, line in pairs], vocabulary, self.context)
+        return PairDataset(pairs, vocabulary, reverse=self.reverse)
+
+    def model(self, vocabulary: Vocabulary) -> Translator | TextModel:
         """The model as it is before training."""
+        if self.architecture == "lm":
+            sizes = self.embedding_size, self.heads, self.hidden_size, self.depth
+            # With rotary positions and a window, a text may grow far beyond what was seen in training.
+            further: Any = {
+                "positions": "rotary", "window": self.context, "max_length": self.context, "norm": "rms",
+                "activation": "swiglu", "attention_bias": "none", "feed_forward_bias": False,
+                "dropout": self.dropout, "seed": self.seed,
+            }  # fmt: skip
+            return TextModel(CausalLM(len(vocabulary), *sizes, **further))
         options: Any = {"dropout": self.dropout, "label_smoothing": self.label_smoothing, "seed": self.seed}
         V = len(vocabulary)
         if self.architecture == "transformer":

@@ -15,6 +15,7 @@ from ..page.model import attentions
 from ..translation import Translation, translate
 from .evaluation import Evaluation
 from .files import RunError
+from .language import Likelihood, TextModel, attention_of
 from .optimizers import AdamW, Optimizer, clip_grads
 from .plots import attention_figure, heads_figure, training_figure
 from .progress import Progress
@@ -46,7 +47,7 @@ class Trainer:
         settings = run.settings
         self.run = run
         self.checkpoint_seconds = checkpoint_seconds
-        self.model = settings.model(run.vocabulary)
+        self.model: Any = settings.model(run.vocabulary)
         self.backend = self.model.backend
         self.train, self.test, self.left_out = self._parts()
         self.batches = self.train.num_batches(settings.batch_size)
@@ -67,13 +68,13 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
 
-    def _parts(self) -> tuple[PairDataset, PairDataset, int]:
+    def _parts(self) -> tuple[Any, Any, int]:
         """Pairs to learn from, pairs that are held out, and how many are in neither since they are too long."""
         run, settings = self.run, self.run.settings
         pairs = run.pairs()
-        data = PairDataset(pairs, run.vocabulary, reverse=settings.reverse).to(self.backend.asarray)
+        data = settings.dataset(pairs, run.vocabulary).to(self.backend.asarray)
         places = [*settings.split_pairs(pairs)]
-        if settings.max_length:
+        if settings.max_length and isinstance(data, PairDataset):
             places = [some[data.lengths[some] <= settings.max_length] for some in places]
             if not all(map(len, places)):
                 shortest = int(data.lengths.min())
@@ -81,7 +82,8 @@ class Trainer:
                     f"--max-length {settings.max_length} leaves too few pairs: the shortest has {shortest} tokens"
                 )
         train, test = (data.select(some) for some in places)
-        return train, test, len(pairs) - len(train) - len(test)
+        left_out = len(pairs) - len(train) - len(test) if isinstance(data, PairDataset) else 0
+        return train, test, left_out
 
     @property
     def finished(self) -> bool:
@@ -223,7 +225,11 @@ class Trainer:
     def _evaluate(self) -> Iterator[Progress]:
         """Answer all held-out pairs."""
         started = perf_counter()
-        found = Evaluation(self.model, self.test, free_text=self.run.settings.free_text)
+        found: Evaluation | Likelihood
+        if isinstance(self.model, TextModel):
+            found = Likelihood(self.model, self.test)
+        else:
+            found = Evaluation(self.model, self.test, free_text=self.run.settings.free_text)
         for done in found.batches(self.run.settings.batch_size):
             yield self._progress("evaluate", done, self.test_batches)
         self._evaluation_seconds = perf_counter() - started
@@ -232,6 +238,8 @@ class Trainer:
             self._best = self.epoch + 1, found.loss
         loss = self._epoch_loss / self._epoch_tokens
         self._note(loss=loss, held_out_loss=found.loss, accuracy=found.accuracy, chrf=found.chrf)
+        if isinstance(found, Likelihood):
+            self.metrics[-1]["perplexity"] = float(np.exp(found.loss))
 
     def _note(self, **values: float | None) -> None:
         row: dict[str, Any] = dict.fromkeys(METRICS)
@@ -258,13 +266,16 @@ class Trainer:
             held_out_loss=self._last("held_out_loss"),
             accuracy=self.accuracy,
             chrf=self._last("chrf"),
+            perplexity=self._last("perplexity"),
             best=self.best,
             tokens_per_second=self._last("tokens_per_second"),
             seconds_left=left,
         )
 
-    def _answers(self) -> tuple[list[Translation], list[str]]:
-        """Answers to some of the held-out pairs, from short to long, and the right ones."""
+    def _answers(self) -> tuple[list[Translation], list[str] | None]:
+        """Answers to some of the held-out pairs, from short to long, and the right ones, where there are such."""
+        if isinstance(self.model, TextModel):
+            return attention_of(self.model, self.test), None
         order = np.argsort(self.test.source_lengths[:100], kind="stable")
         fitting = max(PICTURED, int(np.sum(self.test.source_lengths[:100] <= PICTURED_TOKENS)))
         order = order[:fitting]

@@ -42,7 +42,7 @@ def test_attention_of_ones_choice(attnlayers: Any, pairs: str, kind: str) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--architecture", "rnn"), "--architecture must be one of seq2seq, transformer, got 'rnn'"),
+        (("--architecture", "rnn"), "--architecture must be one of seq2seq, transformer, lm, got 'rnn'"),
         (("--attention", "sum"), "--attention must be one of dot, general, additive, got 'sum'"),
         (
             ("--architecture", "transformer", "--heads", "3"),

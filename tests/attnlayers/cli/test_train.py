@@ -185,7 +185,7 @@ def test_a_loss_that_becomes_no_number(attnlayers: Any, pairs: Path, tiny: Tiny)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--heads", 8], "--heads belongs to --architecture transformer, got seq2seq: leave it out"),
+        (["--heads", 8], "--heads belongs to --architecture transformer or lm, got seq2seq: leave it out"),
         (
             ["--unit", "subword", "--vocab-size", 6],
             "--vocab-size must be 10 or more for 5 different characters, got 6",

@@ -21,7 +21,10 @@ NAMES = (
 
 
 def test_public_names() -> None:
-    names = "AttentionDecoder AttentionEncoder AttentionSeq2seq Network Transformer Translator load_torch to_torch"
+    names = (
+        "AttentionDecoder AttentionEncoder AttentionSeq2seq CausalLM Network Transformer Translator WeightsError "
+        "load_torch to_torch"
+    )
     assert attnlayers.models.__all__ == names.split()
 
 

@@ -84,10 +84,10 @@ def test_the_learning_rate_falls_as_a_cosine() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"heads": 8}, "--heads belongs to --architecture transformer, got seq2seq: leave it out"),
+        ({"heads": 8}, "--heads belongs to --architecture transformer or lm, got seq2seq: leave it out"),
         (
             {"depth": 2, "architecture": "seq2seq"},
-            "--depth belongs to --architecture transformer, got seq2seq: leave it out",
+            "--depth belongs to --architecture transformer or lm, got seq2seq: leave it out",
         ),
         (
             {"architecture": "transformer", "attention": "dot"},
@@ -116,7 +116,7 @@ def test_defaults_follow_the_architecture() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "rnn"}, "--architecture must be one of seq2seq, transformer, got 'rnn'"),
+        ({"architecture": "rnn"}, "--architecture must be one of seq2seq, transformer, lm, got 'rnn'"),
         ({"attention": "sum"}, "--attention must be one of dot, general, additive, got 'sum'"),
         ({"architecture": "transformer", "heads": 3}, "--embedding-size must be a multiple of --heads, got 16 and 3"),
         ({"heads": 0}, "--heads must be positive, got 0"),

@@ -186,11 +186,11 @@ def test_metrics_are_a_table(begin: Begin) -> None:
     row = dict.fromkeys(METRICS) | {"epoch": 1, "step": 20, "loss": 0.5, "tokens_per_second": 1e3, "seconds": 0.25}
     run.write_metrics([row, row | {"held_out_loss": 1.5, "accuracy": 0.75, "chrf": 60.5}])
     assert Path(run.path, "metrics.csv").read_text(encoding="utf-8").splitlines() == [
-        "epoch,step,loss,held_out_loss,accuracy,chrf,tokens_per_second,seconds",
-        "1,20,0.5,,,,1000.0,0.25",
-        "1,20,0.5,1.5,0.75,60.5,1000.0,0.25",
+        "epoch,step,loss,held_out_loss,accuracy,chrf,perplexity,tokens_per_second,seconds",
+        "1,20,0.5,,,,,1000.0,0.25",
+        "1,20,0.5,1.5,0.75,60.5,,1000.0,0.25",
     ]
     run.write_metrics([])
     assert Path(run.path, "metrics.csv").read_text().splitlines() == [
-        "epoch,step,loss,held_out_loss,accuracy,chrf,tokens_per_second,seconds"
+        "epoch,step,loss,held_out_loss,accuracy,chrf,perplexity,tokens_per_second,seconds"
     ]

@@ -1,0 +1,196 @@
+"""Writing with GPT-2 small's shape, against `transformers` on PyTorch: time of a prompt, of each new token, and memory.
+
+``python benchmarks/language_model.py`` makes random weights of that shape (124M) in a temporary folder, reads them with
+both, and lets them take turns in one process: round by round one prompt each, then some tokens each. Ratios are of
+medians; CPU seconds stand beside seconds, since others may use the machine. Memory is taken in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results" / "language_model.json"
+SHAPES = {"gpt2-small": {}, "tiny": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 1000}}
+"""Options of `GPT2Config`; its defaults are GPT-2 small."""
+
+MEMORY = """
+import json, sys
+import numpy as np
+import attnlayers.models, safetensors.numpy, tokenizers
+from attnlayers.models import CausalLM
+def memory(name):  # not getrusage: its peak is that of the process that began this one, where that was larger
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name + ":"))
+before = memory("VmRSS")
+model = CausalLM.from_pretrained(sys.argv[1])
+loaded = memory("VmHWM")
+prompt, tokens = int(sys.argv[2]), int(sys.argv[3])
+ids = np.random.default_rng(0).integers(0, model.options["vocab_size"], (1, prompt))
+for _ in model.generate(ids, tokens, stop=()):
+    pass
+peak = memory("VmHWM")
+weights = sum(param.nbytes for param in model.params)
+cache = sum(side.nbytes for cache in model.new_cache(1, prompt + tokens - 1) for side in cache._all)
+print(json.dumps({
+    "before": before, "weights": weights, "cache": cache, "reading over weights": (loaded - before) / weights,
+    "writing over weights and cache": (peak - before) / (weights + cache),
+}))
+"""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--shape", choices=SHAPES, default="gpt2-small")
+    arguments.add_argument("--prompt", type=int, default=512)
+    arguments.add_argument("--tokens", type=int, default=16, help="new tokens after each prompt")
+    arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments.add_argument("--out", type=Path, default=RESULTS)
+    given = arguments.parse_args()
+    os.environ["ATTN_THREADS"] = str(given.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        make(folder, SHAPES[given.shape])
+        sizes = (str(given.prompt), str(given.tokens))
+        said = subprocess.run(
+            [sys.executable, "-c", MEMORY, folder, *sizes], check=True, capture_output=True, text=True
+        )
+        result = {
+            "shape": given.shape,
+            "prompt": given.prompt,
+            "tokens": given.tokens,
+            "memory": json.loads(said.stdout),
+        }
+        result |= compare(folder, given.prompt, given.tokens, given.rounds, given.threads)
+    given.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+def make(folder: str, options: dict[str, Any]) -> None:
+    """A folder of random weights."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(bos_token_id=0, eos_token_id=0, **options)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+
+
+def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) -> dict[str, Any]:
+    """Prompts and tokens of both, in turns."""
+    import torch
+    import transformers
+
+    from attnlayers.models import CausalLM
+
+    torch.set_num_threads(threads)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    own = CausalLM.from_pretrained(folder)
+    ids = np.random.default_rng(0).integers(0, own.options["vocab_size"], (1, prompt))
+    begin = {"attnlayers": lambda: begin_own(own, ids, tokens), "transformers": lambda: begin_theirs(theirs, ids)}
+    times: dict[str, dict[str, list[tuple[float, float]]]] = {name: {"prompt": [], "token": []} for name in begin}
+    chosen: dict[str, list[int]] = {name: [] for name in begin}
+    for turn in range(rounds + 1):
+        steps = {}
+        for name in sorted(begin, reverse=bool(turn % 2)):
+            (first, step), spent = timed(begin[name])
+            steps[name], chosen[name] = step, [first]
+            if turn:  # the first round warms up
+                times[name]["prompt"].append(spent)
+        for _ in range(tokens - 1):
+            for name in sorted(begin, reverse=bool(turn % 2)):
+                token, spent = timed(steps[name])
+                chosen[name].append(token)
+                if turn:
+                    times[name]["token"].append(spent)
+    if chosen["attnlayers"] != chosen["transformers"]:
+        raise SystemExit(f"they do not write the same: {chosen}")
+    medians = {
+        name: {what: {"seconds": median(t for t, _ in found), "CPU seconds": median(c for _, c in found)}
+               for what, found in parts.items()}
+        for name, parts in times.items()
+    }  # fmt: skip
+    weights = sum(param.nbytes for param in own.params)
+    return {
+        "medians": medians,
+        "attnlayers over transformers": {
+            what: {
+                clock: medians["attnlayers"][what][clock] / medians["transformers"][what][clock]
+                for clock in ("seconds", "CPU seconds")
+            }
+            for what in ("prompt", "token")
+        },
+        "floor of a token, seconds": weights / bandwidth(threads),
+        "load average": os.getloadavg(),
+        "machine": {"cores": os.cpu_count(), "threads": threads, "processor": processor()},
+        "versions": {
+            "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }  # fmt: skip
+
+
+def begin_own(model: Any, ids: np.ndarray, tokens: int) -> tuple[int, Callable[[], int]]:
+    """Read a prompt; its first token, and what makes the next one."""
+    stream = model.generate(ids, tokens, stop=())
+    return int(next(stream)[0]), lambda: int(next(stream)[0])
+
+
+def begin_theirs(model: Any, ids: np.ndarray) -> tuple[int, Callable[[], int]]:
+    """The same of `transformers`, by its forward: `generate` does more between two tokens."""
+    import torch
+
+    state: dict[str, Any] = {"ids": torch.tensor(ids), "cache": None}
+
+    def step() -> int:
+        with torch.inference_mode():
+            found = model(state["ids"], past_key_values=state["cache"], use_cache=True, logits_to_keep=1)
+        state["cache"], state["ids"] = found.past_key_values, found.logits[:, -1:].argmax(-1)
+        return int(state["ids"])
+
+    return step(), step
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """What it returns, and how long it took: seconds and CPU seconds."""
+    began, cpu = time.perf_counter(), time.process_time()
+    found = function()
+    return found, (time.perf_counter() - began, time.process_time() - cpu)
+
+
+def bandwidth(threads: int) -> float:
+    """Bytes a second that threads read from memory together, the best of several tries."""
+    parts = [np.ones(2**26, np.float32) for _ in range(threads)]
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(9):
+            began = time.perf_counter()
+            list(pool.map(np.max, parts))
+            best = max(best, sum(part.nbytes for part in parts) / (time.perf_counter() - began))
+    return best
+
+
+def processor() -> str:
+    """What the system calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Training of a language model: what the trainer asks of a model, and what held-out text tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from attnbackends import Array, Backend
+
+from ..data import TextDataset
+from ..models import CausalLM
+from ..translation import Translation
+
+PICTURED_TOKENS = 40
+"""Tokens of a held-out text whose attention is drawn."""
+
+
+class TextModel:
+    """A language model as the trainer takes a model: it has no sources, and its loss is that of the next token.
+
+    Parameters
+    ----------
+    lm : CausalLM
+    """
+
+    def __init__(self, lm: CausalLM) -> None:
+        self.lm = lm
+        self.params = lm.params
+
+    @property
+    def grads(self) -> list[Array]:
+        """Parallel to `params`."""
+        return self.lm.grads
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters live."""
+        return self.lm.backend
+
+    @property
+    def training(self) -> bool:
+        """False drops nothing."""
+        return self.lm.training
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self.lm.training = training
+
+    def forward(self, sources: Array, inputs: Array, labels: Array, source_mask: Array | None = None) -> Array:
+        """inputs (N, T), labels (N, T) -> loss (), on the device."""
+        return self.lm.loss(inputs, labels)
+
+    def backward(self) -> None:
+        """Gradients of all parameters."""
+        self.lm.loss_backward()
+
+    def reseed(self, *seed: int) -> None:
+        """What is dropped from here on is a function of these numbers."""
+        self.lm.reseed(*seed)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters by name, on the host."""
+        return self.lm.state()
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Overwrite all parameters."""
+        self.lm.load_state(state)
+
+
+class Likelihood:
+    """How well a language model foresees held-out text.
+
+    Parameters
+    ----------
+    model : TextModel
+    data : TextDataset
+
+    Attributes
+    ----------
+    loss : float
+        Mean for each token, without dropout.
+    accuracy, chrf : None
+        A text has no right answer.
+    """
+
+    accuracy = chrf = None
+
+    def __init__(self, model: TextModel, data: TextDataset) -> None:
+        self.model, self.data, self.loss = model, data, 0.0
+
+    def batches(self, batch_size: int) -> Iterator[int]:
+        """Go through all windows; yields how many batches are done. The loss is right after the last one."""
+        total, tokens = 0.0, 0
+        for done, batch in enumerate(self.data.batches(batch_size), 1):
+            self.model.training = False
+            try:
+                with np.errstate(all="ignore"):
+                    loss = self.model.forward(batch.sources, batch.inputs, batch.labels)
+            finally:
+                self.model.training = True
+            total += float(loss) * batch.num_tokens
+            tokens += batch.num_tokens
+            yield done
+        self.loss = total / tokens
+
+
+def attention_of(model: TextModel, data: TextDataset) -> list[Translation]:
+    """What the first tokens of a held-out text attend to, drawn as its translation into the tokens that follow."""
+    lm, window = model.lm, data.windows[0][: PICTURED_TOKENS + 1]
+    window = window[window >= 0]
+    ids, following = window[:-1], window[1:]
+    lm.training = False
+    try:
+        lm.forward(lm.backend.asarray(ids[None]))
+    finally:
+        lm.training = True
+    layers: list[Any] = [lm.backend.to_numpy(layer.attention.attention_weights)[0] for layer in lm.blocks.stack]
+    heads = np.stack(layers).astype(np.float32)  # (layers, heads, T, T)
+    names = data.vocabulary.names
+    return [Translation(data.vocabulary.decode(following), names(ids), names(following), heads.mean((0, 1)), heads)]
