@@ -35,3 +35,19 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code
     assert all(cell.execution_count for cell in code)
+
+
+def test_the_drop_in_has_the_notes_as_they_stand() -> None:
+    notes = (ROOT / "tests" / "attnlayers" / "book" / "notes_cells.txt").read_text(encoding="utf-8")
+    expected = [cell.strip("\n") for cell in notes.split("# In [None]:")[1:]]
+    page = (ROOT / "docs" / "notebooks" / "drop-in.md").read_text(encoding="utf-8")
+    sources = [cell.source for cell in jupytext.reads(page, fmt="md:myst").cells if cell.cell_type == "code"]
+    assert sources[0] == "%load_ext attnlayers.book"
+    assert sources[1 : 1 + len(expected)] == expected
+
+
+def test_every_notebook_is_listed() -> None:
+    index = (ROOT / "docs" / "notebooks" / "index.md").read_text(encoding="utf-8")
+    listed = index.partition(":hidden:")[2].partition("```")[0].split()
+    assert sorted(listed) == [path.stem for path in NOTEBOOKS]
+    assert all(f"({path.name})" in index for path in NOTEBOOKS)
