@@ -13,7 +13,7 @@ DEPEND_ON_THE_CARD := tests/attnbackends tests/attnlayers/functional tests/attnl
 # On cards with little, more and much shared memory, and with the threads of a block in both orders of turns.
 KERNELS := tests/attnbackends/_cuda/kernels
 
-.PHONY: train test cuda-tests lint book bench gpu-kit clean
+.PHONY: train test cuda-tests lint docs release-check book bench gpu-kit clean
 
 train: $(INSTALLED)  ## train the date translator; a second call goes on with the run
 	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
@@ -32,6 +32,14 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs-installed  ## the site, in docs/_build/html: warnings are errors, notebooks and examples run
+	rm -rf docs/_build docs/reference/generated
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m pytest -q tests/docs
+
+release-check:  ## both archives, their contents and metadata, and the wheel on the oldest and the newest Python and NumPy
+	.ci/release_check "$$(tests/cuda_on_cpu/newest_python.sh 3.11)" "$$(tests/cuda_on_cpu/newest_python.sh 3.13 3.12)"
+
 bench: $(INSTALLED)  ## attention against its peers: table, bench.json and bench.png
 	$(BIN)/attnlayers bench --out benchmarks/results
 
@@ -42,6 +50,10 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs-installed: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
 # For gpu_check.sh on a machine without a network: CUDA 13, Python 3.12, CuPy, PyTorch and the usual tools are there.
@@ -59,4 +71,4 @@ $(CUDA_VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:  ## remove the environment and what tools leave, never a run
-	rm -rf $(VENV) $(CUDA_VENV) .gpu-kit dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(CUDA_VENV) .gpu-kit dist docs/_build docs/reference/generated .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -60,7 +60,7 @@ EPOCH = {"ch06/train_better_rnnlm.py": 4}
 """The same for the runs that an epoch is measured by, where those need more than twice the bound."""
 
 SHORT = ("--rows", "1280", "--questions", "100")
-"""Of an epoch with questions: ten iterations, then so many questions."""
+"""Options of a short epoch with questions: ten iterations, then so many questions."""
 
 SAME = 1e-4
 """Relative difference up to which losses are the same."""

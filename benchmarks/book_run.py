@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 LOSSES = 100
-"""Of the first iterations, whose losses are kept."""
+"""How many of the first iterations, whose losses are kept."""
 
 
 class Watch:

@@ -124,6 +124,7 @@ def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) ->
         for name, parts in times.items()
     }  # fmt: skip
     weights = sum(param.nbytes for param in own.params)
+    a_second, a_cpu_second = bandwidth(threads)
     return {
         "medians": medians,
         "attnlayers over transformers": {
@@ -133,7 +134,7 @@ def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) ->
             }
             for what in ("prompt", "token")
         },
-        "floor of a token, seconds": weights / bandwidth(threads),
+        "floor of a token": {"seconds": weights / a_second, "CPU seconds": weights / a_cpu_second},
         "load average": os.getloadavg(),
         "machine": {"cores": os.cpu_count(), "threads": threads, "processor": processor()},
         "versions": {
@@ -171,16 +172,16 @@ def timed(function: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
     return found, (time.perf_counter() - began, time.process_time() - cpu)
 
 
-def bandwidth(threads: int) -> float:
-    """Bytes a second that threads read from memory together, the best of several tries."""
+def bandwidth(threads: int) -> tuple[float, float]:
+    """Bytes that threads read from memory together, a second and a CPU second, each the best of several tries."""
     parts = [np.ones(2**26, np.float32) for _ in range(threads)]
-    best = 0.0
+    found = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(9):
-            began = time.perf_counter()
-            list(pool.map(np.max, parts))
-            best = max(best, sum(part.nbytes for part in parts) / (time.perf_counter() - began))
-    return best
+            _, spent = timed(lambda: list(pool.map(np.max, parts)))
+            found.append(spent)
+    read = sum(part.nbytes for part in parts)
+    return read / min(seconds for seconds, _ in found), read / min(cpu for _, cpu in found)
 
 
 def processor() -> str:

@@ -13,6 +13,7 @@ from ._errors import BackendError
 from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
 from ._quiet import quiet
+from ._random import current_share, share_of_batch
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -31,9 +32,11 @@ __all__ = [
     "available_backends",
     "backend",
     "backend_of",
+    "current_share",
     "get_backend",
     "keep_freed_memory",
     "quiet",
+    "share_of_batch",
     "xp",
 ]
 

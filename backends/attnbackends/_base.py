@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
+from ._device_sums import DeviceSums
 from ._ids import Check, outside
 from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
-from ._random import Place, Uniform, uniform
+from ._random import Index, Uniform, uniform
 
 Array = Any
 """Within a backend: of the library's own type. What a caller sees is `_array.Array`."""
@@ -77,7 +78,7 @@ class Backend:
         """Whether looking at a value costs nothing: arrays are in the host's memory, nothing is pending."""
         return True
 
-    def uniform(self, key: int, place: Place, R: int, T: int, like: Array | None = None) -> Array:
+    def uniform(self, key: int, index: Index, R: int, T: int, like: Array | None = None) -> Array:
         """Float32 numbers (b, r, K), uniform over [0, 1), for some keys of some rows of some entries.
 
         The same bits on every device, however work is cut: `_random.py` has the rule. No two libraries draw alike.
@@ -86,14 +87,14 @@ class Backend:
         ----------
         key : int
             Of the stream, 0 to 2**128 - 1.
-        place : (slice, slice, slice)
+        index : (slice, slice, slice)
             Entries, rows and keys.
         R, T : int
             Rows of an entry and keys of a row, of all.
         like : array, optional
             An array of the device on which they are wanted.
         """
-        return self.asarray(uniform(key, place, R, T), like=like)
+        return self.asarray(uniform(key, index, R, T), like=like)
 
     def generator(self, seed: int) -> Uniform:
         """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.
@@ -347,6 +348,23 @@ class Backend:
         """Call `function` on each of some independent pieces of work, in any order."""
         for piece in pieces:
             function(piece)
+
+    # -- several processes that train one model
+
+    def use_device(self, place: int) -> str:
+        """Compute on the device of that place on this host from now on, counted anew after the last one.
+
+        CUDA has a current device. Returns what tells the device from every other one, or "" on a CPU.
+        """
+        return ""
+
+    def device_sums(self) -> DeviceSums | str:
+        """What adds up arrays of several processes from device to device, or why nothing does."""
+        return f"{self.name} has none"
+
+    def rounding(self) -> dict[str, str]:
+        """What the last bit of a result depends on, under headings as in `describe`."""
+        return {"library": self.describe()["library"]}
 
     # -- for `attnlayers info` and the benchmarks
 

@@ -32,11 +32,11 @@ MOST_SETS = on_device(4, 1)
 """Sets of inputs in turn."""
 
 MOST_BYTES = 2**31
-"""Of float64 weights of one entry, up to which errors are measured: made on the device."""
+"""Bytes of float64 weights of one entry, up to which errors are measured: made on the device."""
 
 
 def cases() -> list[Case]:
-    """Those of the benchmark; in a rehearsal with short axes."""
+    """The cases of the benchmark; in a rehearsal with short axes."""
     found = [*TABLE, *SWEEP]
     if not REHEARSAL:
         return found

@@ -23,10 +23,10 @@ HELD_BYTES = on_device(2**30, 2**16)
 """Written to keep the device busy: a third of a millisecond at 3 TB/s."""
 
 MOST_HOLDS = 64
-"""Of which a device's queue has room for, beside the calls that are measured."""
+"""Most kernels that hold up a device's queue: it has room for them and for the calls that are measured."""
 
 ROUNDS = on_device(9, 2)
-"""Of which the median counts."""
+"""Rounds, of which the median counts."""
 
 ROW, SECONDS = 0.04, 0.4
 """Seconds that a row of calls takes at most, if it has more than two; and all rounds, if they are more than three."""
@@ -92,7 +92,7 @@ class TorchEvents:
 
 
 class HostEvents:
-    """Of a library without a device, to rehearse with: what it measures is wall time."""
+    """A clock for a library without a device, to rehearse with: what it measures is wall time."""
 
     def record(self) -> Any:
         return time.perf_counter()

@@ -132,7 +132,7 @@ CHECKS: dict[str, Check] = {
 """By name. In half precision those of attention alone."""
 
 SMALL = ("odd", "window", "lengths", "grouped", "masked", "LSTM, few rows", "softmax", "Adam")
-"""Of which a sanitizer, some hundred times slower, does not get bored."""
+"""Calls that are small enough for a sanitizer, which takes some hundred times as long."""
 
 
 def items(folder: Path) -> Iterator[Item]:

@@ -158,7 +158,7 @@ def _tuning(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _small_over_tiles(by_name: dict[str, Entry], name: str, direction: str) -> float | None:
-    """Of the device's times; None where one of them was not measured."""
+    """The ratio of the device's times; None where one of them was not measured."""
     small, tiles = (
         by_name.get(some, {}).get(direction, {}).get("device_us") for some in (name, name.replace("small", "tiles"))
     )

@@ -30,7 +30,7 @@ from .workers import Item, alone
 WORKERS = 1
 
 SIZES = {"N": 4, "T_ENC": 5, "T_DEC": 3, "H": 8}
-"""Of the step in a rehearsal."""
+"""Sizes of the step in a rehearsal."""
 
 SETTINGS = {f"PyTorch, {TF32}": True, "PyTorch, float32": False}
 
@@ -206,7 +206,7 @@ def launches() -> Entry:
 
 
 def _by_kernel(times: dict[str, list[float]]) -> Entry:
-    """Of one step: the sum, the number of launches, and the kernels that take most."""
+    """The kernels of one step: the sum of their times, the number of launches, and the kernels that take most."""
     found = {name: (sum(some) / PROFILED, len(some) / PROFILED, float(np.median(some))) for name, some in times.items()}
     most = sorted(found.items(), key=lambda pair: -pair[1][0])[:40]
     return {

@@ -33,7 +33,7 @@ COPIED = on_device(2**30, 2**16)
 """Bytes."""
 
 SIDE = on_device(8192, 32)
-"""Of the matrices whose product tells the ceiling."""
+"""Rows of the matrices whose product tells the ceiling."""
 
 PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float16", False))
 """dtype, and whether TF32 is allowed."""

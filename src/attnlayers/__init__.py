@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from .models._saving import load, save
     from .page import view
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "GRU",
     "LSTM",
@@ -114,14 +114,8 @@ __all__ = [
     "view",
 ]
 
-_HOMES = {
-    "GradientError": "_gradcheck",
-    "explain": "_explain",
-    "gradcheck": "_gradcheck",
-    "load": "models._saving",
-    "save": "models._saving",
-    "view": "page",
-}
+_HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
+_HOMES |= dict.fromkeys(("load", "save"), "models._saving")
 _PACKAGES = ("book", "data", "functional", "layers", "models", "training")
 
 
@@ -135,8 +129,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}" + (f": it is in {home}" if home else ""))
     if name in _PACKAGES:
         return import_module(f".{name}", __name__)
-    home = _HOMES.get(name, "layers")
-    value = getattr(import_module(f".{home}", __name__), name)
+    value = getattr(import_module(f".{_HOMES.get(name, 'layers')}", __name__), name)
     globals()[name] = value
     return value
 

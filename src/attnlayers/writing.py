@@ -42,7 +42,10 @@ class Writer:
         self.model = model
         self.tokenizer = model.tokenizer if tokenizer is None else tokenizer
         if self.tokenizer is None:
-            raise DataError("the model has no tokenizer: put its tokenizer.json into the folder, or use model.generate")
+            raise DataError(
+                "the model has no tokenizer: its folder needs a tokenizer.json, and that the library tokenizers, which "
+                "comes with 'attnlayers[train]'; model.generate takes and gives ids"
+            )
         self.tokens = 0
         """How many tokens the last text took, over all prompts."""
 

@@ -38,9 +38,11 @@ def test_public_names() -> None:
         "available_backends",
         "backend",
         "backend_of",
+        "current_share",
         "get_backend",
         "keep_freed_memory",
         "quiet",
+        "share_of_batch",
         "xp",
     ]
     assert all(hasattr(attnbackends, name) for name in attnbackends.__all__)

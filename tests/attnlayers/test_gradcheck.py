@@ -184,8 +184,8 @@ def test_less_than_float64_is_refused(library: Library) -> None:
 def test_the_layer_and_its_inputs_stay_as_they_are(case: str) -> None:
     layer, inputs = CASES[case](Draw(Library(get_backend("numpy"), read_only=True)))
     layer.forward(*inputs)
+    arrays = [*layer.params, *layer.grads]  # gradients are there from the first time that they are asked for
     attributes = dict(vars(layer))
-    arrays = [*layer.params, *layer.grads]
     before = [array.copy() for array in arrays]
     gradcheck(layer, *inputs)
     assert vars(layer).keys() == attributes.keys()

@@ -20,23 +20,23 @@ from .products import split
 from .threads import Workers
 
 PIECE_BYTES = 8 * 1024**2
-"""What a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
+"""Bytes that a piece of work may touch. Smaller ones would fit a second-level cache better, but threads then meet at
 the interpreter's lock more often than the cache saves (benchmarks/NOTES.md)."""
 
 BLOCK_BYTES = 1024 * 1024
-"""Of a block of scores, which several passes go over: the second-level cache of a current core. Smaller ones mean more
-passes, and threads that meet at the interpreter's lock."""
+"""Bytes of a block of scores, which several passes go over: the second-level cache of a current core. Smaller ones mean
+more passes, and threads that meet at the interpreter's lock."""
 
 BLOCK_ROWS = 256
 """Rows of a block of scores, where there are so many."""
 
 SMALL_BYTES = 128 * 1024
-"""What a piece must touch to be worth handing to a thread."""
+"""Bytes that a piece must touch to be worth handing to a thread."""
 
 SQUARES = 4096
 """Squares that one product adds up."""
 
-FEW = 4
+FEWEST_PIECES = 4
 """Pieces to make of work that fits one."""
 
 
@@ -151,7 +151,7 @@ class NumpyBackend(UfuncBackend):
 
     def chunks(self, count: int, bytes_each: int, at_least: int = 1) -> list[slice]:
         total = count * bytes_each
-        wanted = max(ceil(total / PIECE_BYTES), min(FEW, total // SMALL_BYTES))
+        wanted = max(ceil(total / PIECE_BYTES), min(FEWEST_PIECES, total // SMALL_BYTES))
         return split(count, max(1, min(wanted, count // at_least)))
 
     def block_of_scores(self, rows: int, keys: int, itemsize: int) -> tuple[int, int]:
@@ -163,6 +163,9 @@ class NumpyBackend(UfuncBackend):
     @quiet  # and so are the threads that help
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         self.workers.map(function, pieces)
+
+    def rounding(self) -> dict[str, str]:
+        return {heading: text for heading, text in self.describe().items() if heading in ("library", "BLAS")}
 
     def describe(self) -> dict[str, str]:
         blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]

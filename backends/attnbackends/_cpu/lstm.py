@@ -18,7 +18,7 @@ from .._lstm import LSTMCall, OwnLSTM
 if TYPE_CHECKING:
     from .backend import NumpyBackend
 
-FEW_ROWS = 8
+FEW_SEQUENCES = 8
 """Sequences below which a step is left as it is, gates side by side: it costs its number of calls and reading the
 weights once, so that one product with all weights is worth more than the passes, and what the inputs add is worth a
 product of its own. benchmarks/NOTES.md, "The LSTM on two cores" and "Small calls"."""
@@ -63,7 +63,7 @@ def forward(cpu: "NumpyBackend", in_blocks: Callable[[Array], Array], call: LSTM
     """
     (N, T, D), H, dtype = call.x.shape, call.Wh.shape[0], call.x.dtype
     x, skipped = call.x.swapaxes(0, 1), _skipped(call)
-    few = N < FEW_ROWS
+    few = N < FEW_SEQUENCES
     joined = not few and D <= H * INPUTS_EACH_STATE
     rows = _side_by_side(x, H, T + 1) if joined else np.empty((T + 1, N, H), dtype)
     gates, c, tanh_c = (np.empty(shape, dtype) for shape in ((T, N, 4 * H), (T + 1, N, H), (T, N, H)))
@@ -112,7 +112,7 @@ def backward(
     d_h, d_c = (np.zeros((N, H), dtype) if last is None else last.copy() for last in (dh, dc))
     dx = np.empty((T, N, D), dtype) if joined else None
     W = np.concatenate((call.Wh, call.Wx)) if joined else call.Wh  # (K, 4H)
-    W_T = in_blocks(W.T if N < FEW_ROWS else _transposed(W))  # (J, 4H, w)
+    W_T = in_blocks(W.T if N < FEW_SEQUENCES else _transposed(W))  # (J, 4H, w)
 
     def chunk(n: slice) -> None:
         states = gates[:, n], c[:, n], tanh_c[:, n], None if skipped is None else skipped[:, n]
@@ -141,7 +141,7 @@ def _over_batch(cpu: "NumpyBackend", chunk: Callable[[slice], None], N: int, H: 
 
 def _matmul(cpu: "NumpyBackend", N: int) -> Callable[..., Array]:
     """The product of a step; NumPy's own where that takes less than to think about it."""
-    return np.matmul if N < FEW_ROWS and cpu.workers.busy else cpu.matmul
+    return np.matmul if N < FEW_SEQUENCES and cpu.workers.busy else cpu.matmul
 
 
 def _skipped(call: LSTMCall) -> Array | None:
@@ -179,7 +179,7 @@ def _by_gate(sums: Array) -> Array:
 def _in_a_row(gates: Array) -> Array:
     """The gates of steps as (..., 4, n, H), from the memory (..., n, 4H) that holds them."""
     *steps, n, width = gates.shape
-    return _by_gate(gates) if n < FEW_ROWS else gates.reshape(*steps, 4, n, width // 4)
+    return _by_gate(gates) if n < FEW_SEQUENCES else gates.reshape(*steps, 4, n, width // 4)
 
 
 @cache

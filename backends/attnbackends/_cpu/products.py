@@ -11,11 +11,11 @@ from .._base import Array
 PIECE_FLOPS = 8_000_000
 """What a piece of a product must amount to before it is worth a thread: about 0.1 ms of one core."""
 
-MANY = 4
+MOST_PIECES = 4
 """Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in eight pieces a
 third of the time of a gradient of recurrent weights."""
 
-LONG = 2
+LONG_INNER = 2
 """How many times the longer side of a product its inner axis must be to be cut itself: no operand is arranged twice
 then, and the sum of what the pieces make is the smaller price."""
 
@@ -23,14 +23,14 @@ TINY_MULTIPLICATIONS = 9216
 """Multiplications of a product of which no BLAS makes more than one thread's work: OpenBLAS draws this line for one
 row."""
 
-PART = 1_000_000
+PART_MULTIPLICATIONS = 1_000_000
 """Rows x columns x inner of a product up to which OpenBLAS arranges no operand anew, on some cores."""
 
 PART_CORES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 """What OpenBLAS calls them: those with AVX-512. There such products run at 110 GFLOP/s, larger ones at 90 to 100."""
 
 PART_ROWS = (32, 16, 8)
-"""Of a part, the first that fits."""
+"""Rows of a part: the first number that fits."""
 
 BLOCKS = ((16, 64), (16, 32), (8, 32), (8, 16))
 """Rows of a part and columns of a block of an operand that many products share, the first that fit."""
@@ -44,8 +44,9 @@ VECTOR_BYTES = 64
 vector is read from two lines: products of (64, 512) x (512, 16) take 0.87 of the time, of (64, 145) x (145, 64) 0.75
 (benchmarks/NOTES.md, "One LSTM")."""
 
-FEW_ROWS = 128
-"""Of a product whose second operand is too large for parts of rows alone: with more, arranging that once is faster."""
+FEW_PRODUCT_ROWS = 128
+"""Rows of a product whose second operand is too large for parts of rows alone: with more of them, arranging it once is
+faster."""
 
 
 def split(count: int, pieces: int) -> list[slice]:
@@ -76,8 +77,8 @@ def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Arr
         shares = split(stack, min(stack, ceil(flops / PIECE_FLOPS)))
         along = [x.ndim == out.ndim and x.shape[0] == stack for x in (a, b)]
         return [(a[p] if along[0] else a, b[p] if along[1] else b, out[p]) for p in shares], []
-    most = min(MANY, ceil(flops / PIECE_FLOPS))
-    if inner >= LONG * max(rows, columns):
+    most = min(MOST_PIECES, ceil(flops / PIECE_FLOPS))
+    if inner >= LONG_INNER * max(rows, columns):
         sums = [np.empty(out.shape, dtype=out.dtype) for _ in range(min(most, ceil(inner / 64)) - 1)]
         shares = split(inner, len(sums) + 1)
         return [(a[:, p], b[p], place) for p, place in zip(shares, [out, *sums], strict=True)], sums
@@ -91,7 +92,7 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
     """``np.matmul(a, b, out=out)`` of parts that are small enough to need no operand arranged anew."""
     (M, K), N = a.shape[-2:], b.shape[-1]
     turned = b.strides[-1] != b.itemsize  # or of an order that needs arranging in any case
-    rows, columns = (M, N) if turned or M * K * N <= PART else _part(M, K, N)
+    rows, columns = (M, N) if turned or M * K * N <= PART_MULTIPLICATIONS else _part(M, K, N)
     if rows >= M and columns >= N:
         np.matmul(a, b, out=out)
         return
@@ -112,13 +113,13 @@ def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
 
 def _part(M: int, K: int, N: int) -> tuple[int, int]:
     """Rows and columns of the parts that a large product (M, K) x (K, N) is best made of."""
-    most = PART // max(1, K)  # rows x columns
+    most = PART_MULTIPLICATIONS // max(1, K)  # rows x columns
     for rows in PART_ROWS:
         if rows * N <= most:
             return rows, N
     rows = PART_ROWS[-1]
     columns = most // rows // 64 * 64
-    return (rows, columns) if columns and M <= FEW_ROWS else (M, N)
+    return (rows, columns) if columns and M <= FEW_PRODUCT_ROWS else (M, N)
 
 
 def in_blocks(b: Array) -> Array:
@@ -148,9 +149,9 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _block_columns(K: int, N: int) -> int:
-    """Of a block of an operand (K, N): narrower ones where they need fewer zeros; 0 for none at all."""
+    """Columns of a block of an operand (K, N): narrower ones where they need fewer zeros; 0 for none at all."""
     for rows, columns in BLOCKS:
-        if rows * columns * max(1, K) <= PART:
+        if rows * columns * max(1, K) <= PART_MULTIPLICATIONS:
             widths = [columns >> i for i in range(3) if columns >> i >= NARROWEST] if K <= NARROW_INNER else [columns]
             return min(widths, key=lambda w: ceil(N / w) * w)
     return 0

@@ -20,15 +20,15 @@ TILES = (64, 64), (64, 32), (32, 32)
 blocks fit in a multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
 
 LAST_TILE = 32, 16
-"""For what nothing else fits: its products wait for their loads."""
+"""The tile where nothing else fits: its products wait for their loads."""
 
 RESERVED = 1024
 """Bytes of shared memory that CUDA keeps of each block, from compute capability 8.0 on."""
 
-FEW_ROWS = 16
-"""Fewer rows leave most of a tile empty: decoding is better off with plain products."""
+FEWEST_ROWS = 16
+"""Rows of queries that are worth a tile: fewer leave most of it empty, and plain products decode faster."""
 
-FAR = 2**28
+FARTHEST_POSITION = 2**28
 """Positions and lengths beyond it go elsewhere: the kernels add and subtract them as ints of 32 bits."""
 
 UNBOUNDED = 2**30
@@ -163,7 +163,7 @@ class CudaAttention(NamedTuple):
     def _tile(self, call: CudaCall, backward: bool) -> Tile | None:
         """The tile for a call; None where the kernels that work in tiles cannot serve it."""
         R, T_k = call.q.shape[1], call.k.shape[1]
-        if call.q.dtype.char != "f" or R < FEW_ROWS or not _served(call):
+        if call.q.dtype.char != "f" or R < FEWEST_ROWS or not _served(call):
             return None
         tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self.shared_limit())
         return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
@@ -202,7 +202,7 @@ class CudaAttention(NamedTuple):
 def _served(call: CudaCall) -> bool:
     """Whether any kernel can serve a call, as far as dtypes and numbers go."""
     far = max(call.q.shape[1], call.k.shape[1], int(np.max(np.abs(call.start))))
-    return call.q.dtype.char in "fd" and far <= FAR
+    return call.q.dtype.char in "fd" and far <= FARTHEST_POSITION
 
 
 def _sizes(call: CudaCall) -> tuple[Any, ...]:
@@ -224,7 +224,7 @@ class CudaResult(OwnAttention):
     ----------
     xp : module
         CuPy.
-    way : CudaAttention or CudnnAttention
+    implementation : CudaAttention or CudnnAttention
     call : CudaCall
     keys_are_values : bool
     out : array (B, R, D_v)
@@ -235,9 +235,16 @@ class CudaResult(OwnAttention):
     """
 
     def __init__(
-        self, xp: Any, way: Any, call: CudaCall, keys_are_values: bool, out: Array, stats: Array, kept: Array | None
+        self,
+        xp: Any,
+        implementation: Any,
+        call: CudaCall,
+        keys_are_values: bool,
+        out: Array,
+        stats: Array,
+        kept: Array | None,
     ) -> None:
-        self._xp, self._way, self._call, self._keys_are_values = xp, way, call, keys_are_values
+        self._xp, self._implementation, self._call, self._keys_are_values = xp, implementation, call, keys_are_values
         self.out, self._stats, self._kept = out, stats, kept
 
     @property
@@ -252,5 +259,5 @@ class CudaResult(OwnAttention):
         dq, dk, dv = empty(call.q, order="C"), empty(call.k, order="C"), None
         if not self._keys_are_values:
             dv = empty(call.v, order="C")
-        done = self._way.backward(call, self._kept, self._stats, dout, dlse, dq, dk, dv)
+        done = self._implementation.backward(call, self._kept, self._stats, dout, dlse, dq, dk, dv)
         return (dq, dk, dv) if done else None

@@ -16,10 +16,10 @@ product a step."""
 MOST_UNITS = 1024
 """Numbers of a state up to which a block's shared memory holds what that kernel needs, in float64, too."""
 
-LARGEST = 2**31
+MOST_NUMBERS = 2**31
 """Numbers of an array that a kernel's 32-bit indices do not reach."""
 
-THREADS = 256
+BLOCK_THREADS = 256
 """Threads of a block of the kernels that have one for each number of a state."""
 
 
@@ -51,13 +51,13 @@ class CudaLSTM:
         """As `Backend.lstm`; declines what the kernels cannot index and what they are not compiled for."""
         xp, (N, T, D), H = self._xp, call.x.shape, call.Wh.shape[0]
         dtype = call.x.dtype
-        if 0 in (N, T, H) or N * 4 * H >= LARGEST or H * 4 * H >= LARGEST or dtype.char not in "fd":
+        if 0 in (N, T, H) or N * 4 * H >= MOST_NUMBERS or H * 4 * H >= MOST_NUMBERS or dtype.char not in "fd":
             return None
         x = call.x.transpose(1, 0, 2).reshape(T * N, D)
         gates = self._matmul(x, call.Wx).reshape(T, N, 4 * H)  # (T N, D) x (D, 4H) -> (T N, 4H)
         h, c, tanh_c = (xp.empty((steps, N, H), dtype) for steps in (T + 1, T + 1, T))
         Wh, b = xp.ascontiguousarray(call.Wh), xp.ascontiguousarray(call.b)
-        if call.mask is None and N <= FEW_SEQUENCES and H <= MOST_UNITS and gates.size < LARGEST:
+        if call.mask is None and N <= FEW_SEQUENCES and H <= MOST_UNITS and gates.size < MOST_NUMBERS:
             self._all_steps(Wh, b, call, gates, h, c, tanh_c)
         else:
             self._step_by_step(Wh, b, call, gates, h, c, tanh_c)
@@ -117,7 +117,7 @@ class CudaLSTM:
 
 def _grid(count: int) -> tuple[int, int]:
     """Blocks and threads for one thread a number."""
-    return -(-count // THREADS), THREADS
+    return -(-count // BLOCK_THREADS), BLOCK_THREADS
 
 
 def _skipped(call: LSTMCall) -> Array | None:

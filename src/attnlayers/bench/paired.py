@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LONG = 0.1
+LONG_SECONDS = 0.1
 """Seconds of a call before which the machine rests, instead of being warmed up with calls that are not counted."""
 
 
@@ -56,7 +56,7 @@ def paired(
     warm : float
         Seconds of calls before those that are timed. They wake the contender's own threads and outlast those of
         the contender before, which spin for a while after a call (OpenBLAS' for 2**26 cycles, 26 ms here). Before a
-        call longer than `LONG` a pause does: the first millisecond of such a call counts for nothing.
+        call longer than `LONG_SECONDS` a pause does: the first millisecond of such a call counts for nothing.
     failed : callable, optional
         Told of a contender that raises, which then is out: the others go on. Without it, the exception ends all.
     clock, rest : callable
@@ -79,7 +79,7 @@ def paired(
 
     def once(name: str, call: Callable[[int], object]) -> float:
         nonlocal number
-        if lengths[name] > LONG:
+        if lengths[name] > LONG_SECONDS:
             rest(warm)
         else:
             start = clock()

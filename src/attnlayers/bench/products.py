@@ -14,16 +14,16 @@ from .contenders import OnBackend
 
 PRODUCTS = "products"
 
-BLOCK = 2**18
+BLOCK_SCORES = 2**18
 """Scores of a block at most."""
 
-KEYS = 256
+BLOCK_KEYS = 256
 """Keys of a block that is full; half as many where a mask is causal, for fewer scores that no row sees."""
 
 Piece = tuple[slice, slice, int]
 
-PIECES = 4
-"""To make of the entries at least, for cores to share."""
+FEWEST_PIECES = 4
+"""Pieces to make of the entries at least, for cores to share."""
 
 
 class Products(OnBackend):
@@ -43,7 +43,7 @@ class Products(OnBackend):
     def __init__(self, case: Case, sets: Sequence[Inputs], backend: Backend) -> None:
         super().__init__(case, sets, backend)
         self.again = case.weights_bytes > KEEP_BYTES
-        self.pieces = self._pieces(KEYS // 2 if case.causal else KEYS)
+        self.pieces = self._pieces(BLOCK_KEYS // 2 if case.causal else BLOCK_KEYS)
         self._packed = {id(inputs): self._pack(inputs) for inputs in self.sets}
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -78,9 +78,9 @@ class Products(OnBackend):
     def _pieces(self, keys: int) -> list[Piece]:
         """Entries and keys that go together, and how many rows at a time."""
         case = self.case
-        rows = min(case.T_q, BLOCK // keys)
-        keys = min(case.T_k, BLOCK // rows)
-        entries = max(1, min(BLOCK // (rows * keys), case.batch // PIECES))
+        rows = min(case.T_q, BLOCK_SCORES // keys)
+        keys = min(case.T_k, BLOCK_SCORES // rows)
+        entries = max(1, min(BLOCK_SCORES // (rows * keys), case.batch // FEWEST_PIECES))
         return [(b, k, rows) for b, k in product(_cut(0, case.batch, entries), _cut(0, case.T_k, keys))]
 
     def _pack(self, inputs: tuple[Any, ...]) -> list[tuple[Piece, PackedKeys, PackedKeys]]:

@@ -16,7 +16,7 @@ from .memory import added_arrays, added_memory
 from .outcome import Outcome, Row
 from .peers import PEERS, takes_part
 from .processes import Failure, ProcessError, in_process
-from .targets import LONG, MEMORY_MB
+from .targets import LONG_T, MEMORY_MB
 from .training import duel_of_steps
 
 MEMORY = "memory"
@@ -92,7 +92,7 @@ def plan(cases: Sequence[Case], training: bool, backends: Sequence[str], peers: 
             for case in cases:
                 if takes_part(peer, case, backend):
                     dtypes = ["float32"]
-                    if not get_backend(backend).on_host and case.T_k >= LONG and not case.sweep:
+                    if not get_backend(backend).on_host and case.T_k >= LONG_T and not case.sweep:
                         dtypes += ["float16", "bfloat16"]
                     parts += [Part("time", case, backend, dtype, peer) for dtype in dtypes]
             if training and peer == "torch":

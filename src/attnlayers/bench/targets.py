@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 MEMORY_MB = 200.0
 """What forward and backward may add to the peak of memory in a case that measures it."""
 
-LONG = 1024
+LONG_T = 1024
 """T from which half precision is measured."""
 
 

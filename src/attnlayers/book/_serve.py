@@ -20,7 +20,7 @@ def is_checkout(folder: Path) -> bool:
     return (folder / "common" / "np.py").is_file()
 
 
-def serve(checkout: Path | None, keep: Collection[str]) -> tuple[BookFinder, str]:
+def serve(checkout: Path | None, keep: Collection[str], option: str = "--keep") -> tuple[BookFinder, str]:
     """From now on `common` and what belongs to it come from here.
 
     Parameters
@@ -29,6 +29,8 @@ def serve(checkout: Path | None, keep: Collection[str]) -> tuple[BookFinder, str
         Of the book's code.
     keep : collection of str
         Book names of modules that are the checkout's own.
+    option : str
+        What `keep` is called where the user gives it.
 
     Returns
     -------
@@ -47,14 +49,14 @@ def serve(checkout: Path | None, keep: Collection[str]) -> tuple[BookFinder, str
     from ._imports import SERVED, BookFinder, own_changes
 
     if unknown := set(keep) - set(SERVED):
-        raise UsageError(f"--keep takes {', '.join(sorted(SERVED))}, got {', '.join(sorted(unknown))}")
+        raise UsageError(f"{option} takes {', '.join(sorted(SERVED))}, got {', '.join(sorted(unknown))}")
     warning = ""
     if checkout is not None:
         kept = {name.replace(".", "/") + ".py" for name in keep}
         if changed := [name for name in own_changes(checkout) if name not in kept]:
             first = changed[0].removesuffix(".py").replace("/", ".")
             warning = (
-                f"not the book's files, and not used: {', '.join(changed)}; --keep {first} uses the checkout's own"
+                f"not the book's files, and not used: {', '.join(changed)}; {option} {first} uses the checkout's own"
             )
     finder = BookFinder(checkout, set(keep))
     sys.meta_path.insert(0, finder)

@@ -27,7 +27,7 @@ class Session:
 
     def __init__(self, checkout: Path | None, keep: Collection[str]) -> None:
         self.checkout = checkout
-        self._finder, self.warning = serve(checkout, keep)
+        self._finder, self.warning = serve(checkout, keep, "`keep`")
         self._path = None
         if checkout is not None and str(checkout) not in sys.path:
             self._path = str(checkout)

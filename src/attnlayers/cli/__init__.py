@@ -1,11 +1,14 @@
 """The command `attnlayers`. What it does lives elsewhere; here are its arguments, its screen and its errors."""
 
 import io
+import os
 import sys
+import traceback
 import warnings
 from typing import Any
 
 from .._terminal import printable
+from ..distributed._launch import launched
 
 EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
 """What the extra ``train`` installs."""
@@ -13,7 +16,6 @@ EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers"
 
 def main() -> None:
     """Run the command line: every error is one line, unless ``--debug`` asks for its traceback."""
-    debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"] or ["--help"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console without Unicode shows escapes
@@ -24,19 +26,31 @@ def main() -> None:
 
         code = app(arguments, prog_name="attnlayers", standalone_mode=False)
     except Exception as error:
-        message = _one_line(error)
-        if debug or message is None:
-            raise
-        print(f"attnlayers: error: {printable(message)}", file=sys.stderr)
-        raise SystemExit(getattr(error, "exit_code", 1)) from None
+        raise SystemExit(report(error) if _tells() else getattr(error, "exit_code", 1)) from None
     raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _tells() -> bool:
+    """Whether this process tells what is wrong before it has joined others: one does for all on a host."""
+    started = launched(os.environ)
+    return started is None or started.local_rank == 0
 
 
 def _show_warning(message: Warning | str, *where: Any, **further: Any) -> None:
     print(f"attnlayers: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
-def _one_line(error: Exception) -> str | None:
+def report(error: BaseException, where: str = "") -> int:
+    """Tell an error, after the words that say where it was met, and return the exit status."""
+    message = _one_line(error)
+    if "--debug" in sys.argv or message is None:
+        traceback.print_exception(error)
+    else:
+        print(f"attnlayers: error: {where}{printable(message)}", file=sys.stderr)
+    return 130 if isinstance(error, KeyboardInterrupt) else getattr(error, "exit_code", 1)
+
+
+def _one_line(error: BaseException) -> str | None:
     """What to say of an error, or None where only its traceback says it."""
     kind = type(error).__name__
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRA:
@@ -44,7 +58,7 @@ def _one_line(error: Exception) -> str | None:
             "the command line needs typer, rich, matplotlib, safetensors, sacrebleu and tokenizers, and "
             f"{error.name} is missing: pip install 'attnlayers[train]'"
         )
-    if kind == "Abort":
+    if kind in ("Abort", "KeyboardInterrupt"):
         return "interrupted; --resume goes on from the last checkpoint"
     if hasattr(error, "format_message"):  # typer's, of the words of the line
         return f"{' '.join(error.format_message().split())} (--help lists what there is)"
@@ -54,6 +68,7 @@ def _one_line(error: Exception) -> str | None:
             f"there is not enough memory{f' ({what})' if what else ''}: a smaller --batch-size, --max-length, "
             "--vocab-size or --hidden-size needs less"
         )
-    if isinstance(error, OSError) or kind in ("BackendError", "DataError", "FileError", "RunError", "WeightsError"):
+    told = ("BackendError", "DataError", "FileError", "RanksError", "RunError", "WeightsError")
+    if isinstance(error, OSError) or kind in told:
         return " ".join(str(error).split())
     return None

@@ -47,19 +47,31 @@ def generate(
     streaming = (len(texts) == 1 and sys.stdout.isatty()) if stream is None else stream
     options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "stop": stop or ()}
     began, tokens = perf_counter(), 0
-    for first, group in enumerate([[text] for text in texts] if streaming else [texts]):
-        seeds = [seed + first + place for place in range(len(group))]  # the same with and without --stream
-        written = list(group)
-        for place, text in enumerate(group if streaming else []):
-            print("\n" if first + place else "", text, sep="", end="", flush=True)
-        for pieces in writer.stream(group, max_tokens, seed=seeds, **options):
-            if streaming:
-                print(pieces[0], end="", flush=True)
-            written = [text + piece for text, piece in zip(written, pieces, strict=True)]
-        tokens += writer.tokens
-        print("" if streaming else "\n\n".join(written))
+    groups = [[text] for text in texts] if streaming else [texts]
+    try:
+        for first, group in enumerate(groups):
+            tokens += _write(writer, group, first, streaming, max_tokens, seed, options)
+    except KeyboardInterrupt:  # what is written stays
+        print()
+        raise typer.Exit(130) from None
     seconds = perf_counter() - began
     print(f"{tokens} tokens in {seconds:.1f} s, {tokens / seconds:.1f} tokens/s", file=sys.stderr)
+
+
+def _write(
+    writer: Writer, group: list[str], first: int, streaming: bool, max_tokens: int, seed: int, options: dict[str, Any]
+) -> int:
+    """Write some prompts and what follows them, the first of which is number `first`; how many tokens that took."""
+    seeds = [seed + first + place for place in range(len(group))]  # the same with and without --stream
+    written = list(group)
+    if streaming:
+        print("\n" if first else "", group[0], sep="", end="", flush=True)
+    for pieces in writer.stream(group, max_tokens, seed=seeds, **options):
+        if streaming:
+            print(pieces[0], end="", flush=True)
+        written = [text + piece for text, piece in zip(written, pieces, strict=True)]
+    print("" if streaming else "\n\n".join(written))
+    return writer.tokens
 
 
 def _writer(folder: Path) -> Writer:

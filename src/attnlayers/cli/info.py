@@ -13,6 +13,8 @@ SETTINGS = ("ATTN_GPU", "ATTN_BACKEND", "ATTN_THREADS")
 
 def info() -> None:
     """Show the backend in use and why, its device, memory, libraries and threads, and the other backends."""
+    from ..distributed._join import describe as describe_mpi
+
     failure: Exception | None = None
     try:
         import attnbackends
@@ -28,6 +30,7 @@ def info() -> None:
         rows += (attnbackends.backend.describe() | attnbackends.backend.trial()).items()
     else:
         rows.append(("backend", f"none: {failure}"))
+    rows.append(("MPI", describe_mpi()))
     for name, found in attnbackends.available_backends().items():
         if failure is not None or name != attnbackends.backend.name:
             rows.append((name, ("can be used: " if found.usable else "cannot be used: ") + found.detail))

@@ -21,8 +21,8 @@ EVERY = 60.0
 class Screen(Console):
     """A console that shows text as it is, without control characters of others; markup is for tables."""
 
-    def __init__(self, *, width: int | None = None, stderr: bool = False) -> None:
-        super().__init__(highlight=False, soft_wrap=True, width=width, stderr=stderr)
+    def __init__(self, *, width: int | None = None, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(highlight=False, soft_wrap=True, width=width, stderr=stderr, quiet=quiet)
 
     def print(self, *objects: Any, **options: Any) -> None:
         if all(isinstance(one, str) for one in objects):

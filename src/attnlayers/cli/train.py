@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +15,9 @@ from rich.progress import Progress as Bars
 from .screen import NowAndThen, Screen, described, text_column
 
 if TYPE_CHECKING:
+    from ..distributed import Ranks
     from ..training import Progress, RunFolder, Trainer
+    from ._runs import Interrupts
 
 
 _data, _model, _training, _run = map(described, ("Data", "Model", "Training", "Run"))
@@ -86,66 +83,83 @@ def train(
     for name in ("out", "resume", "moved"):
         given.pop(name, None)
     # Not at the top: NumPy, a device and pictures have no part in `--help`.
+    from ..distributed import join
+    from . import report
+
+    with join(report) as ranks:
+        stopped = _train(ranks, given, out, moved, resume=resume)
+    if stopped:
+        raise typer.Exit(130)
+
+
+def _train(ranks: Ranks, given: dict[str, Any], out: Path | None, moved: str | None, *, resume: bool) -> bool:
+    """Train; whether it was stopped before its end."""
     import matplotlib  # noqa: F401  to miss it now, and not when an epoch is done
 
     from attnbackends import keep_freed_memory
 
     from ..training import RunError
+    from ._runs import interrupts, open_run
 
     keep_freed_memory()
-
     if moved is not None:
-        if not resume or data is not None:
+        if not resume or "data" in given:
             raise RunError("--data tells where the data of a run are now: give it with --resume and without other data")
-        data = moved
-    if data not in (None, "dates"):
+        given["data"] = moved
+    data = given.get("data", "dates")
+    if data != "dates":
         if get_close_matches(data, ["dates"]) and not Path(data).exists():
             raise RunError(f"{data} does not exist: did you mean dates, as in `attnlayers train dates`?")
-        data = str(Path(data).resolve())
-    if data is not None:
-        given["data"] = data
-    path = out or Path("runs") / Path(data or "dates").stem
-    console = Screen()
-    run = _resume(path, given) if resume else _begin(path, given)
-    try:
-        _train(run, console)
-    except (Exception, KeyboardInterrupt):
-        if not resume:
-            run.discard()  # unless there is a checkpoint to go on from
-        raise
+        given["data"] = str(Path(data).resolve())
+    path = out or Path("runs") / Path(data).stem
+    console = Screen(quiet=not ranks.first)
+    with interrupts(ranks, lambda: ranks.end(KeyboardInterrupt())) as interrupted:
+        run = open_run(ranks, path, given, resume=resume)
+        try:
+            return _train_run(ranks, run, console, interrupted)
+        except BaseException:
+            if ranks.first and not resume:
+                run.discard()  # unless there is a checkpoint to go on from
+            raise
 
 
-def _train(run: RunFolder, console: Screen) -> None:
+def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Interrupts) -> bool:
     from ..training import Trainer
 
     text = run.settings.architecture == "lm"
     if run.settings.free_text and not text:
         import sacrebleu  # noqa: F401  to miss it now, and not when an epoch is done
     path, settings = run.path, run.settings
-    with _interrupts() as interrupted:
-        trainer = Trainer(run)
-        if trainer.finished:
-            console.print(_ending(trainer))
-            return
-        backend = trainer.backend.describe()
-        console.print(
-            f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
-            f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
-        )
-        if trainer.left_out:
-            console.print(f"{trainer.left_out:,} pairs have more than {settings.max_length} tokens and are left out")
-        if interrupted or _watch(trainer, console, interrupted):
-            trainer.save()
-            console.print(f"stopped and saved; go on with: attnlayers train --resume --out {quote(str(path))}")
-            raise typer.Exit(130)
+    interrupted.stop = lambda: None  # from here on there is something to save
+    trainer = ranks.together(lambda: Trainer(run, ranks=ranks))
+    if trainer.finished:
+        console.print(_ending(trainer))
+        return False
+    backend = trainer.backend.describe()
+    hosts = len(set(ranks.gather(ranks.host)))
+    console.print(
+        f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "
+        f"{len(run.vocabulary)} tokens, on {backend['library']}, {backend['device']}"
+        + (f", by {ranks.size} ranks on {hosts} host{'s' * (hosts > 1)} over {ranks.sums}" if ranks.size > 1 else "")
+    )
+    if trainer.left_out:
+        console.print(f"{trainer.left_out:,} pairs have more than {settings.max_length} tokens and are left out")
+    interrupted.stop = trainer.stop
+    if interrupted.came is not None:
+        trainer.stop()
+    _watch(trainer, console)
+    if trainer.stopped:
+        console.print(f"stopped and saved; go on with: attnlayers train --resume --out {quote(str(path))}")
+        return True
     if trainer.exhausted:
         console.print(_ending(trainer))
     console.print(f"{path}: weights of epoch {trainer.best}, metrics.csv, training.png, attention.png")
-    held_out = map(str.strip, trainer.test.lines) if text else (source for source, _ in trainer.test.pairs)
-    examples = [source for source in held_out if source and source.isprintable()]
-    if examples:
-        example = examples[0][:20] if text else examples[0]
-        console.print(f"try it: attnlayers {'generate' if text else 'translate'} {quote(str(path))} {quote(example)}")
+    command = "generate" if text else "translate"
+    sources = (line.strip()[:20] for line in trainer.test.lines) if text else (pair[0] for pair in trainer.test.pairs)
+    example = next((source for source in sources if source and source.isprintable()), None)
+    if example is not None:
+        console.print(f"try it: attnlayers {command} {quote(str(path))} {quote(example)}")
+    return False
 
 
 def _ending(trainer: Trainer) -> str:
@@ -158,41 +172,8 @@ def _ending(trainer: Trainer) -> str:
     return f"{path} has finished its {settings.epochs} epochs: --resume --epochs N goes on to epoch N"
 
 
-def _begin(path: Path, given: dict[str, Any]) -> RunFolder:
-    from ..training import RunFolder, Settings
-
-    settings = Settings.of(**given)
-    RunFolder.check_free(path)  # before minutes of reading
-    pairs = settings.pairs()
-    return RunFolder.create(path, settings, pairs, settings.vocabulary(pairs))
-
-
-def _resume(path: Path, given: dict[str, Any]) -> RunFolder:
-    from ..training import RunError, RunFolder
-    from ..training.settings import option
-
-    run = RunFolder.open(path)
-    run.settings.check_given(given)
-    changed = {name: given.pop(name) for name in ("epochs", "patience") if name in given}
-    moved = given.pop("data", run.settings.data)
-    for name, value in given.items():
-        of_run = getattr(run.settings, name)
-        if value != of_run:
-            is_, got = f"{option(name)} is {of_run}", str(value)
-            if isinstance(value, bool):
-                on, off = option(name), option(f"no_{name}")
-                is_, got = ("it is " + (on if of_run else off)), on if value else off
-            raise RunError(f"{is_} in the run {path}, got {got}: leave it out, or start a run in another --out")
-    if moved != run.settings.data:
-        run.move_data(moved)
-    settings = replace(run.settings, **changed)
-    if settings != run.settings:
-        run.write_config(settings)
-    return run
-
-
-def _watch(trainer: Trainer, console: Screen, interrupted: list[int]) -> bool:
-    """Train with bars on the screen, or a line a minute without one; True if the user stopped it."""
+def _watch(trainer: Trainer, console: Screen) -> None:
+    """Train with bars on the screen, or a line a minute without one."""
     columns = (
         text_column("{task.description:>12}"), BarColumn(bar_width=None), MofNCompleteColumn(),
         text_column("{task.fields[numbers]}"), TimeElapsedColumn(),
@@ -216,9 +197,6 @@ def _watch(trainer: Trainer, console: Screen, interrupted: list[int]) -> bool:
             bars.update(task, completed=progress.done, numbers=_line("", progress, width and width - beside))
             if not console.is_terminal and progress.phase != "epoch":
                 now_and_then(_line(f"{heading}  {counted}  ", progress, None))
-            if interrupted:
-                return True
-        return False
 
 
 BAR = 8
@@ -258,19 +236,3 @@ def _numbers(progress: Progress) -> dict[str, str]:
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         parts["left"] = f"{minutes}:{seconds:02d} left"
     return parts
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Ctrl-C fills the list, so that a step can end; a second one interrupts as usual."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield seen
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -17,8 +17,6 @@ from .._terminal import printable
 from .screen import NowAndThen, Screen
 
 if TYPE_CHECKING:
-    from ..models import Translator
-    from ..training import RunFolder
     from ..translation import Translation
 
 LINES_AT_ONCE = 100
@@ -45,6 +43,7 @@ def translate(
     beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
     """Translate with a trained model: one line for each text, a blank one where there is nothing to translate."""
+    from ..models import Translator
     from ..training import RunError, RunFolder
     from ..training.files import write_whole
     from ..training.plots import attention_figure, heads_figure, picture_formats, save_figure
@@ -57,7 +56,9 @@ def translate(
     if heatmap is not None and not page and heatmap.suffix[1:].lower() not in picture_formats():
         formats = ", ".join([*PAGES, *(f".{name}" for name in picture_formats())])
         raise RunError(f"--heatmap must name a file that ends in one of {formats}, got {heatmap}")
-    model = load_translator(folder)
+    model = folder.load_model()
+    if not isinstance(model, Translator):
+        raise RunError(f"{run} holds a language model, which has no translations: attnlayers generate {run} goes on")
 
     def answers_to(some: list[str]) -> list[Translation]:
         return answer(model, folder.vocabulary, some, reverse=folder.settings.reverse, beam_size=beam_size)
@@ -101,18 +102,6 @@ def translate(
         write_whole(heatmap, lambda path: save_figure(figure, path))
     if failed:
         raise typer.Exit(1)
-
-
-def load_translator(folder: RunFolder) -> Translator:
-    """The model of a run, where it is one that translates."""
-    from ..models import Translator
-    from ..training import RunError
-
-    model = folder.load_model()
-    if not isinstance(model, Translator):
-        run = folder.path
-        raise RunError(f"{run} holds a language model, which has no translations: attnlayers generate {run} goes on")
-    return model
 
 
 def _each(

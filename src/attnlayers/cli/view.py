@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .._terminal import printable
-from .translate import DRAWN, PAGES, load_translator
+from .translate import DRAWN, PAGES
 
 
 def view(
@@ -16,6 +16,7 @@ def view(
     beam_size: Annotated[int, typer.Option(help="Answers that are followed side by side.", min=1)] = 1,
 ) -> None:
     """Write a page that shows what a model attends to in some texts, for any browser and without a network."""
+    from ..models import Translator
     from ..page.model import model_page
     from ..training import RunError, RunFolder
     from ..translation import translate
@@ -25,7 +26,9 @@ def view(
     if len(texts) > DRAWN:
         raise RunError(f"a page holds {DRAWN} texts at most, got {len(texts)}: leave some out")
     folder = RunFolder.open(run)
-    model, reverse = load_translator(folder), folder.settings.reverse
+    model, reverse = folder.load_model(), folder.settings.reverse
+    if not isinstance(model, Translator):
+        raise RunError(f"{run} holds a language model, which does not translate: attnlayers generate {run}")
     answers = translate(model, folder.vocabulary, texts, reverse=reverse, beam_size=beam_size)
     page = model_page(model, folder.vocabulary, answers, reverse=reverse, title=f"What {run.resolve().name} attends to")
     page.save(out)

@@ -31,6 +31,8 @@ IGNORE = -1
 class Batch:
     """N pairs, padded to the longest source (S tokens) and target (T labels) among them.
 
+    Where several processes share a batch, it is the N pairs of one of them, padded as the whole batch is.
+
     Attributes
     ----------
     sources : array (N, S), int64
@@ -46,6 +48,8 @@ class Batch:
         How many labels are not `IGNORE`.
     indices : NumPy array (N,), int64
         The places of the pairs in the data set.
+    first, whole, whole_tokens : int
+        Which pair of the whole batch is the first of these, and N and `num_tokens` of the whole batch.
     """
 
     sources: Array
@@ -54,6 +58,9 @@ class Batch:
     labels: Array
     num_tokens: int
     indices: Ids
+    first: int
+    whole: int
+    whole_tokens: int
 
 
 class PairDataset:
@@ -156,7 +163,16 @@ class PairDataset:
         """How many batches an epoch has; the same number in each."""
         return len(batches_by_length(self.lengths, batch_size))
 
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        step: int = 1,
+        share: Callable[[int], slice] | None = None,
+    ) -> Iterator[Batch]:
         """The batches of one epoch, of pairs of like length; every pair comes once.
 
         Parameters
@@ -169,6 +185,10 @@ class PairDataset:
             Which epoch, from 0 on.
         start : int
             How many batches to skip, for an epoch that was interrupted.
+        step : int
+            Then every batch of so many.
+        share : callable, optional
+            Of a batch of so many pairs, which are wanted, as `attnlayers.distributed.Ranks.share` says it.
 
         Raises
         ------
@@ -179,10 +199,11 @@ class PairDataset:
         parts = batches_by_length(self.lengths, batch_size, rng)
         if not 0 <= start <= len(parts):
             raise ValueError(f"`start` must lie in 0..{len(parts)} for {len(parts)} batches, got {start}")
-        return map(self.batch, islice(parts, start, None))
+        wanted = islice(parts, start, None, step)
+        return (self.batch(indices, share(len(indices)) if share else None) for indices in wanted)
 
-    def batch(self, indices: Ids) -> Batch:
-        """The batch of the pairs at `indices`.
+    def batch(self, indices: Ids, share: slice | None = None) -> Batch:
+        """The batch of the pairs at `indices`, or a share of it.
 
         Raises
         ------
@@ -192,25 +213,31 @@ class PairDataset:
         indices = np.asarray(indices)
         if not indices.size or indices.min() < 0 or indices.max() >= len(self):
             raise ValueError(f"`indices` must be one or more of 0..{len(self) - 1}, got {indices.tolist()}")
+        share = slice(0, len(indices)) if share is None else share
+        own = indices[share]
         begin, end = [self.vocabulary.BOS], [self.vocabulary.EOS]
-        sources, source_lengths = pad([self.sources[index] for index in indices])
-        rows = [np.concatenate((begin, self.targets[index], end)) for index in indices]
-        targets, lengths = pad(rows)  # (N, T + 1)
-        labels = np.where(np.arange(1, targets.shape[1]) < lengths[:, None], targets[:, 1:], IGNORE)
+        S, T = int(self.source_lengths[indices].max()), int(self.target_lengths[indices].max()) + 1
+        sources, source_lengths = pad([self.sources[index] for index in own], S)
+        rows = [np.concatenate((begin, self.targets[index], end)) for index in own]
+        targets, lengths = pad(rows, T + 1)
+        labels = np.where(np.arange(1, T + 1) < lengths[:, None], targets[:, 1:], IGNORE)
         return Batch(
             sources=self._asarray(sources),
-            source_mask=self._asarray(np.arange(sources.shape[1]) < source_lengths[:, None]),
+            source_mask=self._asarray(np.arange(S) < source_lengths[:, None]),
             inputs=self._asarray(targets[:, :-1]),
             labels=self._asarray(labels),
             num_tokens=int(lengths.sum()) - len(rows),
-            indices=indices,
+            indices=own,
+            first=share.start,
+            whole=len(indices),
+            whole_tokens=int(self.target_lengths[indices].sum()) + len(indices),
         )
 
 
-def pad(rows: Sequence[Sequence[int] | Ids]) -> tuple[Ids, Ids]:
-    """Rows of ids, padded on the right, and their lengths: (num, longest), (num,)."""
+def pad(rows: Sequence[Sequence[int] | Ids], width: int = 0) -> tuple[Ids, Ids]:
+    """Rows of ids, padded on the right to a width or the longest of them, and their lengths: (num, longest), (num,)."""
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    padded = np.full((len(rows), lengths.max()), Vocabulary.PAD, dtype=np.int64)
+    padded = np.full((len(rows), lengths.max(initial=width)), Vocabulary.PAD, dtype=np.int64)
     real = np.arange(padded.shape[1]) < lengths[:, None]  # (num, width)
-    padded[real] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])
+    padded[real] = np.concatenate([np.asarray(row, dtype=np.int64) for row in rows] or [padded[real]])
     return padded, lengths

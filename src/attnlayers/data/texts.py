@@ -101,15 +101,28 @@ class TextDataset:
         """How many batches an epoch has."""
         return -(-len(self) // batch_size)
 
-    def batches(self, batch_size: int, *, seed: int | None = None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start` on; with `seed`, in another order in each epoch."""
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        share: Callable[[int], slice] | None = None,
+    ) -> Iterator[Batch]:
+        """The batches of one epoch from `start` on; with `seed`, in another order in each epoch.
+
+        `share` says which windows of a batch of so many are wanted, as `attnlayers.distributed.Ranks.share` does.
+        """
         order = np.arange(len(self)) if seed is None else shuffled(seed, epoch).permutation(len(self))
         firsts = range(start * batch_size, len(self), batch_size)
-        return (self.batch(order[first : first + batch_size]) for first in firsts)
+        wanted = (order[first : first + batch_size] for first in firsts)
+        return (self.batch(indices, share(len(indices)) if share else None) for indices in wanted)
 
-    def batch(self, indices: Ids) -> Batch:
-        """The batch of the windows at `indices`; there are no sources (N, 0)."""
-        windows = self.windows[indices]
+    def batch(self, indices: Ids, share: slice | None = None) -> Batch:
+        """The batch of the windows at `indices`, or a share of it; there are no sources (N, 0)."""
+        share = slice(0, len(indices)) if share is None else share
+        windows = self.windows[indices[share]]
         inputs, labels = windows[:, :-1], windows[:, 1:]
         none = inputs[:, :0]
         return Batch(
@@ -118,5 +131,8 @@ class TextDataset:
             inputs=self._asarray(np.where(inputs == IGNORE, Vocabulary.PAD, inputs)),
             labels=self._asarray(labels),
             num_tokens=int(np.sum(labels != IGNORE)),
-            indices=indices,
+            indices=indices[share],
+            first=share.start,
+            whole=len(indices),
+            whole_tokens=int(np.sum(self.windows[indices, 1:] != IGNORE)),
         )

@@ -7,7 +7,7 @@ from attnbackends import Array, Backend
 
 from .checks import check
 from .dtypes import narrow, wide, widen
-from .integers import FAR, integer
+from .integers import FARTHEST, integer
 
 
 class SavedCrossEntropy(NamedTuple):
@@ -69,7 +69,7 @@ def cross_entropy(
     xp, smoothing = backend.xp, label_smoothing
     rows, V = prod(labels.shape), logits.shape[-1]
     flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
-    ignore_label = max(-FAR, min(integer("ignore_label", ignore_label), FAR))  # no label is as large
+    ignore_label = max(-FARTHEST, min(integer("ignore_label", ignore_label), FARTHEST))  # no label is as large
     counts = flat_labels != ignore_label
     if V or (backend.on_host and bool(xp.any(counts))):
         flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore_label)

@@ -17,7 +17,9 @@ class SavedGRU(NamedTuple):
 def gru(
     x: Array, Wx: Array, Wh: Array, b: Array, *, h: Array | None = None, mask: Array | None = None
 ) -> tuple[Array, Array, SavedGRU]:
-    """Gated recurrent unit over T steps: ``h = (1 - z) * h + z * new``, ``new = tanh(x @ .. + (r * h) @ .. + b)``.
+    """Gated recurrent unit over T steps: ``h = (1 - z) * h + z * new``.
+
+    The new values are ``tanh(x @ Wx_new + (r * h) @ Wh_new + b_new)``.
 
     Parameters
     ----------

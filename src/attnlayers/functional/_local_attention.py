@@ -12,7 +12,7 @@ from attnbackends import Array, Backend
 from .arrays import widen_seen
 from .checks import check, check_gradient
 from .dtypes import narrow, widen
-from .integers import FAR, integer
+from .integers import FARTHEST, integer
 
 
 class SavedLocal(NamedTuple):
@@ -67,7 +67,7 @@ def local_attention(
         q=(q, "N T_q D"), k=(k, "N T_k D"), v=(v, "N T_k H"), centres=(centres, "N T_q"), mask=(mask, "N T_k: bool")
     )
     xp = backend.xp
-    width = min(integer("width", width, least=1), FAR)
+    width = min(integer("width", width, least=1), FARTHEST)
     wide_q, wide_k, wide_v = widen(backend, q), widen_seen(backend, k, mask), widen_seen(backend, v, mask)
     positions = xp.astype(backend.arange(k.shape[1], like=k), wide_q.dtype)
     apart = positions - widen(backend, centres)[..., None]  # (N, T_q, T_k)

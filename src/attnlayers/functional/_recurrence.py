@@ -14,7 +14,7 @@ from .arrays import or_zero
 from .checks import check
 from .dtypes import narrow, wide, widen
 
-FEW_ROWS = 8
+FEW_SEQUENCES = 8
 """Sequences below which a step's product reads the weights more than it computes: it takes them as they lie, and the
 inputs are multiplied in the same unit of work, since handing one over costs as much as a step."""
 
@@ -96,7 +96,7 @@ class Steps(NamedTuple):
             multiply()
             chunk(n)
 
-        if N < FEW_ROWS and not self._products_are_shared:
+        if N < FEW_SEQUENCES and not self._products_are_shared:
             self.backend.map(both, [slice(0, N)])
         else:
             multiply()
@@ -120,7 +120,7 @@ class Steps(NamedTuple):
     def transposed(self, W: Array) -> Array:
         """W (H, K) -> (K, H), in an order that a product of few rows needs not rearrange at every step."""
         transposed = self.backend.xp.matrix_transpose(W)
-        if self.gates.shape[1] < FEW_ROWS:
+        if self.gates.shape[1] < FEW_SEQUENCES:
             return transposed
         own = self.buffer(W.shape[1], W.shape[0])
         own[...] = transposed

@@ -7,7 +7,7 @@ import numpy as np
 
 from attnbackends import backend_of
 
-FAR = 2**61
+FARTHEST = 2**61
 """The farthest position: sums of two positions and a length must fit 64 bits."""
 
 
@@ -66,7 +66,7 @@ def integers(name: str, values: Any) -> np.ndarray:
     TypeError
         For anything but integers.
     ValueError
-        For numbers beyond `FAR`.
+        For numbers beyond `FARTHEST`.
     """
     if hasattr(values, "dtype") and hasattr(values, "shape") and not isinstance(values, np.generic):
         given = np.asarray(backend_of(**{name: values}).to_numpy(values))
@@ -77,7 +77,7 @@ def integers(name: str, values: Any) -> np.ndarray:
     else:
         given = _array(integer(name, values))
     for value in (given.min(), given.max()) if given.size else ():
-        if not -FAR <= int(value) <= FAR:
+        if not -FARTHEST <= int(value) <= FARTHEST:
             raise ValueError(f"`{name}` must lie within 2**61 of 0, got {value}")
     return given.astype(np.int64)
 

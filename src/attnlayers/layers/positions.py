@@ -16,21 +16,19 @@ from .initializer import Drawing, Initializer
 class LearnedPositions(Layer):
     """Add a vector of its own to each position.
 
-        Parameters
-        ----------
-        W : array (T_max, D)
+    Parameters
+    ----------
+    W : array (T_max, D)
 
-        References
-        ----------
-        Gehring et al., "Convolutional Sequence to Sequence Learning", 2017, section 3.1.
+    References
+    ----------
+    Gehring et al., "Convolutional Sequence to Sequence Learning", 2017, section 3.1.
 
-        Examples
-        --------
-        >>> from typing import Self, Unpack
-
-    import numpy as np
-        >>> LearnedPositions(np.array([[1.0], [2.0], [3.0]])).forward(np.zeros((1, 2, 1)), start=1).tolist()
-        [[[2.0], [3.0]]]
+    Examples
+    --------
+    >>> import numpy as np
+    >>> LearnedPositions(np.array([[1.0], [2.0], [3.0]])).forward(np.zeros((1, 2, 1)), start=1).tolist()
+    [[[2.0], [3.0]]]
     """
 
     names = ("W",)
@@ -73,22 +71,20 @@ class LearnedPositions(Layer):
 class SinusoidalPositions(Layer):
     """Add sines and cosines of the position, of wavelengths from 2 pi to 2 pi times `base`.
 
-        Parameters
-        ----------
-        base : float
+    Parameters
+    ----------
+    base : float
 
-        References
-        ----------
-        Vaswani et al., "Attention Is All You Need", 2017, section 3.5: sines at even features, cosines at odd ones.
+    References
+    ----------
+    Vaswani et al., "Attention Is All You Need", 2017, section 3.5: sines at even features, cosines at odd ones.
 
-        Examples
-        --------
-        >>> from typing import Self, Unpack
-
-    import numpy as np
-        >>> SinusoidalPositions().forward(np.zeros((1, 2, 2))).round(3)
-        array([[[0.   , 1.   ],
-                [0.841, 0.54 ]]])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> SinusoidalPositions().forward(np.zeros((1, 2, 2))).round(3)
+    array([[[0.   , 1.   ],
+            [0.841, 0.54 ]]])
     """
 
     def __init__(self, base: float = 10000.0) -> None:

@@ -51,14 +51,22 @@ def write(model: Any, folder: Path) -> None:
     config |= {"dtype": dtype, "torch_dtype": dtype}
     if model.stop:
         config["eos_token_id"] = model.stop[0] if len(model.stop) == 1 else list(model.stop)
+    texts = {"config.json": config}
+    if model.stop:  # what stands there goes before config.json
+        texts = {"generation_config.json": {"eos_token_id": config["eos_token_id"]}} | texts
     folder.mkdir(parents=True, exist_ok=True)
     content = safetensors.numpy.save(arrays, {"format": "pt"})
     write_whole(folder / "model.safetensors", lambda path: path.write_bytes(content))
     if model.tokenizer is not None:
         text = model.tokenizer.to_str(pretty=True)
         write_whole(folder / "tokenizer.json", lambda path: path.write_text(text, encoding="utf-8"))
-    text = json.dumps(config, indent=2) + "\n"
-    write_whole(folder / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
+    for name, entries in texts.items():
+        _write_json(folder / name, entries)
+
+
+def _write_json(file: Path, entries: dict[str, Any]) -> None:
+    text = json.dumps(entries, indent=2) + "\n"
+    write_whole(file, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def stored(model: Any, family: str, prefix: str) -> list[Stored]:

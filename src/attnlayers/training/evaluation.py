@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..data import IGNORE, Batch, PairDataset
+from ..distributed import Ranks
 from ..models import Translator
+
+
+class _Found(NamedTuple):
+    """What a batch comes to: its number, mean loss, tokens, exact matches, and answers with their places."""
+
+    number: int
+    loss: float
+    tokens: int
+    right: int
+    answers: list[tuple[int, str]]
 
 
 class Evaluation:
@@ -20,6 +32,8 @@ class Evaluation:
         Held-out pairs, with batches on the device of the model.
     free_text : bool
         Whether answers are compared with chrF as well, and may be longer than what is expected.
+    ranks : Ranks, optional
+        Share the batches out; the attributes are the same on all, and the same as those of one process.
 
     Attributes
     ----------
@@ -31,26 +45,40 @@ class Evaluation:
         A score of 100 at most, over all answers at once; None without `free_text`.
     """
 
-    def __init__(self, model: Translator, data: PairDataset, *, free_text: bool) -> None:
+    def __init__(self, model: Translator, data: PairDataset, *, free_text: bool, ranks: Ranks | None = None) -> None:
         self.model, self.data, self.free_text = model, data, free_text
+        self.ranks = ranks or Ranks()
         self.loss = self.accuracy = 0.0
         self.chrf: float | None = None
 
     def batches(self, batch_size: int) -> Iterator[int]:
-        """Go through all pairs; yields how many batches are done. The attributes are right after the last one."""
-        losses, tokens, right = 0.0, 0, 0
-        answers: list[str] = [""] * len(self.data)
-        for done, batch in enumerate(self.data.batches(batch_size), 1):
-            losses += self._loss(batch) * batch.num_tokens
-            tokens += batch.num_tokens
-            ids = self._answers(batch)
-            right += exact_matches(ids, self.model.backend.to_numpy(batch.labels))
-            for place, row in zip(batch.indices, ids, strict=True):
-                answers[place] = self.data.vocabulary.decode(row)
-            yield done
-        self.loss, self.accuracy = losses / tokens, right / len(answers)
+        """Go through all pairs; yields how many batches are done. The attributes are right after the last one.
+
+        Every rank is asked for as many rounds.
+        """
+        rank, size, number = self.ranks.rank, self.ranks.size, self.data.num_batches(batch_size)
+        own = self.data.batches(batch_size, start=min(rank, number), step=size)
+        found: list[_Found] = []
+        for begun in range(0, number, size):
+            if begun + rank < number:
+                found.append(self._evaluate(begun + rank, next(own)))
+            yield min(begun + size, number)
+        # In the order of the batches, so that sums have the same bits for any number of ranks.
+        everywhere = sorted((one for some in self.ranks.gather(found) for one in some), key=lambda one: one.number)
+        self.loss = sum(one.loss * one.tokens for one in everywhere) / sum(one.tokens for one in everywhere)
+        self.accuracy = sum(one.right for one in everywhere) / len(self.data)
         if self.free_text:
-            self.chrf = chrf(answers, [target for _, target in self.data.pairs])
+            answers = dict(answer for one in everywhere for answer in one.answers)
+            expected = [target for _, target in self.data.pairs]
+            own_chrf = chrf([answers[place] for place in range(len(expected))], expected) if self.ranks.first else None
+            self.chrf = self.ranks.broadcast(own_chrf)
+
+    def _evaluate(self, number: int, batch: Batch) -> _Found:
+        loss, ids = self._loss(batch), self._answers(batch)
+        right = exact_matches(ids, self.model.backend.to_numpy(batch.labels))
+        texts = map(self.data.vocabulary.decode, ids) if self.free_text else ()
+        answers = list(zip(batch.indices.tolist(), texts, strict=False))
+        return _Found(number, loss, batch.num_tokens, right, answers)
 
     def _loss(self, batch: Batch) -> float:
         self.model.training = False

@@ -52,8 +52,8 @@ class Counting:
 @pytest.mark.parametrize("block", [2**18, 2**6])
 @pytest.mark.parametrize("shared", [False, True])
 def test_two_products_forward_and_four_backward(block: int, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "BLOCK", block)
-    monkeypatch.setattr(products, "KEYS", 7)
+    monkeypatch.setattr(products, "BLOCK_SCORES", block)
+    monkeypatch.setattr(products, "BLOCK_KEYS", 7)
     case = Case("tiny", 11, 17, 23, 5, shared=shared)
     counting = Counting()
     contender = Products(case, case.draw()[:2], counting)  # type: ignore[arg-type]
@@ -73,8 +73,8 @@ def test_five_backward_where_weights_are_made_again(monkeypatch: pytest.MonkeyPa
 
 
 def test_causal_leaves_out_what_no_row_of_a_block_sees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "BLOCK", 2**6)
-    monkeypatch.setattr(products, "KEYS", 4)
+    monkeypatch.setattr(products, "BLOCK_SCORES", 2**6)
+    monkeypatch.setattr(products, "BLOCK_KEYS", 4)
     case = Case("tiny", 3, 31, 31, 5, causal=True)
     counting = Counting()
     contender = Products(case, case.draw()[:1], counting)  # type: ignore[arg-type]
@@ -91,7 +91,7 @@ def test_every_case_has_pieces_to_share_and_blocks_that_fit_a_cache(case: Case) 
     contender = Products(case, tiny, get_backend("numpy"))  # type: ignore[arg-type]
     assert len(contender.pieces) >= 4
     entries, keys, rows = contender.pieces[0]
-    assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK
+    assert (entries.stop - entries.start) * rows * (keys.stop - keys.start) <= products.BLOCK_SCORES
     assert contender.again is (case.name in ("long", "causal", "longer", "huge"))
 
 

@@ -148,7 +148,7 @@ attnlayers.book.stop()
     served = "attnlayers.book.layers attnlayers.book.attention_layer"
     warning = (
         "not the book's files, and not used: ch08/attention_layer.py, common/layers.py, common/np.py; "
-        "--keep ch08.attention_layer uses the checkout's own"
+        "`keep` ch08.attention_layer uses the checkout's own"
     )
     assert ended.stdout.splitlines() == [
         *[served, warning] * 2,
@@ -197,7 +197,7 @@ print(second.active, common.layers.__name__)
             "ValueError: `keep` leaves modules as a checkout has them, got common.np and no",
         ),
         ("import common.mine", "use()", "RuntimeError: common was imported before, from "),
-        ("", "use('CHECKOUT', keep=['util'])", "RuntimeError: --keep takes ch08.attention_layer, "),
+        ("", "use('CHECKOUT', keep=['util'])", "RuntimeError: `keep` takes ch08.attention_layer, "),
     ],
 )
 def test_what_cannot_be_used_is_one_line(

@@ -1,6 +1,7 @@
 """`attnlayers info`: what is in use and why, and what cannot be used and why not."""
 
 import platform
+import re
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,20 @@ def test_settings_that_make_no_sense(attnlayers: Any, environ: dict[str, str]) -
     assert found["backend"].startswith("none: ")
     assert next(iter(environ)) in found["backend"] or "nympu" in found["backend"]
     assert {"numpy", "cupy", "torch"} <= found.keys()
+
+
+def test_mpi(info: Any) -> None:
+    """Its library is loaded and not started."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    assert re.fullmatch(r"\S.* [\d.]+, by mpi4py [\d.]+", rows(info.stdout)["MPI"])
+
+
+def test_mpi_that_is_missing(attnlayers: Any) -> None:
+    ended = attnlayers("info", before=f"{NO_CUPY}; sys.modules['mpi4py'] = None")
+    assert ended.returncode == 0
+    said = rows(ended.stdout)["MPI"]
+    assert said.startswith("not used, mpi4py cannot be imported (")
+    assert said.endswith("): pip install 'attnlayers[mpi]'")
 
 
 def test_a_plug_in_that_fails(info: Any) -> None:

@@ -90,6 +90,7 @@ EXPORT int answer_cudaGetDeviceProperties(void *to, int device) {
     if (device < 0 || device >= settings.devices) return INVALID_DEVICE;
     Properties found = {};
     snprintf(found.name, sizeof found.name, "no device: CUDA on the CPU");
+    found.uuid[0] = (char)(device + 1);  // CuPy reads it up to the first 0
     found.global = (size_t)80 << 30, found.shared = SHARED_DEFAULT, found.registers = REGISTERS, found.warp = 32;
     found.threads = 1024, found.constants = 64 << 10, found.multiprocessors = MULTIPROCESSORS;
     const int block[] = {1024, 1024, 64}, grid[] = {0x7fffffff, 65535, 65535};

@@ -72,7 +72,7 @@ struct Stats {
 };
 
 // Which keys the rows of one entry see. Query heads that share keys stand as further rows, T_q each.
-struct Sight {
+struct Visibility {
     static constexpr int UNBOUNDED = 1 << 30;  // `left` or `right` of a window without an end there
 
     const bool *mask;  // null, or read at row % period
@@ -86,9 +86,9 @@ struct Sight {
     __device__ int last(int row) const { return min(start + row % T_q + right, length - 1); }
 };
 
-#define SIGHT_PARAMETERS                                                                                             \
+#define VISIBILITY_PARAMETERS                                                                                             \
     const bool *mask, const int *starts, const int *lengths, int T_q, int R, int T_k, int start, int left, int right, \
         long long mask_entry, long long mask_row, long long mask_key, int period
-#define SIGHT(b)                                                                                                  \
+#define VISIBILITY(b)                                                                                                  \
     {mask ? mask + (b) * mask_entry : mask, mask_row, mask_key, period, T_q, starts ? starts[b] : start, left, right, \
      lengths ? lengths[b] : T_k}

@@ -77,13 +77,13 @@ __device__ inline REAL warp_max(REAL x) {
 }
 
 // Where scores must stay -infinity, and which rows see and which keys are seen.
-__device__ inline void look(const Sight &sight, const Sizes &n, REAL *scores, unsigned char *rows,
+__device__ inline void look(const Visibility &visible, const Sizes &n, REAL *scores, unsigned char *rows,
                             unsigned char *keys) {
     for (int at = threadIdx.x; at < n.R + n.T_k; at += blockDim.x) (at < n.R ? rows : keys - n.R)[at] = 0;
     __syncthreads();
     for (int at = threadIdx.x; at < n.R * n.T_k; at += blockDim.x) {
         const int i = at / n.T_k, j = at % n.T_k;
-        const bool sees = j >= sight.first(i) && j <= sight.last(i) && !sight.masked(i, j);
+        const bool sees = j >= visible.first(i) && j <= visible.last(i) && !visible.masked(i, j);
         scores[at] = sees ? 0 : -INFINITY;
         if (sees) rows[i] = keys[j] = 1;
     }
@@ -92,16 +92,16 @@ __device__ inline void look(const Sight &sight, const Sizes &n, REAL *scores, un
 
 // `shared` holds q, k, v unless it is k, scores, and a byte for each row and key.
 extern "C" __global__ void __launch_bounds__(256, 1)
-    attention_small(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *stats, SIGHT_PARAMETERS, int D,
+    attention_small(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *stats, VISIBILITY_PARAMETERS, int D,
                     int D_v, REAL scale) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
-    const Sight sight = SIGHT(b);
+    const Visibility visible = VISIBILITY(b);
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + R * n.padded;
     REAL *const own_v = v == k ? own_k : own_k + T_k * n.padded, *const scores = own_v + T_k * n.padded_v;
     unsigned char *const rows = (unsigned char *)(scores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < Sight::UNBOUNDED || right < Sight::UNBOUNDED || lengths;
-    if (limited) look(sight, n, scores, rows, keys);
+    const bool limited = mask || left < Visibility::UNBOUNDED || right < Visibility::UNBOUNDED || lengths;
+    if (limited) look(visible, n, scores, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);
     if (v != k) stage(own_v, n.padded_v, n.padded_v, v + b * T_k * D_v, D_v, D_v, T_k, T_k, limited ? keys : nullptr);
@@ -127,18 +127,18 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 // v unless it is k, two of scores, and a byte for each row and key.
 extern "C" __global__ void __launch_bounds__(256, 1)
     attention_small_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *stats, const REAL *dout,
-                             const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, SIGHT_PARAMETERS, int D, int D_v,
+                             const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D, int D_v,
                              REAL scale, long long dout_entry, long long dout_row) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
-    const Sight sight = SIGHT(b);
+    const Visibility visible = VISIBILITY(b);
     REAL *const own_q = (REAL *)shared, *const own_dout = own_q + R * n.padded;
     REAL *const own_k = own_dout + R * n.padded_v, *const own_v = v == k ? own_k : own_k + T_k * n.padded;
     REAL *const weights = own_v + T_k * n.padded_v, *const dscores = weights + R * T_k;
     const Stats known(stats, b, R);
     unsigned char *const rows = (unsigned char *)(dscores + R * T_k), *const keys = rows + R;
-    const bool limited = mask || left < Sight::UNBOUNDED || right < Sight::UNBOUNDED || lengths;
-    if (limited) look(sight, n, weights, rows, keys);
+    const bool limited = mask || left < Visibility::UNBOUNDED || right < Visibility::UNBOUNDED || lengths;
+    if (limited) look(visible, n, weights, rows, keys);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_dout, n.padded_v, n.padded_v, dout + b * dout_entry, dout_row, D_v, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);

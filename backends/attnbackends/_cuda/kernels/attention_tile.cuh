@@ -109,13 +109,13 @@ __device__ inline REAL max_of_row(REAL x) {
 struct Span {
     int begin, end, all_begin, all_end;
 
-    __device__ Span(const Sight &sight, int row0, int count) {
-        const int head = row0 / sight.T_q, last = row0 + count - 1;
-        const bool one = head == last / sight.T_q;
-        const int low = sight.start + (one ? row0 % sight.T_q : 0);
-        const int high = sight.start + (one ? last % sight.T_q : sight.T_q - 1);
-        begin = max(low - sight.left, 0), end = min(high + sight.right + 1, sight.length);
-        all_begin = max(high - sight.left, 0), all_end = min(low + sight.right + 1, sight.length);
+    __device__ Span(const Visibility &visible, int row0, int count) {
+        const int head = row0 / visible.T_q, last = row0 + count - 1;
+        const bool one = head == last / visible.T_q;
+        const int low = visible.start + (one ? row0 % visible.T_q : 0);
+        const int high = visible.start + (one ? last % visible.T_q : visible.T_q - 1);
+        begin = max(low - visible.left, 0), end = min(high + visible.right + 1, visible.length);
+        all_begin = max(high - visible.left, 0), all_end = min(low + visible.right + 1, visible.length);
     }
     // Whether some row sees some of `keys` keys, and every row all of them.
     __device__ bool meets(int key0, int keys) const { return key0 < end && key0 + keys > begin; }
@@ -127,21 +127,21 @@ struct Edges {
     int first[DOWN], last[DOWN];
     unsigned char rows[DOWN], keys[ACROSS];
 
-    __device__ void set(const Sight &sight, int row0, int R, int rows) {
+    __device__ void set(const Visibility &visible, int row0, int R, int rows) {
         for (int r = threadIdx.x; r < rows; r += THREADS) {
-            first[r] = row0 + r < R ? sight.first(row0 + r) : 1;
-            last[r] = row0 + r < R ? sight.last(row0 + r) : 0;
+            first[r] = row0 + r < R ? visible.first(row0 + r) : 1;
+            last[r] = row0 + r < R ? visible.last(row0 + r) : 0;
         }
     }
-    __device__ bool sees(const Sight &sight, int row0, int r, int key) const {
-        return key >= first[r] && key <= last[r] && !sight.masked(row0 + r, key);
+    __device__ bool sees(const Visibility &visible, int row0, int r, int key) const {
+        return key >= first[r] && key <= last[r] && !visible.masked(row0 + r, key);
     }
     // Which keys of a tile some of DOWN rows see; a whole block calls this after `set` and a barrier.
-    __device__ void look(const Sight &sight, int row0, int key0) {
+    __device__ void look(const Visibility &visible, int row0, int key0) {
         for (int j = threadIdx.x; j < ACROSS; j += THREADS) keys[j] = 0;
         __syncthreads();
         for (int at = threadIdx.x; at < DOWN * ACROSS; at += THREADS)
-            if (sees(sight, row0, at / ACROSS, key0 + at % ACROSS)) keys[at % ACROSS] = 1;
+            if (sees(visible, row0, at / ACROSS, key0 + at % ACROSS)) keys[at % ACROSS] = 1;
         __syncthreads();
     }
 };

@@ -7,15 +7,15 @@
 // the scale, keys (later their weights) and values, and Edges.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_tiled(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *kept, REAL *stats,
-                    SIGHT_PARAMETERS, int D, int D_v, REAL scale) {
+                    VISIBILITY_PARAMETERS, int D, int D_v, REAL scale) {
     const long long b = blockIdx.x;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * DOWN, count = min(R - row0, DOWN);  // causal: longest first
-    const Sight sight = SIGHT(b);
-    const Span span(sight, row0, count);
+    const Visibility visible = VISIBILITY(b);
+    const Span span(visible, row0, count);
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + DOWN * PITCH;
     REAL *const own_v = own_k + max(ACROSS * PITCH, DOWN * SCORES_PITCH);
     Edges &edges = *(Edges *)(own_v + ACROSS * PITCH);
-    edges.set(sight, row0, R, DOWN);
+    edges.set(visible, row0, R, DOWN);
     stage_tile(own_q, DOWN, q + (b * R + row0) * D, D, D, count, nullptr, scale);
     Four sums[ROWS][PARTS] = {};
     REAL tops[ROWS], totals[ROWS];
@@ -24,7 +24,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     for (int key0 = span.begin / ACROSS * ACROSS; key0 < span.end; key0 += ACROSS) {
         const bool limited = mask || !span.covers(key0, ACROSS);
         __syncthreads();
-        if (limited) edges.look(sight, row0, key0);
+        if (limited) edges.look(visible, row0, key0);
         const unsigned char *const keep = limited ? edges.keys : nullptr;
         stage_tile(own_k, ACROSS, k + (b * T_k + key0) * D, D, D, T_k - key0, keep);
         stage_tile(own_v, ACROSS, v + (b * T_k + key0) * D_v, D_v, D_v, T_k - key0, keep);
@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) {
                 const int r = threadIdx.x / LANES + i * STEP, key = key0 + threadIdx.x % LANES + j * LANES;
-                if (limited && !edges.sees(sight, row0, r, key)) scores[i][j] = -INFINITY;
+                if (limited && !edges.sees(visible, row0, r, key)) scores[i][j] = -INFINITY;
                 top = max(top, scores[i][j]);
             }
             top = max_of_row(top);

@@ -15,10 +15,10 @@ struct Backward {
 
     // Stages a tile of `full` queries, times the scale, and gradients, with the statistics and rowsum(dout * out) - dlse
     // of each row; what sees nothing comes as 0.
-    __device__ void stage_rows(const Sight &sight, int row0, int full) const {
+    __device__ void stage_rows(const Visibility &visible, int row0, int full) const {
         const int count = min(R - row0, full);
         const Stats known(stats, b, R);
-        edges.set(sight, row0, R, full);
+        edges.set(visible, row0, R, full);
         for (int r = threadIdx.x; r < full; r += THREADS) {
             shifts[r] = r < count ? known.shift[row0 + r] : 0;
             inverses[r] = r < count ? known.inverse[row0 + r] : 0;
@@ -40,15 +40,15 @@ struct Backward {
         __syncthreads();
     }
     // A score to its weight, where row r and key meet. The score is bit for bit that of the forward pass.
-    __device__ REAL weight(const Sight &sight, bool limited, int row0, int r, int key, REAL score) const {
-        return limited && !edges.sees(sight, row0, r, key) ? 0 : exp(score - shifts[r]) * inverses[r];
+    __device__ REAL weight(const Visibility &visible, bool limited, int row0, int r, int key, REAL score) const {
+        return limited && !edges.sees(visible, row0, r, key) ? 0 : exp(score - shifts[r]) * inverses[r];
     }
     // The gradient of a weight to that of its score; what is hidden has a weight of 0.
     __device__ REAL through(int r, REAL weight, REAL dweight) const {
         return weight == 0 ? 0 : weight * (dweight - deltas[r]);
     }
     // Weights and gradients of scores where the staged rows and keys meet: one row of them for each row, or each key.
-    template <bool ROWS_DOWN> __device__ void meet(const Sight &sight, bool limited, int row0, int key0) const {
+    template <bool ROWS_DOWN> __device__ void meet(const Visibility &visible, bool limited, int row0, int key0) const {
         const int r0 = threadIdx.x / LANES, c0 = threadIdx.x % LANES;
         REAL tile[ROWS][COLUMNS];
         dots(tile, ROWS_DOWN ? own_q : own_k, ROWS_DOWN ? own_k : own_q);
@@ -58,7 +58,7 @@ struct Backward {
             for (int j = 0; j < COLUMNS; j++) {
                 const int down = r0 + i * STEP, across = c0 + j * LANES;
                 const int r = ROWS_DOWN ? down : across, key = ROWS_DOWN ? across : down;
-                tile[i][j] = weight(sight, limited, row0, r, key0 + key, tile[i][j]);
+                tile[i][j] = weight(visible, limited, row0, r, key0 + key, tile[i][j]);
             }
         put(weights, tile);
         dots(tile, ROWS_DOWN ? own_dout : own_v, ROWS_DOWN ? own_v : own_dout);
@@ -79,10 +79,10 @@ struct Backward {
 // round, weights and gradients of scores, three values for each row, and Edges.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_tiled_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *out, const REAL *stats,
-                             const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, SIGHT_PARAMETERS, int D,
+                             const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D,
                              int D_v, REAL scale, long long dout_entry, long long dout_row) {
     const long long b = blockIdx.x;
-    const Sight sight = SIGHT(b);
+    const Visibility visible = VISIBILITY(b);
     REAL *const down = (REAL *)shared, *const down_v = down + DOWN * PITCH, *const across = down_v + DOWN * PITCH;
     REAL *const across_v = across + ACROSS * PITCH, *const weights = across_v + ACROSS * PITCH;
     REAL *const dscores = weights + DOWN * SCORES_PITCH, *const shifts = dscores + DOWN * SCORES_PITCH;
@@ -100,12 +100,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         stage_tile(own_k, DOWN, keys + (long long)key0 * D, D, D, count, nullptr);
         stage_tile(own_v, DOWN, values + (long long)key0 * D_v, D_v, D_v, count, nullptr);
         for (int row0 = 0; row0 < R; row0 += ACROSS) {
-            const Span span(sight, row0, min(R - row0, ACROSS));
+            const Span span(visible, row0, min(R - row0, ACROSS));
             if (!span.meets(key0, DOWN)) continue;
             const bool limited = mask || !span.covers(key0, DOWN);
             __syncthreads();
-            rows.stage_rows(sight, row0, ACROSS);
-            rows.meet<false>(sight, limited, row0, key0);
+            rows.stage_rows(visible, row0, ACROSS);
+            rows.meet<false>(visible, limited, row0, key0);
             combine(dkeys, dscores, own_q);
             if (dv)
                 combine(dvalues, weights, own_dout);
@@ -116,18 +116,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         if (dv) write(dv + (b * T_k + key0) * D_v, D_v, count, dvalues);
     } else {
         const int row0 = (gridDim.y - 1 - blockIdx.y) * DOWN, count = min(R - row0, DOWN);
-        const Span span(sight, row0, count);
+        const Span span(visible, row0, count);
         Four dqueries[ROWS][PARTS] = {};
-        rows.stage_rows(sight, row0, DOWN);
+        rows.stage_rows(visible, row0, DOWN);
         for (int key0 = span.begin / ACROSS * ACROSS; key0 < span.end; key0 += ACROSS) {
             const bool limited = mask || !span.covers(key0, ACROSS);
             __syncthreads();
-            if (limited) edges.look(sight, row0, key0);
+            if (limited) edges.look(visible, row0, key0);
             const unsigned char *const keep = limited ? edges.keys : nullptr;
             stage_tile(own_k, ACROSS, keys + (long long)key0 * D, D, D, T_k - key0, keep);
             stage_tile(own_v, ACROSS, values + (long long)key0 * D_v, D_v, D_v, T_k - key0, keep);
             __syncthreads();
-            rows.meet<true>(sight, limited, row0, key0);
+            rows.meet<true>(visible, limited, row0, key0);
             combine(dqueries, dscores, own_k);
         }
 #pragma unroll

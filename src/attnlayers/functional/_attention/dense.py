@@ -30,7 +30,7 @@ class Dense(NamedTuple):
     inverse: Array
 
 
-def room(problem: Problem) -> Dense:
+def buffers(problem: Problem) -> Dense:
     """Memory for the results of `forward`."""
     return Dense(problem.empty_rows(problem.k.shape[1]), problem.empty_rows(1), problem.empty_rows(1))
 
@@ -127,11 +127,10 @@ def _backward(
     dscores *= weights
     if grads.dbias is not None:
         grads.add_to_bias(problem, block, dscores)
-    if problem.softcap is not None:
+    if problem.softcap is not None:  # weights alone do not tell the scores
         scores = backend.matmul(problem.queries(block), k.mT, dtype=problem.dtype)
         scores *= problem.scale
-        tanh = problem.cap(scores, problem.softcap)
-        dscores *= 1 - tanh * tanh
+        dscores *= problem.cap(scores)
     if of_scores != 1:
         dscores *= of_scores
     into_keys, into_values = problem.operand(dscores), problem.operand(used)

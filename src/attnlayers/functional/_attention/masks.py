@@ -70,21 +70,21 @@ class Mask(NamedTuple):
 
     def add_gradient(self, block: Block, dscores: Array, total: Array) -> None:
         """Add the gradient of a block's scores (b, r, K) to `total`, of the shape of the array."""
-        xp, place = self.backend.xp, self._of_rows(total, block)
-        axes = tuple([axis for axis in (1, 2) if place.shape[axis] == 1 and dscores.shape[axis] != 1])
+        xp, part = self.backend.xp, self._of_rows(total, block)
+        axes = tuple([axis for axis in (1, 2) if part.shape[axis] == 1 and dscores.shape[axis] != 1])
         d = xp.sum(dscores, axis=axes, keepdims=True) if axes else dscores
         if self.of is None:
-            if place.shape[0] == 1:
-                place += xp.sum(d, axis=0, keepdims=True)
+            if part.shape[0] == 1:
+                part += xp.sum(d, axis=0, keepdims=True)
             else:
-                place[block.entries, ...] += d
+                part[block.entries, ...] += d
         elif d.shape[0] == prod(self.lead):
             among = tuple([axis for axis, length in enumerate(self.own) if length == 1])
             d = xp.sum(xp.reshape(d, (*self.lead, *d.shape[1:])), axis=among)
-            place += xp.reshape(d, place.shape)
+            part += xp.reshape(d, part.shape)
         else:
             for i, entry in enumerate(self.of[block.entries]):
-                place[entry : entry + 1, ...] += d[i : i + 1, ...]
+                part[entry : entry + 1, ...] += d[i : i + 1, ...]
 
     def flat(self) -> Array:
         """(B or 1, R or T_q or 1, T_k or 1), for what knows an entry and a row by one stride each."""

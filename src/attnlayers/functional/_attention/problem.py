@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf, isfinite, sqrt
 from typing import Any, NamedTuple
 
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, current_share
 
 from ..arrays import or_zero
 from ..dtypes import wide, widen
@@ -42,6 +42,8 @@ class Problem(NamedTuple):
         In `dtype`.
     dropout : float
     seed : int
+    first_entry : int
+        Where the entries stand among those of the whole batch, for what dropout draws (`share_of_batch`).
     dtype : dtype
         To compute in: float32 for half precision.
     itemsize : int
@@ -67,6 +69,7 @@ class Problem(NamedTuple):
     sinks: Array | None
     dropout: float
     seed: int
+    first_entry: int
     dtype: Any
     itemsize: int
     operand_dtype: Any
@@ -104,6 +107,7 @@ class Problem(NamedTuple):
         flat_q, flat_k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
         flat_v = None if v is None else layout.flatten(xp, v)
         itemsize, operand_dtype = backend.bits(dtype) // 8, backend.operand_dtype(q.dtype)
+        share = current_share()
         width = flat_q.shape[2] + (flat_k if flat_v is None else flat_v).shape[2]
         return cls(
             backend=backend,
@@ -118,6 +122,7 @@ class Problem(NamedTuple):
             sinks=None if sinks is None else widen(backend, layout.flatten_sinks(xp, sinks)),
             dropout=dropout,
             seed=0 if seed is None else integer("seed", seed),
+            first_entry=0 if share is None else share.start(flat_q.shape[0]),
             dtype=dtype,
             itemsize=itemsize,
             operand_dtype=operand_dtype,
@@ -220,26 +225,28 @@ class Problem(NamedTuple):
         return low >= -SAFE_SCORE and high <= SAFE_SCORE
 
     def add_bias(self, block: Block, scores: Array) -> Array | None:
-        """Cap and bias scores in place; returns ``tanh(scores / softcap)``, if they are capped."""
-        tanh = None if self.softcap is None else self.cap(scores, self.softcap)
+        """Cap and bias scores in place; returns the slope of `cap`."""
+        slope = self.cap(scores)
         if self.bias is not None:
             scores += widen(self.backend, self.bias.part(block))
-        return tanh
+        return slope
 
-    def cap(self, scores: Array, softcap: float) -> Array:
-        """Cap scores in place; returns ``tanh(scores / softcap)``."""
-        xp = self.backend.xp
-        scores *= 1 / softcap
-        self.backend.apply(xp.tanh, scores)
-        tanh = xp.astype(scores, scores.dtype, copy=True)
-        scores *= softcap
-        return tanh
+    def cap(self, scores: Array) -> Array | None:
+        """Cap scores in place; returns the derivative of the capped ones, None where there is no cap."""
+        if self.softcap is None:
+            return None
+        scores *= 1 / self.softcap
+        self.backend.apply(self.backend.xp.tanh, scores)
+        slope = 1 - scores * scores
+        scores *= self.softcap
+        return slope
 
     def dropped(self, block: Block, weights: Array) -> Array:
         """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
         key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
-        place = block.entries, block.rows, block.keys
-        kept = self.backend.uniform(key, place, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
+        entries = slice(block.entries.start + self.first_entry, block.entries.stop + self.first_entry)
+        index = entries, block.rows, block.keys
+        kept = self.backend.uniform(key, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 

@@ -55,14 +55,14 @@ class SavedAttention(NamedTuple):
 
 def run_dense(problem: Problem, out: Array | None) -> dense.Dense:
     """The weights, and the output where there is room for it."""
-    result = dense.room(problem)
+    result = dense.buffers(problem)
     problem.backend.map(lambda chain: dense.forward(problem, chain, result, out), problem.chains)
     return result
 
 
 def run_tiled(problem: Problem) -> tiled.Tiled:
     """The output in O(T) memory."""
-    result = tiled.room(problem)
+    result = tiled.buffers(problem)
     problem.backend.map(lambda chain: tiled.forward(problem, chain, result), problem.chains)
     return result
 
@@ -109,13 +109,13 @@ def _by_chains(
         result = run_tiled(problem)
     shares = 1 + max((chain.share for chain in problem.chains), default=0)
 
-    def room(like: Array) -> Array:
+    def buffer(like: Array) -> Array:
         return backend.empty(tuple(like.shape), like=like, dtype=problem.dtype)
 
     grads = InputGrads(
-        dq=room(problem.q),
-        dk=[room(problem.k) for _ in range(shares)],
-        dv=[] if problem.v is None else [room(problem.v) for _ in range(shares)],
+        dq=buffer(problem.q),
+        dk=[buffer(problem.k) for _ in range(shares)],
+        dv=[] if problem.v is None else [buffer(problem.v) for _ in range(shares)],
         dbias=xp.zeros_like(widen(backend, problem.bias.array)) if problem.bias and "bias" in names else None,
         dsinks=xp.zeros_like(problem.sinks) if "sinks" in names else None,
     )

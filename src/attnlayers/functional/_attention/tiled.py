@@ -40,7 +40,7 @@ class Tiled(NamedTuple):
     bounded: list[bool]
 
 
-def room(problem: Problem) -> Tiled:
+def buffers(problem: Problem) -> Tiled:
     """Memory for the results of `forward`."""
     empty = problem.empty_rows
     return Tiled(empty(problem.values.shape[-1]), empty(1), empty(1), [False] * len(problem.chains))
@@ -52,8 +52,8 @@ def forward(problem: Problem, chain: Chain, result: Tiled) -> None:
     packed = problem.backend.pack_keys(k)
     bounded = result.bounded[chain.number] = problem.is_bounded(chain)
     for block in chain.blocks:
-        place = block.entries, block.rows, slice(None)
-        out, total, shift = result.out[place], result.inverse[place], result.shift[place]
+        index = block.entries, block.rows, slice(None)
+        out, total, shift = result.out[index], result.inverse[index], result.shift[index]
         out[...] = 0
         (_sum_bounded if bounded else _sum)(problem, block, packed, v, out, total, shift)
         total[...] = inverse_of(problem.backend.xp, total)
@@ -132,14 +132,14 @@ def _backward(
     grads: InputGrads,
 ) -> None:
     backend, xp = problem.backend, problem.backend.xp
-    place = block.entries, block.rows, slice(None)
-    q, dout = problem.queries(block), widen(backend, incoming.of_output[place])
-    shift, inverse = result.shift[place], result.inverse[place]
-    delta = backend.vecdot(dout, result.out[place])[..., None]
+    index = block.entries, block.rows, slice(None)
+    q, dout = problem.queries(block), widen(backend, incoming.of_output[index])
+    shift, inverse = result.shift[index], result.inverse[index]
+    delta = backend.vecdot(dout, result.out[index])[..., None]
     if incoming.dlse is not None:
-        delta = delta - incoming.dlse[place]
+        delta = delta - incoming.dlse[index]
     if problem.sinks is not None:
-        grads.write_sinks(block, xp.exp(problem.sinks[place] - shift) * inverse, delta)
+        grads.write_sinks(block, xp.exp(problem.sinks[index] - shift) * inverse, delta)
     # Half precision cannot hold what a total of thousands leaves of dout: there the weights are divided.
     share = 1.0 if problem.is_half else inverse
     factor = problem.scale if grads.dbias is None else 1.0
@@ -148,17 +148,17 @@ def _backward(
     if _folds(problem):
         into_scores = xp.concat((into_scores, -lower_by), axis=-1)
     into_scores = problem.operand(into_scores)
-    dq = grads.dq[place]
+    dq = grads.dq[index]
     dq[...] = 0
     dk, dv = grads.of_keys(chain)
     for tile in tiles(backend, block, problem.itemsize):
-        keys, tanh = tile.keys, None
+        keys, slope = tile.keys, None
         if bounded:
             weights = packed_k.exp_scores(q, keys, problem.scale)  # (b, r, D) x (b, K, D) -> (b, r, K)
             problem.hide(tile, weights, 0.0)
         else:
             weights = packed_k.scores(q, keys, problem.scale)
-            tanh = problem.add_bias(tile, weights)
+            slope = problem.add_bias(tile, weights)
             problem.hide(tile, weights, -xp.inf)
             weights -= shift
             backend.apply(xp.exp, weights)
@@ -176,8 +176,8 @@ def _backward(
         if grads.dbias is not None:
             grads.add_to_bias(problem, tile, dscores)
             dscores *= problem.scale
-        if tanh is not None:
-            dscores *= 1 - tanh * tanh
+        if slope is not None:
+            dscores *= slope
         into_keys = problem.operand(dscores)
         dq += backend.matmul(into_keys, k[:, keys, :], dtype=problem.dtype)  # (b, r, K) x (b, K, D) -> (b, r, D)
         add_product(backend, dk, keys, first, into_keys.mT, q)  # (b, K, r) x (b, r, D) -> (b, K, D)
