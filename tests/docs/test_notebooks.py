@@ -35,6 +35,6 @@ def test_both_languages_run_the_same_code() -> None:
     def code(name: str) -> list[str]:
         """Without comments and labels, which are prose."""
         cells = "".join(CELL.findall(PAGES[FOLDER / name]))
-        return re.sub(r'  # .*$|"[^"\n]*"', "", cells, flags=re.MULTILINE).split()
+        return re.sub(r'(^|  )# .*$|"[^"\n]*"', "", cells, flags=re.MULTILINE).split()
 
     assert code("attention-by-hand.ja.md") == code("attention-by-hand.md")
