@@ -12,8 +12,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([*ROOTS, os.environ.get("PYTHONPATH",
 import attnlayers  # noqa: E402
 
 project = "attnlayers"
-author = "the authors of attnlayers"
-copyright = author
+author = "The attnlayers developers"
+copyright = f"2026, {author}"
 version = release = attnlayers.__version__
 language = "en"
 

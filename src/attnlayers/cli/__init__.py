@@ -8,7 +8,6 @@ import warnings
 from typing import Any
 
 from .._terminal import printable
-from ..distributed._launch import launched
 
 EXTRA = ("click", "matplotlib", "rich", "sacrebleu", "safetensors", "tokenizers", "typer")
 """What the extra ``train`` installs."""
@@ -32,6 +31,8 @@ def main() -> None:
 
 def _tells() -> bool:
     """Whether this process tells what is wrong before it has joined others: one does for all on a host."""
+    from ..distributed._launch import launched  # not at the top: with it comes NumPy
+
     started = launched(os.environ)
     return started is None or started.local_rank == 0
 

@@ -43,7 +43,7 @@ def save(layer: Layer, path: str | Path) -> None:
     >>> path = tempfile.mkdtemp() + "/norm.safetensors"
     >>> attnlayers.save(attnlayers.RMSNorm.create(3), path)
     >>> attnlayers.load(path)
-    RMSNorm(gain (3,))
+    RMSNorm(epsilon=1e-06, gain (3,))
     """
     safetensors = import_safetensors()
     arrays = {entry.name: entry.read() for entry in _stored(layer)}

@@ -75,7 +75,14 @@ def test_no_bracket_of_a_help_is_eaten() -> None:
 @pytest.mark.parametrize(
     ("command", "texts"),
     [
-        ("train", ["Pairs in a step at most [128].", "in the book's format [dates].", "[words: 2, characters: 1]"]),
+        (
+            "train",
+            [
+                "Pairs in a step at most [128; lm: 32 windows].",
+                "in the book's format [dates].",
+                "[words: 2, characters: 1]",
+            ],
+        ),
         ("bench", ["as in book,short [all].", "loops [all].", "one case [4].", "begin nothing new [no limit]."]),
         ("translate", ["side by side. [default: 1]"]),
         ("view", ["The HTML file. [default: attention.html]"]),
