@@ -14,8 +14,9 @@ LANGUAGE_MODEL = "language-models.md"
 
 def pages() -> list[str]:
     """Pages with examples; notebooks are executed when the site is built."""
-    paths = [path for path in sorted(DOCS.rglob("*.md")) if not {"_build", "notebooks"} & set(path.parts)]
-    return [path.relative_to(DOCS).as_posix() for path in paths if EXAMPLE.search(path.read_text(encoding="utf-8"))]
+    paths = [path.relative_to(DOCS) for path in sorted(DOCS.rglob("*.md"))]
+    paths = [path for path in paths if not {"_build", "notebooks"} & set(path.parts)]
+    return [path.as_posix() for path in paths if EXAMPLE.search((DOCS / path).read_text(encoding="utf-8"))]
 
 
 def prepare(page: str) -> dict[str, Any]:
