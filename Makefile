@@ -19,7 +19,7 @@ train: $(INSTALLED)  ## train the date translator; a second call goes on with th
 	$(BIN)/attnlayers train dates --out $(RUN) $$(test -e $(RUN)/config.json && echo --resume)
 
 test: $(INSTALLED)  ## run the tests on every array library that is installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 cuda-tests: $(CUDA_VENV)/.installed  ## every CuPy test on the real CuPy, which runs on the CPU; needs g++, no GPU
 	$(CUDA_VENV)/bin/python -m pytest -n auto tests/cuda_on_cpu
