@@ -53,7 +53,7 @@ html_title = "attnlayers"
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 8,
+    "header_links_before_dropdown": 6,
     "use_edit_page_button": False,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
