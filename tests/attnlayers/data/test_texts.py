@@ -1,5 +1,6 @@
 """Plain text: lines, windows, batches."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,20 @@ def test_errors(tmp_path: Path) -> None:
             read_text(path)
     with pytest.raises(DataError, match="a text needs two tokens or more, got 1"):
         TextDataset(["\n"], LETTERS, 4)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_shares_of_a_batch_make_the_whole(ranks: int) -> None:
+    data = TextDataset(["abcab", "cabba", "bca"], LETTERS, context=2)
+    whole = list(data.batches(5, seed=1))
+
+    def share_of(rank: int) -> Callable[[int], slice]:
+        return lambda count: slice(rank * count // ranks, (rank + 1) * count // ranks)
+
+    parts = [list(data.batches(5, seed=1, share=share_of(rank))) for rank in range(ranks)]
+    for own, batch in zip(zip(*parts, strict=True), whole, strict=True):
+        assert np.array_equal(np.concatenate([part.labels for part in own]), batch.labels)
+        assert np.array_equal(np.concatenate([part.indices for part in own]), batch.indices)
+        assert sum(part.num_tokens for part in own) == batch.num_tokens
+        assert {(part.whole, part.whole_tokens) for part in own} == {(len(batch.indices), batch.num_tokens)}
+        assert [part.first for part in own] == [len(batch.indices) * rank // ranks for rank in range(ranks)]
