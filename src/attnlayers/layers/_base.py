@@ -1,14 +1,27 @@
 """The protocol of every layer."""
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 from inspect import isfunction, signature
 from math import prod
-from typing import Any, Self
+from typing import Any
 
 from attnbackends import Array, Backend, backend_of, quiet
 
 NOTED = 4096
 """Elements up to which a layer keeps the gradient that it was given, for `explain`: 16 KB beside what forward saves."""
+
+
+def _remembers(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that keeps its arguments: `save` writes them down, so that `load` can make the layer again."""
+
+    @wraps(init)
+    def make(self: Any, *args: Any, **options: Any) -> None:
+        if "_made_with" not in vars(self):  # else a subclass was asked first
+            self._made_with = args, options
+        init(self, *args, **options)
+
+    return make
 
 
 class Layer:
@@ -34,20 +47,18 @@ class Layer:
     _made_with: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
     _grads: list[Array] | None = None
 
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Remember what a layer is made with: `save` writes it down, so that `load` can make the layer again."""
-        layer = super().__new__(cls)
-        layer._made_with = args, options
-        return layer
-
     def __init_subclass__(cls, **options: Any) -> None:
         """Make all public methods `quiet` in the library's own layers; what others report is for them to say."""
         super().__init_subclass__(**options)
+        for name, method in list(vars(cls).items()):
+            if name == "__init__":
+                setattr(cls, name, _remembers(method))
         if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
             for name, method in list(vars(cls).items()):
                 if isfunction(method) and not name.startswith("_"):
                     setattr(cls, name, quiet(method))
 
+    @_remembers
     def __init__(self, *params: Array) -> None:
         self.params: list[Array] = list(params)
         if params:
