@@ -222,9 +222,9 @@ class CudaResult(OwnAttention):
 
     Parameters
     ----------
-    xp : module
-        CuPy.
-    implementation : CudaAttention or CudnnAttention
+    backend : CupyBackend
+    way : str
+        The attribute of the backend that took the call, a `CudaAttention` or a `CudnnAttention`.
     call : CudaCall
     keys_are_values : bool
     out : array (B, R, D_v)
@@ -236,28 +236,28 @@ class CudaResult(OwnAttention):
 
     def __init__(
         self,
-        xp: Any,
-        implementation: Any,
+        backend: Any,
+        way: str,
         call: CudaCall,
         keys_are_values: bool,
         out: Array,
         stats: Array,
         kept: Array | None,
     ) -> None:
-        self._xp, self._implementation, self._call, self._keys_are_values = xp, implementation, call, keys_are_values
+        self._backend, self._way, self._call, self._keys_are_values = backend, way, call, keys_are_values
         self.out, self._stats, self._kept = out, stats, kept
 
     @property
     def lse(self) -> Array:
-        shift, inverse = self._stats
-        lse = shift - self._xp.log(inverse)
-        self._xp.copyto(lse, -np.inf, where=inverse == 0)
+        (shift, inverse), xp = self._stats, self._backend.xp
+        lse = shift - xp.log(inverse)
+        xp.copyto(lse, -np.inf, where=inverse == 0)
         return lse
 
     def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        call, empty = self._call, self._xp.empty_like
+        call, empty = self._call, self._backend.xp.empty_like
         dq, dk, dv = empty(call.q, order="C"), empty(call.k, order="C"), None
         if not self._keys_are_values:
             dv = empty(call.v, order="C")
-        done = self._implementation.backward(call, self._kept, self._stats, dout, dlse, dq, dk, dv)
+        done = getattr(self._backend, self._way).backward(call, self._kept, self._stats, dout, dlse, dq, dk, dv)
         return (dq, dk, dv) if done else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .call import CudaCall
 from .compiled import Kernels
 from .cudnn import CudnnAttention
 from .ids import DeviceIds
-from .lstm import CudaLSTM
+from .lstm import CudaLSTM, Kept
 from .nccl import NcclSums, nccl_of
 from .nccl import describe as nccl_version
 from .products import Products
@@ -77,6 +77,11 @@ def _load() -> Any:
     if int(cupy.__version__.split(".")[0]) < 14:
         raise BackendError(f"CuPy 14 or newer is needed, {cupy.__version__} is installed: {INSTALL}")
     return cupy
+
+
+def _lstm_vjp(backend: "CupyBackend", call: LSTMCall, kept: Kept, *grads: Array | None) -> tuple[Array, ...]:
+    """`OwnLSTM.vjp`: with the backend in it and not its kernels, what was saved can be copied."""
+    return backend._lstm_kernels.backward(call, kept, *grads)
 
 
 class CupyBackend(UfuncBackend):
@@ -198,11 +203,11 @@ class CupyBackend(UfuncBackend):
         stats = self.empty((2, B, R, 1), like=own.q, dtype=np.promote_types(own.q.dtype, np.float32))
         kept = self.empty(out.shape, like=out) if self._attention_kernels.reads_out(own) else None
         if self._attention_kernels.forward(own, out, stats, kept):
-            return CudaResult(self.xp, self._attention_kernels, own, call.v is None, out, stats, kept)
+            return CudaResult(self, "_attention_kernels", own, call.v is None, out, stats, kept)
         if self._cudnn is not None and self._cudnn.forward(own, out, stats):
             kept = self.empty(out.shape, like=out)
             kept[...] = out
-            return CudaResult(self.xp, self._cudnn, own, call.v is None, out, stats, kept)
+            return CudaResult(self, "_cudnn", own, call.v is None, out, stats, kept)
         return None
 
     @cached_property
@@ -236,7 +241,11 @@ class CupyBackend(UfuncBackend):
         return scores
 
     def lstm(self, call: LSTMCall) -> OwnLSTM | None:
-        return self._lstm_kernels.forward(call)
+        found = self._lstm_kernels.forward(call)
+        if found is None:
+            return None
+        hs, h, c, kept = found
+        return OwnLSTM(hs, h, c, partial(_lstm_vjp, self, call, kept))
 
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:

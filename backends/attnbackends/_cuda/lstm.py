@@ -1,13 +1,12 @@
 """The LSTM on CUDA: few kernels. One for all steps of a few sequences, else a product and one kernel a step."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._base import Array
-from .._lstm import LSTMCall, OwnLSTM
+from .._lstm import LSTMCall
 
 FEW_SEQUENCES = 16
 """Sequences up to which one kernel takes them through all steps, a block each; more of them are better off with a
@@ -47,8 +46,11 @@ class CudaLSTM:
     def __init__(self, xp: Any, matmul: Callable[..., Array], launch: Callable[..., None]) -> None:
         self._xp, self._matmul, self._launch = xp, matmul, launch
 
-    def forward(self, call: LSTMCall) -> OwnLSTM | None:
-        """As `Backend.lstm`; declines what the kernels cannot index and what they are not compiled for."""
+    def forward(self, call: LSTMCall) -> tuple[Array, Array, Array, Kept] | None:
+        """hs, h and c as in `OwnLSTM`, and what `backward` reads.
+
+        None for what the kernels cannot index, and for what they are not compiled for.
+        """
         xp, (N, T, D), H = self._xp, call.x.shape, call.Wh.shape[0]
         dtype = call.x.dtype
         if 0 in (N, T, H) or N * 4 * H >= MOST_NUMBERS or H * 4 * H >= MOST_NUMBERS or dtype.char not in "fd":
@@ -62,7 +64,7 @@ class CudaLSTM:
         else:
             self._step_by_step(Wh, b, call, gates, h, c, tanh_c)
         hs = xp.ascontiguousarray(h[1:].transpose(1, 0, 2))
-        return OwnLSTM(hs, h[T], c[T], partial(self.backward, call, Kept(x, gates, h, c, tanh_c)))
+        return hs, h[T], c[T], Kept(x, gates, h, c, tanh_c)
 
     def _all_steps(self, Wh: Array, b: Array, call: LSTMCall, gates: Array, h: Array, c: Array, tanh_c: Array) -> None:
         T, N, H = tanh_c.shape

@@ -148,7 +148,8 @@ with distributed.join() as ranks:
     layer.backward(xp.ones((mine.stop - mine.start, 2), dtype=xp.float32))
     ranks.average(layer.grads, mine.stop - mine.start)
     ranks.check_equal(layer.grads)
-    print(ranks.gather((layer.grads[0].device.id, float(layer.grads[0][0, 0]))), ranks.sums)
+    found = ranks.gather((layer.grads[0].device.id, float(layer.grads[0][0, 0])))
+    print(f"{found} {ranks.sums}\\n", end="")  # in one piece, beside another rank's
 """
 
 
