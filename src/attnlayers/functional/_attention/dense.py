@@ -19,13 +19,14 @@ class Dense(NamedTuple):
 
     Attributes
     ----------
-    weights : array (B, R, T_k)
-        Before dropout, in the dtype to compute in.
+    exp : array (B, R, T_k)
+        ``exp(score - shift)``, before dropout, in the dtype to compute in; in half precision times `inverse`, which is
+        otherwise left to the output and its gradient: they have fewer numbers.
     shift, inverse : arrays (B, R, 1)
         Weights are ``exp(score - shift) * inverse``; a row that sees nothing has 0 for both.
     """
 
-    weights: Array
+    exp: Array
     shift: Array
     inverse: Array
 
@@ -38,23 +39,24 @@ def buffers(problem: Problem) -> Dense:
 def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) -> None:
     """Write the weights of a chain's rows and, where it is asked for, the output (B, R, D_v) in any dtype."""
     k, v = problem.keys(chain)
+    bounded = problem.is_bounded(chain)
     for block in chain.blocks:
-        weights = _weights(problem, block, k[:, block.keys, :], result)
+        weights = _exp(problem, block, k[:, block.keys, :], bounded, result)
         if out is None:
             continue
         used = weights * problem.dropped(block, weights) if problem.dropout else weights
-        # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
-        _put_product(problem, out[block.entries, block.rows, :], problem.operand(used), v[:, block.keys, :])
+        rows = block.entries, block.rows, slice(None)
+        _put_rows(problem, out[rows], problem.operand(used), v[:, block.keys, :], result.inverse[rows])
 
 
-def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
-    """Write the weights (b, r, K) of a block, with shift and inverse of its rows."""
+def _exp(problem: Problem, block: Block, k: Array, bounded: bool, result: Dense) -> Array:
+    """Write `exp` (b, r, K) of a block, with shift and inverse of its rows."""
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
     for outside in (slice(0, keys.start), slice(keys.stop, problem.k.shape[1])):
         if outside.start < outside.stop:
-            result.weights[entries, rows, outside] = 0
-    weights = result.weights[entries, rows, keys]
+            result.exp[entries, rows, outside] = 0
+    weights = result.exp[entries, rows, keys]
     shift: Array | float = 0.0
     of_queries, of_scores = _factors(problem, block)
     backend.matmul(_times(problem.queries(block), of_queries), k.mT, out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
@@ -62,7 +64,7 @@ def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
         weights *= of_scores
     problem.add_bias(block, weights)
     sinks = None if problem.sinks is None else problem.sinks[entries, rows, :]
-    if problem.are_bounded(block, weights):
+    if bounded:
         backend.apply(xp.exp, weights)
         problem.hide(block, weights, 0.0)
     elif keys.start < keys.stop:
@@ -78,7 +80,8 @@ def _weights(problem: Problem, block: Block, k: Array, result: Dense) -> Array:
         total += xp.exp(sinks - shift)
     inverse = inverse_of(xp, total)
     result.shift[entries, rows, :], result.inverse[entries, rows, :] = shift, inverse
-    weights *= inverse
+    if problem.is_half:
+        weights *= inverse
     return weights
 
 
@@ -103,19 +106,21 @@ def _backward(
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
     of_queries, of_scores = _factors(problem, block)
-    q, weights = _times(problem.queries(block), of_queries), result.weights[entries, rows, keys]
+    q, weights = _times(problem.queries(block), of_queries), result.exp[entries, rows, keys]
+    share = 1.0 if problem.is_half else result.inverse[entries, rows, :]  # what is left to multiply by
     used, dout = weights, None
     if incoming.dout is None:
         dweights = xp.zeros_like(weights)
     else:
-        dout = problem.operand(incoming.dout[entries, rows, :])
+        dout = incoming.dout[entries, rows, :]
+        dout = problem.operand(dout if problem.is_half else dout * share)
         dweights = backend.matmul(dout, v.mT, dtype=problem.dtype)  # (b, r, D_v) x (b, D_v, K) -> (b, r, K)
     if problem.dropout:
         dropped = problem.dropped(block, weights)
         dweights *= dropped
         used = weights * dropped
     if incoming.dweights is not None:
-        dweights += widen(backend, incoming.dweights[entries, rows, keys])
+        dweights += widen(backend, incoming.dweights[entries, rows, keys]) * share
     delta = backend.vecdot(weights, dweights)[..., None]
     if incoming.dlse is not None:
         delta = delta - incoming.dlse[entries, rows, :]
@@ -123,7 +128,7 @@ def _backward(
         sinks, shift, inverse = (x[entries, rows, :] for x in (problem.sinks, result.shift, result.inverse))
         grads.write_sinks(block, xp.exp(sinks - shift) * inverse, delta)
     dscores = dweights
-    dscores -= delta
+    dscores -= delta * share
     dscores *= weights
     if grads.dbias is not None:
         grads.add_to_bias(problem, block, dscores)
@@ -157,6 +162,16 @@ def _factors(problem: Problem, block: Block) -> tuple[float, float]:
 
 def _times(x: Array, factor: float) -> Array:
     return x if factor == 1 else x * factor
+
+
+def _put_rows(problem: Problem, rows: Array, used: Array, v: Array, inverse: Array) -> None:
+    """``rows[...] = inverse * (used @ v)``, (b, r, K) x (b, K, D_v) -> (b, r, D_v), rounded once."""
+    if rows.dtype != used.dtype:  # half precision, which is multiplied in float32 here
+        rows[...] = problem.backend.xp.astype(problem.backend.matmul(used, v) * inverse, rows.dtype)
+        return
+    problem.backend.matmul(used, v, out=rows)
+    if not problem.is_half:  # there `used` has `inverse` in it
+        rows *= inverse
 
 
 def _put_product(problem: Problem, place: Array, a: Array, b: Array) -> None:

@@ -46,10 +46,8 @@ class SavedAttention(NamedTuple):
         An array of its own at each call: backward needs the ones that were kept.
         """
         xp, result = self.problem.backend.xp, self.result
-        if isinstance(result, dense.Dense):
-            weights = xp.astype(result.weights, result.weights.dtype, copy=True)
-        else:
-            weights = run_dense(self.problem, None).weights
+        kept = result if isinstance(result, dense.Dense) else run_dense(self.problem, None)
+        weights = xp.astype(kept.exp, kept.exp.dtype, copy=True) if self.problem.is_half else kept.exp * kept.inverse
         return self.layout.unflatten(xp, weights)
 
 

@@ -54,7 +54,6 @@ def forward(problem: Problem, chain: Chain, result: Tiled) -> None:
     for block in chain.blocks:
         index = block.entries, block.rows, slice(None)
         out, total, shift = result.out[index], result.inverse[index], result.shift[index]
-        out[...] = 0
         (_sum_bounded if bounded else _sum)(problem, block, packed, v, out, total, shift)
         total[...] = inverse_of(problem.backend.xp, total)
         out *= total
@@ -66,17 +65,17 @@ def _sum_bounded(
     """Add up a block's rows where exp needs no shift: (b, r, D_v), (b, r, 1), (b, r, 1)."""
     total[...], shift[...] = 0, 0
     q = problem.queries(block)
-    for tile in tiles(problem.backend, block, problem.itemsize):
+    for i, tile in enumerate(tiles(problem.backend, block, problem.itemsize)):
         weights = packed.exp_scores(q, tile.keys, problem.scale)  # (b, r, D) x (b, K, D) -> (b, r, K)
         problem.hide(tile, weights, 0.0)
-        _add(problem, tile, weights, v, out, total)
+        _add(problem, tile, weights, v, i == 0, out, total)
 
 
 def _sum(problem: Problem, block: Block, packed: PackedKeys, v: Array, out: Array, total: Array, shift: Array) -> None:
     """The same with a shift that grows from tile to tile: what was summed with an old one is scaled to the new."""
     backend, xp = problem.backend, problem.backend.xp
     shift[...] = -xp.inf if problem.sinks is None else problem.sinks[block.entries, block.rows, :]
-    total[...] = xp.exp(shift - finite(xp, shift))  # a sink's weight, else 0
+    out[...], total[...] = 0, xp.exp(shift - finite(xp, shift))  # a sink's weight, else 0
     q = problem.queries(block)
     for tile in tiles(backend, block, problem.itemsize):
         if tile.keys.start == tile.keys.stop:
@@ -90,18 +89,24 @@ def _sum(problem: Problem, block: Block, packed: PackedKeys, v: Array, out: Arra
         out *= factor
         total *= factor
         scores -= lowered_by
-        _add(problem, tile, backend.apply(xp.exp, scores), v, out, total)
+        _add(problem, tile, backend.apply(xp.exp, scores), v, False, out, total)
         shift[...] = higher
     shift[...] = finite(xp, shift)
 
 
-def _add(problem: Problem, tile: Block, weights: Array, v: Array, out: Array, total: Array) -> None:
-    """Add a tile's weights (b, r, K) to the totals, and what they make of the values to the output."""
+def _add(problem: Problem, tile: Block, weights: Array, v: Array, first: bool, out: Array, total: Array) -> None:
+    """Add a tile's weights (b, r, K) to the totals, and what they make of the values to the output.
+
+    The first to come finds no output there.
+    """
     total += row_sums(problem.backend, weights)
     if problem.dropout:
         weights *= problem.dropped(tile, weights)
-    # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
-    out += problem.backend.matmul(problem.operand(weights), v[:, tile.keys, :], dtype=problem.dtype)
+    weights, v = problem.operand(weights), v[:, tile.keys, :]
+    if first:
+        problem.backend.matmul(weights, v, out=out)  # (b, r, K) x (b, K, D_v) -> (b, r, D_v)
+    else:
+        out += problem.backend.matmul(weights, v, dtype=problem.dtype)
 
 
 def backward(problem: Problem, chain: Chain, result: Tiled, incoming: OutputGrads, grads: InputGrads) -> None:
