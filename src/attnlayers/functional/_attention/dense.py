@@ -39,7 +39,9 @@ def buffers(problem: Problem) -> Dense:
 def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) -> None:
     """Write the weights of a chain's rows and, where it is asked for, the output (B, R, D_v) in any dtype."""
     k, v = problem.keys(chain)
-    bounded = problem.is_bounded(chain)
+    (_, R, D), T_k = problem.q.shape, problem.k.shape[1]
+    # Bounds are looked for where there are fewer numbers to read: in the scores, or in queries and keys.
+    bounded = problem.is_bounded(chain) if R * T_k > (R + T_k) * D else None
     for block in chain.blocks:
         weights = _exp(problem, block, k[:, block.keys, :], bounded, result)
         if out is None:
@@ -49,7 +51,7 @@ def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) ->
         _put_rows(problem, out[rows], problem.operand(used), v[:, block.keys, :], result.inverse[rows])
 
 
-def _exp(problem: Problem, block: Block, k: Array, bounded: bool, result: Dense) -> Array:
+def _exp(problem: Problem, block: Block, k: Array, bounded: bool | None, result: Dense) -> Array:
     """Write `exp` (b, r, K) of a block, with shift and inverse of its rows."""
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
@@ -64,7 +66,7 @@ def _exp(problem: Problem, block: Block, k: Array, bounded: bool, result: Dense)
         weights *= of_scores
     problem.add_bias(block, weights)
     sinks = None if problem.sinks is None else problem.sinks[entries, rows, :]
-    if bounded:
+    if bounded or (bounded is None and problem.are_bounded(block, weights)):
         backend.apply(xp.exp, weights)
         problem.hide(block, weights, 0.0)
     elif keys.start < keys.stop:

@@ -209,6 +209,21 @@ class Problem(NamedTuple):
         norms = [_largest_norm(self.backend, widen(self.backend, x[chain.entries, ...])) for x in (self.q, self.k)]
         return abs(self.scale) * norms[0] * norms[1] <= SAFE_SCORE
 
+    def are_bounded(self, block: Block, scores: Array) -> bool:
+        """Whether scores say themselves that none of them needs a shift before exp: where they are fewer than operands.
+
+        Hidden ones are overwritten before: what they hold must not decide about the bits of the others.
+        """
+        if self.bias is not None or self.sinks is not None or not self.backend.on_host or 0 in scores.shape:
+            return False
+        self.hide(block, scores, 0.0)
+        xp = self.backend.xp
+        low, high = float(xp.min(scores)), float(xp.max(scores))
+        if not isfinite(high - low):
+            numbers = _numbers(self.backend, scores)
+            low, high = float(xp.min(numbers)), float(xp.max(numbers))
+        return low >= -SAFE_SCORE and high <= SAFE_SCORE
+
     def add_bias(self, block: Block, scores: Array) -> Array | None:
         """Cap and bias scores in place; returns the slope of `cap`."""
         slope = self.cap(scores)
