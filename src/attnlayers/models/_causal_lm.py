@@ -306,6 +306,12 @@ class CausalLM(Network):
             return self.head.forward(x), None
         return F.affine(x, self.backend.xp.matrix_transpose(self.embed.params[0]))
 
+    @property
+    def attention_weights(self) -> dict[str, Array]:
+        """``decoder``, the self-attention of the last forward: (N, layers, heads, T, T)."""
+        of_layers = [layer.attention.attention_weights for layer in self.blocks.stack]
+        return {"decoder": self.backend.xp.stack(of_layers, axis=1)}
+
     # -- step by step
 
     def new_cache(self, batch_size: int, capacity: int) -> list[KVCache]:

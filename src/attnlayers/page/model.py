@@ -1,4 +1,4 @@
-"""What a translator attended to while it answered, as a page."""
+"""What a model attends to, as a page: a translator while it answered, a language model while it read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data import Vocabulary
-from ..models import Translator
+from ..models import CausalLM, Translator
 from ..translation import Translation
 from .page import Page
 from .weights import Attention
@@ -35,9 +35,45 @@ def model_page(
     texts = []
     for number, answer in enumerate(answers, 1):
         text = vocabulary.decode(answer.source_ids)
-        name = f"{number}: {text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + '…'}"
-        texts.append((name, attentions(model, vocabulary, answer, reverse=reverse)))
+        texts.append((_name(number, text), attentions(model, vocabulary, answer, reverse=reverse)))
     return Page(texts, title)
+
+
+def text_page(model: CausalLM, vocabulary: Vocabulary, texts: Sequence[str], *, title: str) -> Page:
+    """What each token of some texts attends to among the tokens before it and itself, in every layer and head.
+
+    Parameters
+    ----------
+    model : CausalLM
+    vocabulary : Vocabulary
+        The one that the model was trained with.
+    texts : sequence of str
+    title : str
+
+    Raises
+    ------
+    ValueError
+        For a text without a token, or with more of them than the model has positions.
+    """
+    named = []
+    for number, text in enumerate(texts, 1):
+        ids = vocabulary.encode(text)
+        if not ids:
+            raise ValueError(f"a page needs texts with tokens, got {text!r}")
+        before, model.training = model.training, False
+        try:
+            model.forward(model.backend.asarray(np.array([ids], dtype=np.int64)))
+        finally:
+            model.training = before
+        weights = np.asarray(model.backend.to_numpy(model.attention_weights["decoder"])[0], dtype=np.float32)
+        tokens = vocabulary.names(ids)
+        named.append((_name(number, text), [Attention("decoder", weights, tokens, tokens, ("token", "text so far"))]))
+    return Page(named, title)
+
+
+def _name(number: int, text: str) -> str:
+    """What a text is chosen by."""
+    return f"{number}: {text if len(text) <= MAX_NAME else text[: MAX_NAME - 1] + '…'}"
 
 
 def attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, *, reverse: bool) -> list[Attention]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -130,7 +129,6 @@ def attention_of(model: TextModel, data: TextDataset) -> list[Translation]:
         lm.forward(lm.backend.asarray(ids[None]))
     finally:
         lm.training = True
-    layers: list[Any] = [lm.backend.to_numpy(layer.attention.attention_weights)[0] for layer in lm.blocks.stack]
-    heads = np.stack(layers).astype(np.float32)  # (layers, heads, T, T)
+    heads = lm.backend.to_numpy(lm.attention_weights["decoder"])[0].astype(np.float32)  # (layers, heads, T, T)
     names = data.vocabulary.names
     return [Translation(data.vocabulary.decode(following), names(ids), names(following), heads.mean((0, 1)), heads)]

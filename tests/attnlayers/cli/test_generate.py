@@ -48,6 +48,11 @@ def test_train_resume_and_generate(attnlayers: Any, text: Path) -> None:
     with (attnlayers.cwd / "run" / "metrics.csv").open() as file:
         last = [*csv.DictReader(file)][-1]
     assert float(last["perplexity"]) == pytest.approx(math.exp(float(last["held_out_loss"])))
+    seen = attnlayers("view", "run", "a little", "text", "--out", "seen.html")
+    assert (seen.returncode, seen.stderr) == (0, ""), seen
+    page = (attnlayers.cwd / "seen.html").read_text(encoding="utf-8")
+    assert "1: a little" in page
+    assert "2: text" in page
     assert (last["accuracy"], last["chrf"]) == ("", "")
     found = attnlayers("generate", "run", "line", "--max-tokens", "20", "--seed", "3")
     assert found.returncode == 0, found.stderr

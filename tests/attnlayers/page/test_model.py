@@ -1,4 +1,4 @@
-"""A translator's attentions: against its steps, and against float64."""
+"""Attentions of models: a translator's against its steps, and all against float64."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from support import Library
 
 from attnlayers.data import Vocabulary
-from attnlayers.models import AttentionSeq2seq, Transformer
-from attnlayers.page.model import attentions, model_page
+from attnlayers.models import AttentionSeq2seq, CausalLM, Transformer
+from attnlayers.page.model import attentions, model_page, text_page
 from attnlayers.translation import Translation, translate
 
 LETTERS = Vocabulary("abcdefgh", "character")
@@ -100,3 +100,44 @@ def test_the_page_in_a_browser(browser: Any, library: Library) -> None:
     browser.token("queries", 4).click()
     own = {one.name: one.weights for one in attentions(model, LETTERS, answers[2], reverse=True)}
     assert browser.table() == {k: float(w) for k, w in enumerate(own["encoder"][1, 1, 4])}
+
+
+def test_of_a_language_model_against_float64(library: Library) -> None:
+    model = CausalLM(len(LETTERS), 8, 2, 16, 1, max_length=16, backend=library.backend, seed=1)
+    text = "gfedcba"
+    page = text_page(model, LETTERS, [text, "ab"], title="two texts")
+    assert "1: gfedcba" in str(page)
+    assert "2: ab" in str(page)
+    state = {name: value.astype(np.float64) for name, value in model.state().items()}
+    model.training = False
+    ids = np.array(LETTERS.encode(text))
+    model.forward(library.backend.asarray(ids[None]))
+    x = state["embed.W"][ids] + state["positions.W"][: len(ids)]
+    centred = x - x.mean(axis=1, keepdims=True)
+    h = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)
+    names = [name for name in state if name.startswith("blocks.0.norm1.")]
+    h = h * state[names[0]] + state[names[1]]
+    q, k = (
+        h @ state[f"blocks.0.attention.{part}.W"] + state[f"blocks.0.attention.{part}.b"] for part in ("query", "key")
+    )
+    scores = np.einsum("qhd,khd->hqk", q.reshape(-1, 2, 4), k.reshape(-1, 2, 4)) / 2
+    scores = np.where(np.tri(len(ids), dtype=bool), scores, -np.inf)
+    expected = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    found = library.backend.to_numpy(model.attention_weights["decoder"])
+    assert found.shape == (1, 1, 2, len(ids), len(ids))
+    np.testing.assert_allclose(found[0, 0], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="a page needs texts with tokens, got ''"):
+        text_page(model, LETTERS, [""], title="")
+
+
+def test_the_page_of_a_language_model_in_a_browser(browser: Any, library: Library) -> None:
+    model = CausalLM(len(LETTERS), 8, 2, 16, 2, max_length=16, backend=library.backend, seed=1)
+    browser.open(text_page(model, LETTERS, ["abcdefg"], title="a text"))
+    browser.choose("layer", "2")
+    browser.choose("head", "2")
+    browser.token("queries", 4).click()
+    own = library.backend.to_numpy(model.attention_weights["decoder"])[0, 1, 1, 4]
+    shown = browser.table()
+    assert sum(shown.values()) == pytest.approx(1, abs=1e-6)
+    for key, weight in shown.items():
+        assert weight == float(own[key])
