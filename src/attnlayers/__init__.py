@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import book, data, functional, layers, models, training
+    from . import book, data, distributed, functional, layers, models, training
     from ._explain import explain
     from ._gradcheck import GradientError, gradcheck
     from .layers import (
@@ -103,6 +103,7 @@ __all__ = [
     "WeightSum",
     "book",
     "data",
+    "distributed",
     "explain",
     "functional",
     "gradcheck",
@@ -116,7 +117,7 @@ __all__ = [
 
 _HOMES = {"GradientError": "_gradcheck", "gradcheck": "_gradcheck", "explain": "_explain", "view": "page"}
 _HOMES |= dict.fromkeys(("load", "save"), "models._saving")
-_PACKAGES = ("book", "data", "functional", "layers", "models", "training")
+_PACKAGES = ("book", "data", "distributed", "functional", "layers", "models", "training")
 
 
 def __getattr__(name: str) -> Any:

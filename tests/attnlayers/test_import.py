@@ -161,7 +161,7 @@ def test_names_that_there_are_not(name: str) -> None:
 
 
 def test_public_names_of_the_package() -> None:
-    packages = {"book", "data", "functional", "layers", "models", "training"}
+    packages = {"book", "data", "distributed", "functional", "layers", "models", "training"}
     own = packages | {"GradientError", "explain", "gradcheck", "load", "save", "view"}
     assert set(attnlayers.__all__) == own | set(attnlayers.layers.__all__)
     assert all(hasattr(attnlayers, name) for name in attnlayers.__all__)

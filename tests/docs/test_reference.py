@@ -15,7 +15,7 @@ MODULES = [
     "attnlayers",
     *(f"attnlayers.{name}" for name in ("book", "data", "distributed", "functional", "layers", "models", "training")),
 ]
-PACKAGES = {"book", "data", "functional", "layers", "models", "training"}
+PACKAGES = {"book", "data", "distributed", "functional", "layers", "models", "training"}
 
 
 def entries() -> set[str]:

@@ -13,6 +13,7 @@ def test_public_names() -> None:
         "PairDataset",
         "Split",
         "SubwordVocabulary",
+        "TextDataset",
         "Unit",
         "Vocabulary",
         "batches_by_length",
@@ -20,7 +21,9 @@ def test_public_names() -> None:
         "normalized",
         "pad",
         "read_pairs",
+        "read_text",
         "split_pairs",
+        "split_text",
     ]
     assert all(hasattr(attnlayers.data, name) for name in attnlayers.data.__all__)
 
