@@ -1,4 +1,4 @@
-"""Whole programs with ATTN_GPU=1 on the real CuPy: the README's examples, and the command from training to pictures."""
+"""Whole programs with ATTN_GPU=1 on the real CuPy: the examples of README and docs, and the command from training to pictures."""
 
 import os
 import re
@@ -18,6 +18,15 @@ COMMAND = "from attnlayers.cli import main; main()"
 TINY_CASES = """
 from attnlayers.bench import cases
 cases.TABLE = (cases.Case("book", 2, 3, 5, 7, shared=True), cases.Case("mid", 2, 3, 5, 7))
+"""
+A_FOLDER = """
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from attnlayers.models import CausalLM
+alphabet = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+tokenizer = Tokenizer(models.BPE(alphabet, []))
+tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+CausalLM(256, 8, 2, 16, 1, max_length=64).save_pretrained("gpt2")
+tokenizer.save("gpt2/tokenizer.json")
 """
 PAIRS = "".join(f"{a}{b}{c}\t{c}{b}{a}\n" for a in "abc" for b in "abc" for c in "abc")
 SMALL = ("--epochs", "1", "--embedding-size", "8", "--hidden-size", "8", "--batch-size", "9", "--out", "run")
@@ -41,11 +50,17 @@ def on_cuda(code: str, *arguments: str, cwd: Path = ROOT) -> str:
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
-def test_the_examples_of_the_readme(name: str) -> None:
-    ten_lines, decoding = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)[:2]
-    where = "\nfrom attnbackends import backend; print(backend.name)"
+def test_the_examples_of_the_readme(name: str, tmp_path: Path) -> None:
+    ten_lines, writing = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     assert "input 1" in on_cuda(ten_lines)
-    difference, library = on_cuda(decoding + where).split()
+    where = "\nfrom attnbackends import backend; print(); print(backend.name)"
+    assert on_cuda(A_FOLDER + writing + where, cwd=tmp_path).splitlines()[-1] == "cupy"
+
+
+def test_decoding_step_by_step() -> None:
+    page = (ROOT / "docs" / "howto" / "caches.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    difference, library = on_cuda(example + "\nfrom attnbackends import backend; print(backend.name)").split()
     assert float(difference) < 5e-6
     assert library == "cupy"
 
