@@ -1,4 +1,4 @@
-"""Whole programs with ATTN_GPU=1 on the real CuPy: the examples of README and docs, and the command from training to pictures."""
+"""Whole programs with ATTN_GPU=1 on the real CuPy: examples of README and docs, and the command, training to pictures."""
 
 import os
 import re
