@@ -1,4 +1,4 @@
-"""Whole programs with ATTN_GPU=1 on the real CuPy: examples of README and docs, and the command, training to pictures."""
+"""Whole programs with ATTN_GPU=1 on the real CuPy: examples of README and docs, and the command up to its pictures."""
 
 import os
 import re
