@@ -8,7 +8,7 @@ from .. import functional as F
 from ..functional.checks import check
 from ._base import Layer
 from .initializer import Drawing, Initializer
-from .recurrent import RecurrentWeights
+from .recurrent import AllSteps, RecurrentWeights
 
 
 class LSTM(RecurrentWeights):
@@ -43,7 +43,7 @@ class LSTM(RecurrentWeights):
         return dx[:, 0, :], dh_prev, dc_prev
 
 
-class TimeLSTM(RecurrentWeights):
+class TimeLSTM(AllSteps):
     """Long short-term memory over T steps.
 
     Parameters
@@ -70,16 +70,8 @@ class TimeLSTM(RecurrentWeights):
     gates = 4
 
     def __init__(self, Wx: Array, Wh: Array, b: Array, stateful: bool = False) -> None:
-        super().__init__(Wx, Wh, b)
-        self.stateful = stateful
-        self.h: Array | None = None
+        super().__init__(Wx, Wh, b, stateful)
         self.c: Array | None = None
-        self.dh: Array | None = None
-
-    @classmethod
-    def create(cls, input_size: int, hidden_size: int, *, stateful: bool = False, **drawing: Unpack[Drawing]) -> Self:
-        """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
-        return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)), stateful)
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""

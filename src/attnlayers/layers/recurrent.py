@@ -62,10 +62,8 @@ class _OneStep(RecurrentWeights):
         return dx[:, 0, :], dh_prev
 
 
-class _AllSteps(RecurrentWeights):
-    """All steps of a network whose only state is h."""
-
-    _pair: tuple[Callable[..., Any], Callable[..., Any]]
+class AllSteps(RecurrentWeights):
+    """All steps of a network, which may go on from the state h in which its last forward ended."""
 
     def __init__(self, Wx: Array, Wh: Array, b: Array, stateful: bool = False) -> None:
         super().__init__(Wx, Wh, b)
@@ -77,6 +75,12 @@ class _AllSteps(RecurrentWeights):
     def create(cls, input_size: int, hidden_size: int, *, stateful: bool = False, **drawing: Unpack[Drawing]) -> Self:
         """A layer with initial weights, for D and H; `drawing` is that of `Initializer`."""
         return cls(*cls._initial(input_size, hidden_size, Initializer.of(**drawing)), stateful)
+
+
+class _StepsOfH(AllSteps):
+    """All steps of a network whose only state is h."""
+
+    _pair: tuple[Callable[..., Any], Callable[..., Any]]
 
     def forward(self, xs: Array, mask: Array | None = None) -> Array:
         """xs (N, T, D), mask (N, T) with False = skip the step -> hs (N, T, H)."""
@@ -119,7 +123,7 @@ class RNN(_OneStep):
     _pair = (F.rnn, F.rnn_backward)
 
 
-class TimeRNN(_AllSteps):
+class TimeRNN(_StepsOfH):
     """The plain recurrent network over T steps.
 
     Parameters
@@ -164,7 +168,7 @@ class GRU(_OneStep):
     _pair = (F.gru, F.gru_backward)
 
 
-class TimeGRU(_AllSteps):
+class TimeGRU(_StepsOfH):
     """Gated recurrent unit over T steps.
 
     Parameters

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..page.weights import Attention
 
 PIXELS = 4000
-"""Of a picture's longer side at most; viewers and browsers scale larger ones down or refuse them."""
+"""Pixels of a picture's longer side at most; viewers and browsers scale larger ones down or refuse them."""
 
 DPI = 150
 """Dots an inch, where that makes no more pixels: text of 6 points is still read."""

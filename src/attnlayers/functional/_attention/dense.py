@@ -108,7 +108,8 @@ def _backward(
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
     of_queries, of_scores = _factors(problem, block)
-    q, weights = _times(problem.queries(block), of_queries), result.exp[entries, rows, keys]
+    queries, weights = problem.queries(block), result.exp[entries, rows, keys]
+    q = _times(queries, of_queries)
     share = 1.0 if problem.is_half else result.inverse[entries, rows, :]  # what is left to multiply by
     used, dout = weights, None
     if incoming.dout is None:
@@ -135,7 +136,7 @@ def _backward(
     if grads.dbias is not None:
         grads.add_to_bias(problem, block, dscores)
     if problem.softcap is not None:  # weights alone do not tell the scores
-        scores = backend.matmul(problem.queries(block), k.mT, dtype=problem.dtype)
+        scores = backend.matmul(queries, k.mT, dtype=problem.dtype)
         scores *= problem.scale
         dscores *= problem.cap(scores)
     if of_scores != 1:

@@ -257,7 +257,8 @@ def finite(xp: Any, x: Array) -> Array:
 
 def inverse_of(xp: Any, total: Array) -> Array:
     """One over the totals of rows; 0 for a row that sees nothing, whose total is 0."""
-    return xp.where(total == 0, total, 1 / xp.where(total == 0, xp.ones_like(total), total))
+    empty = total == 0
+    return xp.where(empty, total, 1 / xp.where(empty, xp.ones_like(total), total))
 
 
 def _largest_norm(backend: Backend, x: Array) -> float:
