@@ -33,7 +33,7 @@ class Kept(NamedTuple):
 
 
 class CudaLSTM:
-    """An LSTM by the kernels of ``kernels/steps.cu``.
+    """An LSTM by the kernels of ``kernels/lstm.cu``.
 
     Parameters
     ----------
