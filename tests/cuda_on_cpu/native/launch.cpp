@@ -129,18 +129,30 @@ struct Saved {
     std::string bytes;
 };
 
-// What the kernel may write to: the allocations behind its pointers. A struct of CuPy's may hold others.
+static void add_written(std::vector<Saved> &found, const void *address) {
+    Allocation *const allocation = allocation_of(address);
+    bool there = !allocation || allocation->device < 0;
+    for (const Saved &one : found) there = there || one.allocation == allocation;
+    if (!there) found.push_back({allocation, std::string(allocation->begin, allocation->size)});
+}
+
+// What the kernel may write to: the allocations behind its pointers, and behind those in its tables. A struct of
+// CuPy's may hold others.
 static std::vector<Saved> written_by(const Launch &launch, bool &known) {
     const Kernel &kernel = *launch.function->kernel;
     std::vector<Saved> found;
     known = true;
     for (int i = 0; i < kernel.count; i++) {
         known = known && kernel.kinds[i] != 's';
-        if (kernel.kinds[i] != 'p') continue;
-        Allocation *const allocation = allocation_of(*(void **)launch.arguments[i]);
-        bool there = !allocation;
-        for (const Saved &one : found) there = there || one.allocation == allocation;
-        if (!there) found.push_back({allocation, std::string(allocation->begin, allocation->size)});
+        if (kernel.kinds[i] == 'p') add_written(found, *(void **)launch.arguments[i]);
+    }
+    for (int i = 0; i < kernel.count; i++) {  // a table is const, what it points to need not be
+        const Allocation *const table = kernel.kinds[i] == 'c' ? allocation_of(*(void **)launch.arguments[i]) : nullptr;
+        for (size_t at = 0; table && at + sizeof(void *) <= table->size; at += sizeof(void *)) {
+            uintptr_t word;
+            memcpy(&word, table->begin + at, sizeof word);
+            if (word >> 12 && !(word >> 47)) add_written(found, (const void *)word);
+        }
     }
     return found;
 }
