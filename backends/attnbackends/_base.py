@@ -9,7 +9,7 @@ Everything else has a default below, in terms of the standard; a backend overrid
 better. An operation stands here because libraries disagree on it, and its comment says which.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -227,28 +227,74 @@ class Backend:
         dweights *= weights
         return dweights
 
-    def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
-        """One step of Adam, in place: moves the means m and v, then `param` by ``lr * m / (sqrt(v) + 1e-7)``.
+    def clip(self, arrays: list[Array], max_norm: float) -> Array:
+        """Scale one or more arrays down, in place, so that their common norm is at most `max_norm`.
 
-        A CPU wants it in pieces that stay in its cache, CUDA as one kernel.
+        A CPU leaves alone what is short enough; a device is not waited for, and CUDA takes all arrays in two kernels.
+
+        Returns
+        -------
+        array ()
+            The norm before, in float32 for half precision, whose squares would overflow.
         """
         xp = self.xp
-        change = grad - m
-        change *= 1 - beta1
-        m += change
-        change = grad * grad
-        change -= v
-        change *= 1 - beta2
-        v += change
-        step = xp.sqrt(v)
-        step += 1e-7
-        change = m / step
-        change *= lr
-        param -= change
+        norm = xp.sqrt(sum(self._sum_of_squares(array) for array in arrays))
+        rate = max_norm / (norm + 1e-6)
+        rate = xp.where(rate < 1, rate, xp.ones_like(rate))
+        if not self.on_host or float(rate) < 1:
+            for array in arrays:
+                array *= rate
+        return norm
 
-    def sum_of_squares(self, array: Array) -> Array:
-        """The sum of the squares of all values (); no library has it, and each has a product that is one."""
-        return self.xp.sum(array * array)
+    def _sum_of_squares(self, array: Array) -> Array:
+        """The sum of the squares of all values (), in float32 or better; no library has it."""
+        wide = array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+        return self.xp.sum(wide * wide)
+
+    def adam_step(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        means: list[Array],
+        squares: list[Array],
+        lr: float,
+        beta1: float,
+        beta2: float,
+        decay: float = 0.0,
+        decayed: Sequence[bool] = (),
+    ) -> None:
+        """One step of Adam, in place: moves both means, then each parameter by ``lr * mean / (sqrt(square) + 1e-7)``.
+
+        A CPU wants it in pieces that stay in its cache, CUDA as one kernel for all arrays.
+
+        Parameters
+        ----------
+        params, grads, means, squares : lists of array
+            Parallel; the means of the gradients and of their squares.
+        lr : float
+        beta1, beta2 : float
+            What remains of a mean.
+        decay : float
+            The share of a parameter that is taken off before the step.
+        decayed : sequence of bool
+            Of which parameters, where `decay` is not 0.
+        """
+        xp = self.xp
+        for i, (param, grad, m, v) in enumerate(zip(params, grads, means, squares, strict=True)):
+            if decay and decayed[i]:
+                param *= 1 - decay
+            change = grad - m
+            change *= 1 - beta1
+            m += change
+            change = grad * grad
+            change -= v
+            change *= 1 - beta2
+            v += change
+            step = xp.sqrt(v)
+            step += 1e-7
+            change = m / step
+            change *= lr
+            param -= change
 
     def apply(self, function: Callable[..., Array], array: Array) -> Array:
         """``array[...] = function(array)`` for an element-wise function; the standard has no ``out``."""

@@ -31,7 +31,7 @@ OPERATIONS = {
     "softmax, masked": "backend.softmax(there(3, 4), backend.asarray(np.ones((3, 4), bool), like=far))",
     "softmax_backward": "backend.softmax_backward(there(3, 4), there(3, 4))",
     "apply": "backend.apply(cupy.exp, there(3))",
-    "sum_of_squares": "backend.sum_of_squares(there(3))",
+    "clip": "backend.clip([there(3)], 1.0)",
     "pack_keys": "backend.pack_keys(there(2, 3, 4), ones=True).scores(there(2, 5, 5), slice(0, 2), 1)",
     "take_rows": "backend.take_rows(there(3, 4), backend.arange(2, like=far), 'ids', '')",
     "ids_within": "backend.ids_within(backend.arange(2, like=far), 3, 'ids', '')",
@@ -66,7 +66,7 @@ def test_attention_and_steps_write_where_their_arrays_are() -> None:
             assert {x.device.id for x in (out, *F.attention_backward(saved, arrays[3]))} == {device}
     print(all(np.array_equal(a, b) for a, b in zip(*results)))
     param, grad, m, v = there(5), there(5), cupy_zeros(5), cupy_zeros(5)
-    backend.adam_step(param, grad, m, v, 0.1, 0.9, 0.999)
+    backend.adam_step([param], [grad], [m], [v], 0.1, 0.9, 0.999)
     print(bool(np.all(backend.to_numpy(v) > 0)))
     """
     zeros = "cupy_zeros = lambda n: backend.asarray(np.zeros(n, np.float32), like=far)\n"

@@ -179,7 +179,7 @@ def test_adam_step_to_the_last_places(library: Library, dtype: str, betas: tuple
     rng = np.random.default_rng(seed)
     param, grad = (rng.standard_normal(5).astype(dtype) for _ in range(2))
     arrays = [writable(library, x) for x in (param, grad, np.zeros_like(grad), np.zeros_like(grad))]
-    library.backend.adam_step(*arrays, 0.01, *betas)
+    library.backend.adam_step(*([array] for array in arrays), 0.01, *betas)
     wide = grad.astype(np.longdouble)
     m, v = (1 - np.longdouble(betas[0])) * wide, (1 - np.longdouble(betas[1])) * wide**2
     exact = param - np.longdouble(0.01) * m / (np.sqrt(v) + np.longdouble(1e-7))

@@ -1,6 +1,6 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial, wraps
 from typing import Any
@@ -23,6 +23,7 @@ from .ids import DeviceIds
 from .lstm import CudaLSTM, Kept
 from .nccl import NcclSums, nccl_of
 from .nccl import describe as nccl_version
+from .optimizer import CudaOptimizer
 from .products import Products
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
@@ -47,7 +48,7 @@ def _on_its_device(method: Callable[..., Any], at: int) -> Callable[..., Any]:
 
     @wraps(method)
     def there(self: "CupyBackend", *arguments: Any, **options: Any) -> Any:
-        array = arguments[at]
+        array = arguments[at][0] if isinstance(arguments[at], list) else arguments[at]
         of_call = getattr(array, "q", None) if at == 0 and not isinstance(array, self.xp.ndarray) else array
         with self._on(array.x if isinstance(array, LSTMCall) else of_call):
             return method(self, *arguments, **options)
@@ -227,8 +228,10 @@ class CupyBackend(UfuncBackend):
             reason = f"not used ({type(error).__name__}: {' '.join(str(error).split())})"
             return f"{reason}: {NO_CUDNN}" if isinstance(error, ModuleNotFoundError) else reason
 
-    def sum_of_squares(self, array: Array) -> Array:
-        return self.xp.vdot(array, array)
+    def clip(self, arrays: list[Array], max_norm: float) -> Array:
+        if not self._optimizer.takes(arrays):
+            return super().clip(arrays, max_norm)
+        return self._optimizer.clip(arrays, max_norm)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         T = scores.shape[-1] if scores.ndim else 0
@@ -251,12 +254,27 @@ class CupyBackend(UfuncBackend):
     def _lstm_kernels(self) -> CudaLSTM:
         return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
 
-    def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
-        if not self._has_kernels(param, grad, m, v):
-            super().adam_step(param, grad, m, v, lr, beta1, beta2)
+    def adam_step(
+        self,
+        params: list[Array],
+        grads: list[Array],
+        means: list[Array],
+        squares: list[Array],
+        lr: float,
+        beta1: float,
+        beta2: float,
+        decay: float = 0.0,
+        decayed: Sequence[bool] = (),
+    ) -> None:
+        rows = params, grads, means, squares
+        if not self._optimizer.takes(*rows):
+            super().adam_step(*rows, lr, beta1, beta2, decay, decayed)
             return
-        numbers = (param.dtype.type(number) for number in (lr, 1 - beta1, 1 - beta2))
-        self._kernels.launch("adam_step", _blocks(param.size), (param, grad, m, v, *numbers, np.int64(param.size)))
+        self._optimizer.adam_step(rows, lr, beta1, beta2, decay, decayed or [False] * len(params))
+
+    @cached_property
+    def _optimizer(self) -> CudaOptimizer:
+        return CudaOptimizer(self.xp, self._kernels.launch)
 
     def _has_kernels(self, *arrays: Array) -> bool:
         """Whether the kernels can be launched on these arrays: one dtype that they are compiled for, no gaps."""
@@ -331,7 +349,7 @@ class CupyBackend(UfuncBackend):
 
 for _name in (
     *("attention", "operand", "matmul", "vecdot", "pack_keys"),
-    *("sum_of_squares", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
+    *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
     *("take_rows", "ids_within", "adam_step", "lstm"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -9,7 +9,8 @@ from typing import Any
 FOLDER = Path(__file__).parent / "kernels"
 
 FILES = {
-    "steps.cu": ("softmax_rows", "adam_step"),
+    "softmax.cu": ("softmax_rows",),
+    "optimizer.cu": ("sums_of_squares", "clip", "adam_step"),
     "lstm.cu": ("lstm_cell", "lstm_cell_backward", "lstm_all_steps"),
     "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),

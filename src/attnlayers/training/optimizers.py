@@ -37,16 +37,7 @@ def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     """
     if not grads:
         return attnbackends.backend.asarray(np.zeros((), np.float32))
-    backend = backend_of(*grads)
-    xp = backend.xp
-    total = sum(backend.sum_of_squares(widen(backend, grad)) for grad in grads)
-    norm = xp.sqrt(total)
-    rate = max_norm / (norm + 1e-6)
-    rate = xp.where(rate < 1, rate, xp.ones_like(rate))
-    if not backend.on_host or float(rate) < 1:
-        for grad in grads:
-            grad *= rate
-    return norm
+    return backend_of(*grads).clip(list(grads), max_norm)
 
 
 class Optimizer:
@@ -87,13 +78,20 @@ class Optimizer:
         self.steps += 1
         arrays = list(zip(params, grads, *self.memory.values(), strict=True))
 
-        def change(chunk: tuple[int, Any]) -> None:
+        def change(some: list[tuple[Array, ...]]) -> None:
+            own = [(widen(backend, param), widen(backend, grad), *memory) for param, grad, *memory in some]
+            self._change_all(backend, own)
+            for (param, *_), (changed, *_) in zip(some, own, strict=True):
+                if changed is not param:
+                    param[...] = narrow(backend, changed, param.dtype)
+
+        if params and not backend.on_host:
+            change(arrays)
+            return
+
+        def change_chunk(chunk: tuple[int, Any]) -> None:
             i, index = chunk
-            param, grad, *memory = (array[index] for array in arrays[i])
-            own = widen(backend, param)
-            self._change(backend, own, widen(backend, grad), *memory)
-            if own is not param:
-                param[...] = narrow(backend, own, param.dtype)
+            change([tuple(array[index] for array in arrays[i])])
 
         chunks: list[tuple[int, Any]] = []
         total = 0
@@ -112,9 +110,14 @@ class Optimizer:
             total += rows * touched
         if total < SMALL_BYTES:
             for chunk in chunks:
-                change(chunk)
+                change_chunk(chunk)
         else:
-            backend.map(change, chunks)
+            backend.map(change_chunk, chunks)
+
+    def _change_all(self, backend: Backend, arrays: list[tuple[Array, ...]]) -> None:
+        """Change some parameters, each with its gradient and what is remembered for it, in the dtype to compute in."""
+        for param, grad, *memory in arrays:
+            self._change(backend, param, grad, *memory)
 
     def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
         raise TypeError(f"{type(self).__name__} has no rule")
@@ -260,10 +263,16 @@ class Adam(Optimizer):
         self.beta1 = beta1
         self.beta2 = beta2
 
-    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
-        m, v = memory
+    @property
+    def _decay(self) -> float:
+        """The share of each parameter with more than one axis that a step takes off before it changes it."""
+        return 0.0
+
+    def _change_all(self, backend: Backend, arrays: list[tuple[Array, ...]]) -> None:
         lr = self.lr * sqrt(1 - self.beta2**self.steps) / (1 - self.beta1**self.steps)
-        backend.adam_step(param, grad, m, v, lr, self.beta1, self.beta2)
+        params, grads, m, v = (list(row) for row in zip(*arrays, strict=True))
+        decayed = [param.ndim > 1 for param in params] if self._decay else []
+        backend.adam_step(params, grads, m, v, lr, self.beta1, self.beta2, self._decay, decayed)
 
 
 class AdamW(Adam):
@@ -284,7 +293,6 @@ class AdamW(Adam):
         super().__init__(lr, beta1, beta2)
         self.weight_decay = weight_decay
 
-    def _change(self, backend: Backend, param: Array, grad: Array, *memory: Array) -> None:
-        if self.weight_decay and param.ndim > 1:
-            param *= 1 - self.lr * self.weight_decay
-        super()._change(backend, param, grad, *memory)
+    @property
+    def _decay(self) -> float:
+        return self.lr * self.weight_decay

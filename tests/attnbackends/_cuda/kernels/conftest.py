@@ -7,6 +7,7 @@ from support import Library
 
 from attnbackends._cuda.attention import CudaAttention
 from attnbackends._cuda.lstm import CudaLSTM
+from attnbackends._cuda.optimizer import CudaOptimizer
 
 
 @pytest.fixture
@@ -23,4 +24,5 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     attention = CudaAttention(library.xp, noting, backend._kernels.shared_limit)
     monkeypatch.setattr(backend, "_attention_kernels", attention)
     monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, noting))
+    monkeypatch.setattr(backend, "_optimizer", CudaOptimizer(library.xp, noting))
     return names
