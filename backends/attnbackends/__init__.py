@@ -9,6 +9,7 @@ from ._array import Array
 from ._attention import AttentionCall, OwnAttention
 from ._base import Backend, DType
 from ._cpu.memory import keep_freed_memory
+from ._cross_entropy import CrossEntropyCall, OwnCrossEntropy
 from ._errors import BackendError
 from ._lstm import LSTMCall, OwnLSTM
 from ._packed_keys import PackedKeys
@@ -24,9 +25,11 @@ __all__ = [
     "Availability",
     "Backend",
     "BackendError",
+    "CrossEntropyCall",
     "DType",
     "LSTMCall",
     "OwnAttention",
+    "OwnCrossEntropy",
     "OwnLSTM",
     "PackedKeys",
     "available_backends",

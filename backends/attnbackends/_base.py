@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
+from ._cross_entropy import CrossEntropyCall, OwnCrossEntropy
 from ._device_sums import DeviceSums
 from ._ids import Check, outside
 from ._lstm import LSTMCall, OwnLSTM
@@ -364,6 +365,10 @@ class Backend:
 
     def lstm(self, call: LSTMCall) -> OwnLSTM | None:
         """An LSTM by a way of the library's own; None where it has none for this call."""
+        return None
+
+    def cross_entropy(self, call: CrossEntropyCall) -> OwnCrossEntropy | None:
+        """Cross-entropy by a way of the library's own; None where it has none for this call."""
         return None
 
     # -- independent pieces: threads on a CPU, one large piece on a device that is parallel by itself

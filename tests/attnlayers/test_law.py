@@ -1,7 +1,7 @@
 """The law of the house: what is written against `xp` lives in src, what is written for one library in backends.
 
-They meet in operations that a backend offers, and in two whole ones that it may take or decline, `attention` and
-`lstm`.
+They meet in operations that a backend offers, and in three whole ones that it may take or decline, `attention`, `lstm`
+and `cross_entropy`.
 """
 
 import ast
@@ -64,13 +64,14 @@ def test_the_interface_of_a_backend_has_no_constants() -> None:
     assert not found
 
 
-def test_two_whole_operations_may_be_declined() -> None:
+def test_three_whole_operations_may_be_declined() -> None:
     """Beside them, the softmax of a row is the only maths that backends and functional both have a name for."""
     shared = MEMBERS & set(functional.__all__)
-    assert shared == {"attention", "lstm", "softmax", "softmax_backward"}
+    assert shared == {"attention", "cross_entropy", "lstm", "softmax", "softmax_backward"}
     backend = type("Any", (Backend,), {})()
     assert backend.attention(None) is None
     assert backend.lstm(None) is None
+    assert backend.cross_entropy(None) is None
 
 
 @pytest.mark.parametrize("path", sorted(BACKENDS.rglob("*.py")), ids=relative)

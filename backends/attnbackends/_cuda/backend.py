@@ -9,6 +9,7 @@ import numpy as np
 
 from .._attention import AttentionCall, OwnAttention
 from .._base import Array, DType
+from .._cross_entropy import CrossEntropyCall, OwnCrossEntropy
 from .._device_sums import DeviceSums
 from .._errors import BackendError
 from .._ids import Check
@@ -18,6 +19,8 @@ from .._ufunc import UfuncBackend
 from .attention import CudaAttention, CudaResult
 from .call import CudaCall
 from .compiled import Kernels
+from .cross_entropy import CudaCrossEntropy
+from .cross_entropy import Kept as KeptCrossEntropy
 from .cudnn import CudnnAttention
 from .ids import DeviceIds
 from .lstm import CudaLSTM, Kept
@@ -50,7 +53,9 @@ def _on_its_device(method: Callable[..., Any], at: int) -> Callable[..., Any]:
     def there(self: "CupyBackend", *arguments: Any, **options: Any) -> Any:
         array = arguments[at][0] if isinstance(arguments[at], list) else arguments[at]
         of_call = getattr(array, "q", None) if at == 0 and not isinstance(array, self.xp.ndarray) else array
-        with self._on(array.x if isinstance(array, LSTMCall) else of_call):
+        if isinstance(array, (LSTMCall, CrossEntropyCall)):
+            of_call = array[0]
+        with self._on(of_call):
             return method(self, *arguments, **options)
 
     return there
@@ -83,6 +88,14 @@ def _load() -> Any:
 def _lstm_vjp(backend: "CupyBackend", call: LSTMCall, kept: Kept, *grads: Array | None) -> tuple[Array, ...]:
     """`OwnLSTM.vjp`: with the backend in it and not its kernels, what was saved can be copied."""
     return backend._lstm_kernels.backward(call, kept, *grads)
+
+
+def _cross_entropy_vjp(
+    backend: "CupyBackend", call: CrossEntropyCall, kept: KeptCrossEntropy, dloss: float | Array
+) -> Array:
+    """`OwnCrossEntropy.vjp`."""
+    with backend._on(call.logits):
+        return backend._cross_entropy_kernels.backward(call, kept, dloss)
 
 
 class CupyBackend(UfuncBackend):
@@ -250,6 +263,14 @@ class CupyBackend(UfuncBackend):
         hs, h, c, kept = found
         return OwnLSTM(hs, h, c, partial(_lstm_vjp, self, call, kept))
 
+    def cross_entropy(self, call: CrossEntropyCall) -> OwnCrossEntropy | None:
+        found = self._cross_entropy_kernels.forward(call)
+        return found and OwnCrossEntropy(found[0], partial(_cross_entropy_vjp, self, call, found[1]))
+
+    @cached_property
+    def _cross_entropy_kernels(self) -> CudaCrossEntropy:
+        return CudaCrossEntropy(self.xp, self._kernels.launch, self._ids)
+
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:
         return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
@@ -350,6 +371,6 @@ class CupyBackend(UfuncBackend):
 for _name in (
     *("attention", "operand", "matmul", "vecdot", "pack_keys"),
     *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
-    *("take_rows", "ids_within", "adam_step", "lstm"),
+    *("take_rows", "ids_within", "adam_step", "lstm", "cross_entropy"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

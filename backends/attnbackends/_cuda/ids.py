@@ -7,24 +7,13 @@ from typing import Any
 import numpy as np
 
 from .._ids import Check, outside
+from .compiled import source
 
 Array = Any
 
 BITS = 40
-"""Bits of a report that hold the id; the check that found it stands above them. Ids beyond them are reported as the
-largest."""
-
-WITHIN = f"""
-__device__ inline long long within(long long id, long long size, bool skips, long long ignore, long long check,
-                                   unsigned long long report) {{
-    if (skips && id == ignore) return 0;
-    if (id >= 0 && id < size) return id;
-    const long long most = (1LL << {BITS - 1}) - 1;
-    *(volatile long long *)report = check * (1LL << {BITS}) + (id < -most ? -most : id > most ? most : id);
-    return 0;
-}}
-"""
-"""An id, or 0 for one that is none, which is reported."""
+"""Bits of a report that hold the id, as in ``kernels/ids.cuh``; the check that found it stands above them. Ids beyond
+them are reported as the largest."""
 
 
 class DeviceIds:
@@ -46,9 +35,11 @@ class DeviceIds:
         self._checks: list[Check] = []
         inputs, call = "int64 id, int64 size, bool skips, int64 ignore, int64 check, uint64 report", "within(id, size, "
         call += "skips, ignore, check, report)"
-        self._within = cupy.ElementwiseKernel(inputs, "int64 place", f"place = {call}", "ids_within", preamble=WITHIN)
+        self._within = cupy.ElementwiseKernel(
+            inputs, "int64 place", f"place = {call}", "ids_within", preamble=source("ids.cuh")
+        )
         inputs, row = f"{inputs}, raw T table, int64 width", f"row = table[{call} * width + i % width]"
-        self._take = cupy.ElementwiseKernel(inputs, "T row", row, "take_rows", preamble=WITHIN)
+        self._take = cupy.ElementwiseKernel(inputs, "T row", row, "take_rows", preamble=source("ids.cuh"))
 
     def within(self, ids: Array, check: Check) -> Array:
         """See `Backend.ids_within`."""
@@ -61,11 +52,19 @@ class DeviceIds:
         return self._take(*self._arguments(ids[:, None], check), table, width, out) if out.size else out
 
     def _arguments(self, ids: Array, check: Check) -> tuple[Any, ...]:
+        size, ignore, number, report = self.numbers(check)
+        return ids, size, check.ignore is not None, ignore, number, report
+
+    def numbers(self, check: Check) -> tuple[Any, ...]:
+        """What the device is told of a check: size, the id that does not count, number of the check, place of a report.
+
+        An error that was found before is raised here.
+        """
         self.raise_found()
         if check not in self._checks:
             self._checks.append(check)
         number = self._checks.index(check) + 1
-        return ids, check.size, check.ignore is not None, check.ignore or 0, number, self._memory.ptr
+        return np.int64(check.size), np.int64(check.ignore or 0), np.int64(number), np.uint64(self._memory.ptr)
 
     def raise_found(self) -> None:
         """Raise what was reported so far."""

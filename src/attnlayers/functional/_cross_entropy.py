@@ -1,10 +1,13 @@
 """Cross-entropy of softmax, over labels."""
 
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, CrossEntropyCall, DType, OwnCrossEntropy
 
+from .arrays import wide_empty
 from .checks import check
 from .dtypes import narrow, wide, widen
 from .integers import FARTHEST, integer
@@ -14,12 +17,18 @@ class SavedCrossEntropy(NamedTuple):
     """What `cross_entropy_backward` needs."""
 
     backend: Backend
-    logits: Array
+    shape: tuple[int, ...]  # of the logits
+    dtype: DType
+    vjp: Callable[[float | Array], Array]
+
+
+class Kept(NamedTuple):
+    """What the gradient looks at again."""
+
     probabilities: Array  # (M, V), less what smoothing asks of every class; 0 in the rows that are ignored
     places: Array  # (M,), where the probabilities of the labels are in the flat array
     counted: Array  # (M,), 1 for rows that count, else 0
     divisor: Array  # (), how many count, at least 1
-    smoothing: float
 
 
 def cross_entropy(
@@ -66,23 +75,39 @@ def cross_entropy(
     backend = check(logits=(logits, "... V"), labels=(labels, "...: int"))
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"`label_smoothing` must lie in [0, 1), got {label_smoothing}")
-    xp, smoothing = backend.xp, label_smoothing
-    rows, V = prod(labels.shape), logits.shape[-1]
-    flat_labels = xp.astype(xp.reshape(labels, (rows,)), xp.int64, copy=False)
+    xp, (*rows, V) = backend.xp, logits.shape
+    labels = xp.astype(xp.reshape(labels, (prod(rows),)), xp.int64, copy=False)
     ignore_label = max(-FARTHEST, min(integer("ignore_label", ignore_label), FARTHEST))  # no label is as large
-    counts = flat_labels != ignore_label
+    flat = xp.reshape(logits, (prod(rows), V))
+    call = CrossEntropyCall(flat, labels, ignore_label, label_smoothing, "give logits a column for each label")
+    own = (backend.cross_entropy(call) if 0 not in flat.shape else None) or _forward(backend, call)
+    saved = SavedCrossEntropy(backend, tuple(logits.shape), logits.dtype, own.vjp)
+    return narrow(backend, own.loss, logits.dtype), saved
+
+
+def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0) -> Array:
+    """Gradient of `cross_entropy`: dloss, a number -> dlogits (..., V)."""
+    dlogits = saved.backend.xp.reshape(saved.vjp(dloss), saved.shape)
+    return narrow(saved.backend, dlogits, saved.dtype)
+
+
+# -- for every library
+
+
+def _forward(backend: Backend, call: CrossEntropyCall) -> OwnCrossEntropy:
+    """The loss, and `_backward`."""
+    xp, (logits, labels, ignore_label, smoothing, advice) = backend.xp, call
+    (rows, V), dtype = logits.shape, wide(backend, logits.dtype)
+    counts = labels != ignore_label
     if V or (backend.on_host and bool(xp.any(counts))):
-        flat_labels = backend.ids_within(flat_labels, V, "labels", "give logits a column for each label", ignore_label)
-    dtype = wide(backend, logits.dtype)
-    source = xp.reshape(logits, (rows, V))
-    probabilities = backend.empty((rows, V), like=logits, dtype=dtype)
-    losses = backend.empty((rows,), like=logits, dtype=dtype)
-    places = flat_labels + backend.arange(rows, like=flat_labels) * V
+        labels = backend.ids_within(labels, V, "labels", advice, ignore_label)
+    probabilities, losses = (wide_empty(backend, shape, logits) for shape in ((rows, V), (rows,)))
+    places = labels + backend.arange(rows, like=labels) * V
     counted = xp.astype(counts, dtype)
 
     def chunk(m: slice) -> None:
         p = probabilities[m, ...]
-        p[...] = widen(backend, source[m, ...])
+        p[...] = widen(backend, logits[m, ...])
         p -= xp.max(p, axis=-1, keepdims=True)
         losses[m] = (smoothing - 1) * xp.take(xp.reshape(p, (-1,)), places[m] - m.start * V, axis=0)
         if smoothing:
@@ -103,15 +128,15 @@ def cross_entropy(
         backend.map(chunk, backend.chunks(rows, 2 * V * xp.finfo(dtype).bits // 8))
     divisor = xp.sum(counted)
     divisor = xp.where(divisor == 0, xp.ones_like(divisor), divisor)
-    loss = narrow(backend, xp.sum(losses) / divisor, logits.dtype)
-    return loss, SavedCrossEntropy(backend, logits, probabilities, places, counted, divisor, smoothing)
+    kept = Kept(probabilities, places, counted, divisor)
+    return OwnCrossEntropy(xp.sum(losses) / divisor, partial(_backward, backend, smoothing, kept))
 
 
-def cross_entropy_backward(saved: SavedCrossEntropy, dloss: float | Array = 1.0) -> Array:
-    """Gradient of `cross_entropy`: dloss, a number -> dlogits (..., V)."""
-    backend, xp = saved.backend, saved.backend.xp
-    factor = dloss / saved.divisor
-    dlogits = saved.probabilities * factor
+def _backward(backend: Backend, smoothing: float, kept: Kept, dloss: float | Array) -> Array:
+    """dlogits (M, V)."""
+    factor = dloss / kept.divisor
+    dlogits = kept.probabilities * factor
     if 0 not in dlogits.shape:
-        backend.scatter_add(xp.reshape(dlogits, (-1,)), saved.places, (saved.smoothing - 1) * factor * saved.counted)
-    return narrow(backend, xp.reshape(dlogits, saved.logits.shape), saved.logits.dtype)
+        flat = backend.xp.reshape(dlogits, (-1,))
+        backend.scatter_add(flat, kept.places, (smoothing - 1) * factor * kept.counted)
+    return dlogits

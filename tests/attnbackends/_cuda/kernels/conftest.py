@@ -6,6 +6,7 @@ import pytest
 from support import Library
 
 from attnbackends._cuda.attention import CudaAttention
+from attnbackends._cuda.cross_entropy import CudaCrossEntropy
 from attnbackends._cuda.lstm import CudaLSTM
 from attnbackends._cuda.optimizer import CudaOptimizer
 
@@ -24,5 +25,6 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     attention = CudaAttention(library.xp, noting, backend._kernels.shared_limit)
     monkeypatch.setattr(backend, "_attention_kernels", attention)
     monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, noting))
+    monkeypatch.setattr(backend, "_cross_entropy_kernels", CudaCrossEntropy(library.xp, noting, backend._ids))
     monkeypatch.setattr(backend, "_optimizer", CudaOptimizer(library.xp, noting))
     return names
