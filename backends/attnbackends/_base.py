@@ -134,10 +134,11 @@ class Backend:
 
     # -- operations
 
-    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
-        """``target[ids] += values`` where an id may occur more than once.
+    def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
+        """``target[ids] += values`` where an id may occur more than once; the same bits for the same arguments.
 
-        The standard has no such operation; NumPy and CuPy call it ``add.at``, PyTorch ``index_add_``.
+        The standard has no such operation; NumPy calls it ``add.at``, PyTorch ``index_add_``, and CuPy's ``add.at``
+        adds in any order.
 
         Parameters
         ----------
@@ -145,7 +146,11 @@ class Backend:
             Changed in place.
         ids : integer array (M,)
         values : array (M, ...)
+        anew : bool
+            What stood in the target does not count: rows that no id names become 0.
         """
+        if anew:
+            target[...] = 0
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
 
@@ -296,6 +301,15 @@ class Backend:
             change = m / step
             change *= lr
             param -= change
+
+    def sum_rows(self, x: Array) -> Array:
+        """Sum over the rows, (M, H) -> (H,).
+
+        A product with ones takes NumPy a third of the time of its sum; CUDA has a kernel.
+        """
+        ones = self.empty((x.shape[0], 1), like=x)
+        ones[...] = 1
+        return self.matmul(self.xp.matrix_transpose(x), ones)[:, 0]  # (H, M) x (M, 1) -> (H, 1)
 
     def apply(self, function: Callable[..., Array], array: Array) -> Array:
         """``array[...] = function(array)`` for an element-wise function; the standard has no ``out``."""

@@ -56,7 +56,9 @@ class TorchBackend(Backend):
     def on_host(self) -> bool:
         return bool(self._device.type == "cpu")
 
-    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+    def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
+        if anew:
+            target.zero_()
         target.index_add_(0, ids.to(self._torch.int64), values)
 
     def describe(self) -> dict[str, str]:

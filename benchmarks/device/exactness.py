@@ -89,13 +89,29 @@ def softmax(*shape: int) -> Check:
     return lambda backend, move, rng: [backend.softmax(move(3 * rng.standard_normal(shape)))]
 
 
-def scatter(rows: int, width: int, count: int) -> Check:
-    """A check of sums into rows by index, some of them more than once."""
+def sums(rows: int, columns: int) -> Check:
+    """A check of sums over rows."""
+    return lambda backend, move, rng: [backend.sum_rows(move(rng.standard_normal((rows, columns))))]
+
+
+def cross_entropy(rows: int, V: int) -> Check:
+    """A check of cross-entropy with smoothing, and rows that do not count."""
 
     def check(backend: Any, move: Move, rng: np.random.Generator) -> list[Array]:
-        target, ids = move(np.zeros((rows, width))), backend.asarray(rng.integers(0, rows, count))
-        # Numbers whose sums are exact: atomic additions come in any order.
-        backend.scatter_add(target, ids, move(rng.integers(-8, 8, (count, width)).astype(np.float64)))
+        labels = backend.asarray(np.where(rng.random(rows) < 0.3, -1, rng.integers(0, V, rows)))
+        loss, saved = F.cross_entropy(move(3 * rng.standard_normal((rows, V))), labels, label_smoothing=0.1)
+        return [loss, F.cross_entropy_backward(saved, 2.0)]
+
+    return check
+
+
+def scatter(rows: int, width: int, count: int, anew: bool = False) -> Check:
+    """A check of sums into rows by index, half of them into one row."""
+
+    def check(backend: Any, move: Move, rng: np.random.Generator) -> list[Array]:
+        ids = np.where(rng.random(count) < 0.5, rows // 2, rng.integers(0, rows, count))
+        target = move(rng.standard_normal((rows, width)))
+        backend.scatter_add(target, backend.asarray(ids), move(rng.standard_normal((count, width))), anew)
         return [target]
 
     return check
@@ -127,11 +143,26 @@ CHECKS: dict[str, Check] = {
     "GRU": run(layers.TimeGRU, ((5, 7, 11),), (11, 3 * 33), (33, 3 * 33), (3 * 33,)),
     "softmax": softmax(7, 3, 300),
     "Adam": adam((13, 7), (1000,), (3,)),
-    "scatter": scatter(59, 16, 3712),
+    "scatter": scatter(59, 16, 3712, anew=True),
+    "scatter, large table": scatter(on_device(50257, 500), 300, on_device(2048, 90), anew=True),
+    "sums of rows": sums(on_device(3712, 100), 1024),
+    "cross-entropy": cross_entropy(on_device(1280, 20), 59),
+    "cross-entropy, many classes": cross_entropy(on_device(512, 5), on_device(50257, 300)),
 }
 """By name. In half precision those of attention alone."""
 
-SMALL = ("odd", "window", "lengths", "grouped", "masked", "LSTM, few rows", "softmax", "Adam")
+SMALL = (
+    "odd",
+    "window",
+    "lengths",
+    "grouped",
+    "masked",
+    "LSTM, few rows",
+    "softmax",
+    "Adam",
+    "sums of rows",
+    "cross-entropy",
+)
 """Calls that are small enough for a sanitizer, which takes some hundred times as long."""
 
 

@@ -76,7 +76,9 @@ class NumpyBackend(UfuncBackend):
         scores /= np.maximum(total, tiny, out=total)
         return scores
 
-    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+    def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
+        if anew:
+            target[...] = 0
         # NumPy has a fast path for one axis alone: up to six times faster than add.at of whole rows.
         width = prod(target.shape[1:])
         if not target.flags.c_contiguous:

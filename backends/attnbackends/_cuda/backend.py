@@ -28,6 +28,7 @@ from .nccl import NcclSums, nccl_of
 from .nccl import describe as nccl_version
 from .optimizer import CudaOptimizer
 from .products import Products
+from .rows import CudaRows
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
@@ -172,8 +173,20 @@ class CupyBackend(UfuncBackend):
                 self._kernels.launch("uniform", _blocks(threads), arguments)
         return out
 
-    def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
+    def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
+        if self.is_dtype(target.dtype, "real floating"):
+            self._rows.scatter_add(target, ids, values, anew)
+            return
+        if anew:
+            target.fill(0)
         self.xp.add.at(target, ids, values)
+
+    def sum_rows(self, x: Array) -> Array:
+        return self._rows.sum(x)
+
+    @cached_property
+    def _rows(self) -> CudaRows:
+        return CudaRows(self.xp, self._kernels.launch)
 
     # -- few kernels: what costs at the book's sizes is their number
 
@@ -370,7 +383,7 @@ class CupyBackend(UfuncBackend):
 
 for _name in (
     *("attention", "operand", "matmul", "vecdot", "pack_keys"),
-    *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
+    *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
     *("take_rows", "ids_within", "adam_step", "lstm", "cross_entropy"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -13,6 +13,7 @@ FILES = {
     "optimizer.cu": ("sums_of_squares", "clip", "adam_step"),
     "lstm.cu": ("lstm_cell", "lstm_cell_backward", "lstm_all_steps"),
     "loss.cu": ("cross_entropy_rows", "cross_entropy_mean", "cross_entropy_backward"),
+    "rows.cu": ("sum_rows", "scatter_add"),
     "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),
     "attention_tiled.cu": ("attention_tiled",),

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows, row_sums
+from .arrays import flat_rows
 from .checks import check
 from .dtypes import narrow
 
@@ -52,5 +52,4 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     dx = xp.reshape(dx, x.shape)
     if not saved.biased:
         return dx, dW
-    db = row_sums(backend, xp.matrix_transpose(drows))[:, 0]  # (H, M) x (M, 1) -> (H, 1)
-    return dx, dW, narrow(backend, db, x.dtype)
+    return dx, dW, narrow(backend, backend.sum_rows(drows), x.dtype)

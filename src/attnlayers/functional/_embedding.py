@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows
+from .arrays import flat_rows, wide_empty
 from .checks import check
 from .dtypes import wide, widen
 
@@ -66,8 +66,8 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
         raise ValueError(f"`dout` must have the shape of the output, {saved.shape}, got {tuple(dout.shape)}")
     rows = flat_rows(backend, dout)
     if wide(backend, W.dtype) != W.dtype:
-        total = xp.zeros_like(widen(backend, W))
-        backend.scatter_add(total, saved.ids, widen(backend, rows))
+        total = wide_empty(backend, W.shape, W)
+        backend.scatter_add(total, saved.ids, widen(backend, rows), anew=True)
         dW = xp.astype(total, W.dtype)
         if out is None:
             return dW
@@ -75,6 +75,5 @@ def embedding_backward(saved: SavedEmbedding, dout: Array, out: Array | None = N
         return out
     if out is None:
         out = backend.empty(W.shape, like=W)
-    out[...] = 0
-    backend.scatter_add(out, saved.ids, rows)
+    backend.scatter_add(out, saved.ids, rows, anew=True)
     return out

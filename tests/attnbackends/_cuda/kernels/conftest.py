@@ -9,6 +9,7 @@ from attnbackends._cuda.attention import CudaAttention
 from attnbackends._cuda.cross_entropy import CudaCrossEntropy
 from attnbackends._cuda.lstm import CudaLSTM
 from attnbackends._cuda.optimizer import CudaOptimizer
+from attnbackends._cuda.rows import CudaRows
 
 
 @pytest.fixture
@@ -26,5 +27,6 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(backend, "_attention_kernels", attention)
     monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, noting))
     monkeypatch.setattr(backend, "_cross_entropy_kernels", CudaCrossEntropy(library.xp, noting, backend._ids))
+    monkeypatch.setattr(backend, "_rows", CudaRows(library.xp, noting))
     monkeypatch.setattr(backend, "_optimizer", CudaOptimizer(library.xp, noting))
     return names

@@ -1,4 +1,4 @@
-"""CUDA kernels of cross-entropy: results against float64 for logits near and far, and the launches that a call takes."""
+"""CUDA kernels of cross-entropy: results against float64 for logits near and far, and the launches of a call."""
 
 from typing import Any
 
