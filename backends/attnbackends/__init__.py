@@ -12,9 +12,10 @@ from ._cpu.memory import keep_freed_memory
 from ._cross_entropy import CrossEntropyCall, OwnCrossEntropy
 from ._errors import BackendError
 from ._lstm import LSTMCall, OwnLSTM
+from ._machine import Machine
 from ._packed_keys import PackedKeys
 from ._quiet import quiet
-from ._random import current_share, share_of_batch
+from ._random import Uniform, current_share, share_of_batch
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -28,10 +29,12 @@ __all__ = [
     "CrossEntropyCall",
     "DType",
     "LSTMCall",
+    "Machine",
     "OwnAttention",
     "OwnCrossEntropy",
     "OwnLSTM",
     "PackedKeys",
+    "Uniform",
     "available_backends",
     "backend",
     "backend_of",
