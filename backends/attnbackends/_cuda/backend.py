@@ -249,7 +249,7 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:
-        return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
+        return CudaLSTM(self.xp, self.matmul, self._kernels)
 
     def adam_step(self, param: Array, grad: Array, m: Array, v: Array, lr: float, beta1: float, beta2: float) -> None:
         if not self._has_kernels(param, grad, m, v):

@@ -6,7 +6,6 @@ import pytest
 from support import Library
 
 from attnbackends._cuda.attention import CudaAttention
-from attnbackends._cuda.lstm import CudaLSTM
 
 
 @pytest.fixture
@@ -22,5 +21,4 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(backend._kernels, "launch", noting)
     attention = CudaAttention(library.xp, noting, backend._kernels.shared_limit)
     monkeypatch.setattr(backend, "_attention_kernels", attention)
-    monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, noting))
     return names
