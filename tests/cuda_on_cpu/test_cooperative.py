@@ -9,8 +9,14 @@ from cuda_on_cpu.bench_process import needs_bench, output_of, run_on_bench
 pytestmark = needs_bench
 
 PRELUDE = '''
-def together(k, blocks, threads, arguments, shared=0):
-    k.kernel((blocks,), (threads,), arguments, shared, None, True)
+import ctypes
+
+def together(k, blocks, threads, arrays, shared=0):
+    values = (ctypes.c_uint64 * len(arrays))(*(array.data.ptr for array in arrays))
+    first = ctypes.addressof(values)
+    at = (ctypes.c_uint64 * len(arrays))(*range(first, first + 8 * len(arrays), 8))
+    grid = (blocks, 1, 1, threads, 1, 1)
+    cupy.cuda.driver.launchCooperativeKernel(k.kernel.ptr, *grid, shared, 0, ctypes.addressof(at))
 
 WAITING = """
 __device__ void wait_for(unsigned *count, unsigned wanted) {

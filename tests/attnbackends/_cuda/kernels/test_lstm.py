@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support import Library
 
-from attnbackends._cuda import lstm
-from attnbackends._cuda.lstm import ROWS, UNITS, grid_for
+from attnbackends._cuda import lstm, lstm_grid
+from attnbackends._cuda.lstm_grid import ROWS, UNITS, grid_for
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
@@ -72,7 +72,7 @@ def test_several_blocks_and_tiles(
     library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch, rows: int, dtype: str
 ) -> None:
     """Groups of more entries than a block takes at a time, units that fill no last block."""
-    monkeypatch.setattr(lstm, "ROWS", (rows,))
+    monkeypatch.setattr(lstm_grid, "ROWS", (rows,))
     kernels = lstm.CudaLSTM(library.xp, library.backend.matmul, library.backend._kernels)
     monkeypatch.setattr(library.backend, "_lstm_kernels", kernels)
     monkeypatch.setattr(library.backend._kernels, "device_limits", lambda: (7, 90, True))
