@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
+from attnbackends._cuda.lstm_grid import ROWS
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
 """Shared memory that a block may ask for, by compute capability; from the CUDA C++ programming guide."""
@@ -58,6 +59,9 @@ class Resources(NamedTuple):
 def variants(limit: int) -> Iterator[Variant]:
     """What a device whose blocks may have `limit` bytes of shared memory is given."""
     for file in FILES:
+        if file == "lstm.cu":
+            yield from (Variant(file, dtype, f"#define ROWS {rows}\n") for dtype in REAL for rows in ROWS)
+            continue
         if not file.startswith("attention_tiled"):
             yield from (Variant(file, dtype) for dtype in REAL)
             continue

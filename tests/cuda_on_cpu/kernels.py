@@ -15,7 +15,7 @@ HEADER = build.DEVICE / "cuda_on_cpu.hpp"
 
 DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+|alignas\(\d+\)\s+)?([\w \t]+?)\s+(\w+)\[\];")
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\s*\(([^(),]*)[^()]*\)\s*)?(\w+)\s*\(")
-WAITS = re.compile(r"\b__sync(threads|warp)|_sync\s*\(")
+WAITS = re.compile(r"\b__sync(threads|warp)|_sync\s*\(|\b__nanosleep\b")
 ONE_LOOP = re.compile(r"\bCUPY_(SORTED_)?FOR\b")
 
 

@@ -16,7 +16,6 @@ from .._lstm import LSTMCall, OwnLSTM
 from .._machine import Machine
 from .._random import COUNT, Index, panel
 from .._ufunc import UfuncBackend
-from .attention import CudaAttention, CudaResult
 from .call import CudaCall
 from .compiled import Kernels
 from .cross_entropy import CudaCrossEntropy
@@ -26,6 +25,7 @@ from .ids import DeviceIds
 from .lstm import CudaLSTM, Kept
 from .machine import CudaMachine
 from .optimizer import CudaOptimizer
+from .plans import CudaAttention
 from .products import Products
 from .rows import CudaRows
 
@@ -220,21 +220,14 @@ class CupyBackend(UfuncBackend):
         own = CudaCall.of(call)
         if own is None:
             return None
-        B, R, _ = own.q.shape
-        out = self.empty((B, R, own.v.shape[2]), like=own.q)
-        stats = self.empty((2, B, R, 1), like=own.q, dtype=np.promote_types(own.q.dtype, np.float32))
-        kept = self.empty(out.shape, like=out) if self._attention_kernels.reads_out(own) else None
-        if self._attention_kernels.forward(own, out, stats, kept):
-            return CudaResult(self, "_attention_kernels", own, call.v is None, out, stats, kept)
-        if self._cudnn is not None and self._cudnn.forward(own, out, stats):
-            kept = self.empty(out.shape, like=out)
-            kept[...] = out
-            return CudaResult(self, "_cudnn", own, call.v is None, out, stats, kept)
-        return None
+        result: OwnAttention | None = self._attention_kernels.attention(own)
+        if result is None and self._cudnn is not None:
+            result = self._cudnn.attention(own)
+        return result
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
-        return CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
+        return CudaAttention(self._kernels)
 
     @property
     def _cudnn(self) -> CudnnAttention | None:
@@ -281,7 +274,7 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:
-        return CudaLSTM(self.xp, self.matmul, self._kernels.launch)
+        return CudaLSTM(self.xp, self.matmul, self._kernels)
 
     def adam_step(
         self,

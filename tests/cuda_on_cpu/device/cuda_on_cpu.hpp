@@ -23,13 +23,16 @@
 #define __constant__
 #define __launch_bounds__(...)
 // Variables of a block: one copy will do, as one block runs at a time. In a section of their own, they can be poisoned
-// when a block begins, and counted.
+// when a block begins, counted, and put aside where blocks take turns.
 #define __shared__ static __attribute__((section("cuda_shared"), used))
 #define __syncthreads() cuda_on_cpu_wait_block()
 
 static const int warpSize = 32;
 inline void __threadfence() {}
 inline void __threadfence_block() {}
+inline void __nanosleep(unsigned) { cuda_on_cpu_wait_others(); }
+inline long long clock64() { return 0; }  // time stands still: whoever waits in vain is found otherwise
+[[noreturn]] inline void __trap() { cuda_on_cpu_trap(); }
 
 // -- vectors, aligned as CUDA's are: a load that is not aligned is trapped
 #define VECTORS(type, name, size)                                                     \
@@ -48,7 +51,9 @@ typedef Place dim3;
 
 template <class T> inline T __ldg(const T *address) { return *address; }
 template <class T> inline T __ldcs(const T *address) { return *address; }
+template <class T> inline T __ldcg(const T *address) { return *address; }
 template <class T> inline void __stcs(T *address, T value) { *address = value; }
+template <class T> inline void __stcg(T *address, T value) { *address = value; }
 
 // -- bits of one type as another
 #define BITS(name, from, to) inline to name(from x) { to y; memcpy(&y, &x, sizeof y); return y; }

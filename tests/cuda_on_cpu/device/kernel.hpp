@@ -18,7 +18,7 @@ struct Kernel {
     char *shared_begin, *shared_end; // variables that are __shared__
 };
 
-enum Waits { NOTHING, WARP, BLOCK, ENDED };
+enum Waits { NOTHING, WARP, BLOCK, OTHERS, ENDED };
 
 // Where this thread is. One thread runs at a time, so these are plain variables.
 #define OF_THE_BENCH __attribute__((visibility("default")))
@@ -30,4 +30,7 @@ extern "C" OF_THE_BENCH unsigned char cuda_on_cpu_shared[];
 // receive those of lane `from`; with `from` -1, one bit for each lane: whether its bytes are not 0.
 extern "C" OF_THE_BENCH void cuda_on_cpu_wait_block();
 extern "C" OF_THE_BENCH unsigned long long cuda_on_cpu_wait_warp(unsigned mask, unsigned long long value, int from);
+// A thread that waits for what another one writes, perhaps one of another block, lets them run before it looks again.
+extern "C" OF_THE_BENCH void cuda_on_cpu_wait_others();
 extern "C" OF_THE_BENCH [[noreturn]] void cuda_on_cpu_assert(const char *condition);
+extern "C" OF_THE_BENCH [[noreturn]] void cuda_on_cpu_trap();

@@ -17,11 +17,13 @@ static const char *setting(const char *name, const char *otherwise) {
     return value && *value ? value : otherwise;
 }
 
-// Kilobytes of shared memory for a block: "Technical Specifications per Compute Capability" in CUDA's guide.
+// Kilobytes of shared memory for a block, threads and blocks of a multiprocessor: "Technical Specifications per Compute
+// Capability" in CUDA's guide.
 static const struct {
     const char *capability;
-    int kilobytes;
-} SHARED[] = {{"7.5", 64}, {"8.0", 163}, {"8.6", 99}, {"8.9", 99}, {"9.0", 227}, {"10.0", 227}, {"12.0", 99}};
+    int kilobytes, threads, blocks;
+} LIMITS[] = {{"7.5", 64, 1024, 16},  {"8.0", 163, 2048, 32},  {"8.6", 99, 1536, 16},  {"8.9", 99, 1536, 24},
+              {"9.0", 227, 2048, 32}, {"10.0", 227, 2048, 32}, {"12.0", 99, 1536, 24}};
 
 [[noreturn]] static void bad_setting(const char *name, const char *value, const char *allowed) {
     fprintf(stderr, "cuda_on_cpu: %s is %s, must be one of: %s\n", name, value, allowed);
@@ -31,8 +33,11 @@ static const struct {
 static Settings read_settings() {
     Settings found = {};
     const char *const capability = setting("CUDA_ON_CPU_CAPABILITY", "9.0");
-    for (const auto &row : SHARED)
-        if (!strcmp(row.capability, capability)) found.shared_opt_in = (size_t)row.kilobytes << 10;
+    for (const auto &row : LIMITS)
+        if (!strcmp(row.capability, capability)) {
+            found.shared_opt_in = (size_t)row.kilobytes << 10;
+            found.most_threads = row.threads, found.most_blocks = row.blocks;
+        }
     if (!found.shared_opt_in) bad_setting("CUDA_ON_CPU_CAPABILITY", capability, "7.5 8.0 8.6 8.9 9.0 10.0 12.0");
     sscanf(capability, "%d.%d", &found.major, &found.minor);
     found.devices = atoi(setting("CUDA_ON_CPU_DEVICES", "1"));

@@ -26,6 +26,7 @@
     _(710, ASSERT, Assert, "device-side assert triggered")                                             \
     _(716, MISALIGNED_ADDRESS, MisalignedAddress, "misaligned address")                                \
     _(719, LAUNCH_FAILED, LaunchFailure, "unspecified launch failure")                                 \
+    _(720, COOPERATIVE_LAUNCH_TOO_LARGE, CooperativeLaunchTooLarge, "too many blocks in cooperative launch") \
     _(801, NOT_SUPPORTED, NotSupported, "operation not supported")                                     \
     _(900, STREAM_CAPTURE_UNSUPPORTED, StreamCaptureUnsupported, "operation not permitted when stream is capturing") \
     _(901, STREAM_CAPTURE_INVALIDATED, StreamCaptureInvalidated,                                       \
@@ -43,11 +44,16 @@ struct Settings {
     int major, minor;           // compute capability
     int devices;                // 1 or 2
     size_t shared_opt_in;       // bytes of shared memory a block may have, once its kernel asks for more than 48 KB
+    int most_threads, most_blocks;  // that one multiprocessor holds at once
     bool idle;                  // kernels, products and copies within the device do nothing
     enum { UP, DOWN, BOTH } order;
 };
 extern const Settings settings;
 const size_t SHARED_DEFAULT = 48 << 10;
+const size_t SHARED_RESERVED = 1 << 10;  // that CUDA takes for itself from the multiprocessor's, for each block
+const int MULTIPROCESSORS = 132;
+// Bytes of shared memory of a multiprocessor.
+size_t shared_of_multiprocessor();
 
 // -- reports
 
@@ -124,10 +130,41 @@ struct Launch {
     unsigned grid[3], block[3];
     size_t shared;
     void **arguments;
+    bool cooperative;           // all blocks at once
 };
 Error run_kernel(const Launch &launch);
-// Runs the threads of a block as fibers; false where some wait for others that never come.
-bool run_fibers(const Kernel &kernel, void **arguments, int count, bool backwards, char *why, size_t room);
+// Blocks of so many threads, with so much dynamic shared memory, that one multiprocessor holds at once.
+int blocks_at_once(const Function &function, size_t threads, size_t shared);
+
+// A thread of a block whose threads wait for each other.
+struct Fiber {
+    void *stack_pointer;
+    Waits waits;
+    unsigned mask;             // while it waits for lanes of its warp
+    unsigned long long value;  // what it hands over, then what it has received
+    int from;
+};
+// Room for the stacks of so many blocks, with a page before each block's, or each thread's, that nobody may touch.
+struct Stacks {
+    char *begin;
+    size_t apart, size;  // from one fiber's to the next, and all
+    Stacks(int blocks, int threads, bool guard_each);
+    ~Stacks();
+    char *top(int block, int thread) const;
+    int threads;
+    bool guard_each;
+};
+struct Block {
+    Place place;
+    std::vector<Fiber> fibers;
+    std::string shared, fixed;  // its shared memory while another block runs
+};
+void begin_fibers(Block &block, const Stacks &stacks, int index);
+// Lets the threads of the current block run until each of them waits or has ended; false where none came further.
+bool take_turns(Block &block, const Kernel &kernel, void **arguments, bool backwards);
+bool have_ended(const Block &block);
+// Why the threads of a block do not end.
+void describe_waiting(const Block &block, char *why, size_t room);
 
 // -- captures
 

@@ -31,7 +31,7 @@ EXPORT int answer_cudaRuntimeGetVersion(int *version) {
     *version = 13000;
     return SUCCESS;
 }
-static const int MULTIPROCESSORS = 132, THREADS_PER_MULTIPROCESSOR = 2048, REGISTERS = 65536, L2_CACHE = 50 << 20;
+static const int REGISTERS = 65536, L2_CACHE = 50 << 20;
 
 EXPORT int answer_cudaDeviceGetAttribute(int *value, int attribute, int device) {
     if (device < 0 || device >= settings.devices) return INVALID_DEVICE;
@@ -49,14 +49,15 @@ EXPORT int answer_cudaDeviceGetAttribute(int *value, int attribute, int device) 
         case 16: *value = MULTIPROCESSORS; return SUCCESS;               // MultiProcessorCount
         case 31: *value = 1; return SUCCESS;                             // ConcurrentKernels
         case 38: *value = L2_CACHE; return SUCCESS;                      // L2CacheSize
-        case 39: *value = THREADS_PER_MULTIPROCESSOR; return SUCCESS;    // MaxThreadsPerMultiProcessor
+        case 39: *value = settings.most_threads; return SUCCESS;         // MaxThreadsPerMultiProcessor
         case 41: *value = 1; return SUCCESS;                             // UnifiedAddressing
         case 75: *value = settings.major; return SUCCESS;                // ComputeCapabilityMajor
         case 76: *value = settings.minor; return SUCCESS;                // ComputeCapabilityMinor
-        case 81: *value = (int)settings.shared_opt_in + 1024; return SUCCESS;  // MaxSharedMemoryPerMultiprocessor
+        case 81: *value = (int)shared_of_multiprocessor(); return SUCCESS;      // MaxSharedMemoryPerMultiprocessor
         case 97: *value = (int)settings.shared_opt_in; return SUCCESS;   // MaxSharedMemoryPerBlockOptin
         case 17: case 18: case 20: *value = 0; return SUCCESS;           // KernelExecTimeout, Integrated, ComputeMode
-        case 83: case 95: case 96: *value = 0; return SUCCESS;           // ManagedMemory, CooperativeLaunch, on many
+        case 83: case 96: *value = 0; return SUCCESS;                    // ManagedMemory, CooperativeLaunch on many
+        case 95: *value = 1; return SUCCESS;                             // CooperativeLaunch
         case 115: *value = 0; return SUCCESS;                            // MemoryPoolsSupported
         case 87: *value = 2; return SUCCESS;                             // SingleToDoublePrecisionPerfRatio
         default:
@@ -97,9 +98,9 @@ EXPORT int answer_cudaGetDeviceProperties(void *to, int device) {
     memcpy(found.block, block, sizeof block), memcpy(found.grid, grid, sizeof grid);
     found.major = settings.major, found.minor = settings.minor;
     memcpy((char *)&found + 596, &L2_CACHE, sizeof(int));
-    memcpy((char *)&found + 604, &THREADS_PER_MULTIPROCESSOR, sizeof(int));
-    const size_t of_multiprocessor = settings.shared_opt_in + 1024;
-    memcpy((char *)&found + 624, &of_multiprocessor, sizeof(size_t));
+    memcpy((char *)&found + 604, &settings.most_threads, sizeof(int));
+    const size_t shared = shared_of_multiprocessor();
+    memcpy((char *)&found + 624, &shared, sizeof(size_t));
     memcpy((char *)&found + 632, &REGISTERS, sizeof(int));
     memcpy((char *)&found + 672, &settings.shared_opt_in, sizeof(size_t));
     memcpy(to, &found, sizeof found);

@@ -108,13 +108,13 @@ EXPORT int cuFuncSetAttribute(Function *function, int attribute, int value) {
     function->dynamic_limit = value;
     return lost;
 }
-EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function *, int threads, size_t shared) {
-    const int by_threads = 2048 / threads, by_shared = shared ? (int)(settings.shared_opt_in / shared) : 32;
-    *blocks = by_threads < by_shared ? by_threads : by_shared;
+EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Function *function, int threads, size_t shared) {
+    if (threads < 1) return refuse(INVALID_VALUE, "the occupancy of blocks of %d threads", threads);
+    *blocks = blocks_at_once(*function, threads, shared);
     return lost;
 }
 EXPORT int cuOccupancyMaxPotentialBlockSize(int *grid, int *block, Function *, void *, size_t, int limit) {
-    *grid = 132, *block = limit && limit < 256 ? limit : 256;
+    *grid = MULTIPROCESSORS, *block = limit && limit < 256 ? limit : 256;
     return lost;
 }
 
@@ -131,14 +131,20 @@ struct KernelLaunch : Operation {
     Error run() override { return run_kernel(launch); }
 };
 
-EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                          unsigned bz, unsigned shared, void *stream, void **arguments, void **) {
+static int launch_on(void *stream, const Launch &launch) {
     Guard guard(one_at_a_time);
-    if (const Error error = usable(stream, function->name.c_str())) return error;
-    const Launch launch = {function, {gx, gy, gz}, {bx, by, bz}, shared, arguments};
+    if (const Error error = usable(stream, launch.function->name.c_str())) return error;
     if (!capturing(stream)) return run_kernel(launch);
     capture(stream, new KernelLaunch(launch));
     return SUCCESS;
+}
+EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                          unsigned bz, unsigned shared, void *stream, void **arguments, void **) {
+    return launch_on(stream, {function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, false});
+}
+EXPORT int cuLaunchCooperativeKernel(Function *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                                     unsigned by, unsigned bz, unsigned shared, void *stream, void **arguments) {
+    return launch_on(stream, {function, {gx, gy, gz}, {bx, by, bz}, shared, arguments, true});
 }
 
 // -- what CuPy looks up as well
@@ -147,7 +153,6 @@ EXPORT int cuLaunchKernel(Function *function, unsigned gx, unsigned gy, unsigned
 MISSING(cuCtxCreate_v2)
 MISSING(cuCtxCreate_v4)
 MISSING(cuCtxDestroy_v2)
-MISSING(cuLaunchCooperativeKernel)
 MISSING(cuLinkAddData_v2)
 MISSING(cuLinkAddFile_v2)
 MISSING(cuLinkComplete)

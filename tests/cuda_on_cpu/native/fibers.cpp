@@ -1,5 +1,5 @@
-// The threads of a block that wait for each other: fibers, each with a stack of its own, which take turns. One runs
-// until it waits or ends. In the opposite order of turns, a kernel that lacks a barrier computes something else.
+// Threads that wait for each other: fibers, each with a stack of its own, which take turns. One runs until it waits or
+// ends. In the opposite order of turns, a kernel that lacks a barrier computes something else.
 
 #include <cstdio>
 #include <cstring>
@@ -8,16 +8,9 @@
 #include "bench.hpp"
 
 static const size_t STACK = 64 << 10, GUARD = 4096;
-static const int WARP_SIZE = 32, MOST = 1024;
+static const int WARP_SIZE = 32;
 
-struct Fiber {
-    void *stack_pointer;
-    Waits waits;
-    unsigned mask;             // while it waits for lanes of its warp
-    unsigned long long value;  // what it hands over, then what it has received
-    int from;
-};
-static Fiber fibers[MOST];
+static Fiber *fibers;  // of the block that runs
 static void *scheduler;  // its stack pointer while a fiber runs
 static int running;
 static const Kernel *kernel;
@@ -59,24 +52,30 @@ static void begin() {
     leave(ENDED);
 }
 
-// Stacks of all fibers, with a page between them that nobody may touch.
-static char *stacks() {
-    static char *const all = [] {
-        char *const room = (char *)mmap(nullptr, MOST * (STACK + GUARD), PROT_NONE,
-                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        for (int i = 0; i < MOST; i++) mprotect(room + i * (STACK + GUARD) + GUARD, STACK, PROT_READ | PROT_WRITE);
-        return room;
-    }();
-    return all;
+// With a page before each block's stacks alone, where they are many: the system has room for about 32,000 such pages.
+Stacks::Stacks(int blocks, int threads, bool guard_each) : threads(threads), guard_each(guard_each) {
+    apart = guard_each ? STACK + GUARD : STACK;
+    size = (size_t)blocks * (threads * apart + GUARD);
+    begin = (char *)mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    for (int i = 0; i < blocks; i++) {
+        char *const first = begin + i * (threads * apart + GUARD);
+        for (int j = 0; j < (guard_each ? threads : 1); j++) mprotect(first + j * apart, GUARD, PROT_NONE);
+    }
+}
+Stacks::~Stacks() { munmap(begin, size); }
+char *Stacks::top(int block, int thread) const {
+    return begin + block * (threads * apart + GUARD) + GUARD + (size_t)thread * apart + STACK;
 }
 
-static void prepare(int i) {
-    void **top = (void **)(stacks() + (i + 1) * (STACK + GUARD));
-    *--top = nullptr;        // where `begin` would return to; keeps the stack aligned as after a call
-    *--top = (void *)begin;  // what `switch_stacks` returns to
-    top -= 6;                // the registers that it restores
-    fibers[i].stack_pointer = top;
-    fibers[i].waits = NOTHING;
+void begin_fibers(Block &block, const Stacks &stacks, int index) {
+    for (size_t i = 0; i < block.fibers.size(); i++) {
+        void **top = (void **)stacks.top(index, (int)i);
+        *--top = nullptr;        // where `begin` would return to; keeps the stack aligned as after a call
+        *--top = (void *)begin;  // what `switch_stacks` returns to
+        top -= 6;                // the registers that it restores
+        block.fibers[i].stack_pointer = top;
+        block.fibers[i].waits = NOTHING;
+    }
 }
 
 static Place place(int i) {
@@ -85,6 +84,7 @@ static Place place(int i) {
 }
 
 extern "C" void cuda_on_cpu_wait_block() { leave(BLOCK); }
+extern "C" void cuda_on_cpu_wait_others() { leave(OTHERS); }
 
 extern "C" unsigned long long cuda_on_cpu_wait_warp(unsigned mask, unsigned long long value, int from) {
     Fiber &own = fibers[running];
@@ -128,31 +128,44 @@ static bool wake_block(int count) {
     return true;
 }
 
-bool run_fibers(const Kernel &which, void **with, int count, bool backwards, char *why, size_t room) {
-    kernel = &which, arguments = with;
-    for (int i = 0; i < count; i++) prepare(i);
+bool take_turns(Block &block, const Kernel &which, void **with, bool backwards) {
+    kernel = &which, arguments = with, fibers = block.fibers.data();
+    const int count = (int)block.fibers.size();
+    for (Fiber &fiber : block.fibers)
+        if (fiber.waits == OTHERS) fiber.waits = NOTHING;
+    bool any = false;
     for (bool moved = true; moved;) {
         moved = false;
         for (int turn = 0; turn < count; turn++) {
             running = backwards ? count - 1 - turn : turn;
             if (fibers[running].waits != NOTHING) continue;
-            moved = true;
             threadIdx = place(running);
             switch_stacks(&scheduler, fibers[running].stack_pointer);
+            moved = moved || fibers[running].waits != OTHERS;
         }
         for (int i = 0; i < count; i += WARP_SIZE)
             moved = wake_warp(i, count - i < WARP_SIZE ? count - i : WARP_SIZE) || moved;
         moved = wake_block(count) || moved;
+        any = any || moved;
     }
+    return any;
+}
+
+bool have_ended(const Block &block) {
+    for (const Fiber &fiber : block.fibers)
+        if (fiber.waits != ENDED) return false;
+    return true;
+}
+
+void describe_waiting(const Block &block, char *why, size_t room) {
     int waiting[ENDED + 1] = {}, example = 0;
-    for (int i = 0; i < count; i++) {
-        waiting[fibers[i].waits]++;
-        if (fibers[i].waits != ENDED) example = i;
+    for (size_t i = 0; i < block.fibers.size(); i++) {
+        waiting[block.fibers[i].waits]++;
+        if (block.fibers[i].waits != ENDED) example = (int)i;
     }
-    if (waiting[ENDED] == count) return true;
     snprintf(why, room,
-             "a barrier is not reached by all: %d threads wait for their block, %d for their warp (such as thread %d), "
+             "%s: %d threads wait for their block, %d for their warp, %d for what others write (such as thread %d), "
              "%d have ended",
-             waiting[BLOCK], waiting[WARP], example, waiting[ENDED]);
-    return false;
+             waiting[OTHERS] ? "what is waited for does not come" : "a barrier is not reached by all", waiting[BLOCK],
+             waiting[WARP], waiting[OTHERS], example, waiting[ENDED]);
 }

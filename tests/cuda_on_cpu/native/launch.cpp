@@ -1,6 +1,7 @@
 // A launch: what CUDA refuses, then the kernel block by block, and what becomes of it where it reads or writes what is
 // not its own.
 
+#include <algorithm>
 #include <csetjmp>
 #include <csignal>
 #include <cstdio>
@@ -43,6 +44,12 @@ extern "C" void cuda_on_cpu_assert(const char *condition) {
     siglongjmp(end_of_kernel, 1);
 }
 
+extern "C" void cuda_on_cpu_trap() {
+    fault = LAUNCH_FAILED;
+    snprintf(reason, sizeof reason, "a thread ends the kernel (__trap)");
+    siglongjmp(end_of_kernel, 1);
+}
+
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 
 // The handlers of these signals are ours while this lives, and whose they were before after that.
@@ -71,14 +78,56 @@ static bool stop(Error error, const char *why) {
     return false;
 }
 
+static bool shared_holds(const Launch &launch) {
+    for (size_t i = 0; i < SHARED_GUARD; i++)
+        if (cuda_on_cpu_shared[launch.shared + i] != GUARD)
+            return stop(ILLEGAL_ADDRESS, "it writes behind its shared memory");
+    return true;
+}
+
+static void exchange_shared(const Kernel &kernel, Block &block) {
+    std::swap_ranges(block.shared.begin(), block.shared.end(), (char *)cuda_on_cpu_shared);
+    std::swap_ranges(block.fixed.begin(), block.fixed.end(), kernel.shared_begin);
+}
+
+// Rounds in which no thread comes further than to look once more at what it waits for, before that is called in vain:
+// one that looks may have written before.
+static const int ROUNDS_IN_VAIN = 100;
+
+static bool run_to_the_end(const Launch &launch, bool backwards, const std::vector<Block *> &blocks) {
+    const Kernel &kernel = *launch.function->kernel;
+    size_t ended = 0;
+    for (int in_vain = 0; ended < blocks.size() && in_vain < ROUNDS_IN_VAIN; in_vain++) {
+        ended = 0;
+        for (Block *const block : blocks) {
+            if (!have_ended(*block)) {
+                blockIdx = block->place;
+                exchange_shared(kernel, *block);
+                if (take_turns(*block, kernel, launch.arguments, backwards)) in_vain = -1;
+                if (!shared_holds(launch)) return false;
+                exchange_shared(kernel, *block);
+            }
+            ended += have_ended(*block);
+        }
+    }
+    if (ended == blocks.size()) return true;
+    char why[300];
+    const auto stuck = std::find_if(blocks.begin(), blocks.end(), [](Block *block) { return !have_ended(*block); });
+    blockIdx = (*stuck)->place;
+    describe_waiting(**stuck, why, sizeof why);
+    return stop(LAUNCH_FAILED, why);
+}
+
 static bool run_block(const Launch &launch, bool backwards) {
     const Kernel &kernel = *launch.function->kernel;
     const int count = blockDim.x * blockDim.y * blockDim.z;
     memset(cuda_on_cpu_shared, POISON, launch.shared);
     memset(kernel.shared_begin, POISON, kernel.shared_end - kernel.shared_begin);
     if (kernel.fibers) {
-        char why[300];
-        if (!run_fibers(kernel, launch.arguments, count, backwards, why, sizeof why)) return stop(LAUNCH_FAILED, why);
+        static const Stacks stacks(1, 1024, true);
+        Block block = {blockIdx, std::vector<Fiber>(count), "", ""};
+        begin_fibers(block, stacks, 0);
+        if (!run_to_the_end(launch, backwards, {&block})) return false;
     } else {
         for (int turn = 0; turn < count; turn++) {
             const unsigned i = backwards ? count - 1 - turn : turn;
@@ -86,10 +135,27 @@ static bool run_block(const Launch &launch, bool backwards) {
             kernel.call(launch.arguments);
         }
     }
-    for (size_t i = 0; i < SHARED_GUARD; i++)
-        if (cuda_on_cpu_shared[launch.shared + i] != GUARD)
-            return stop(ILLEGAL_ADDRESS, "it writes behind its shared memory");
-    return true;
+    return shared_holds(launch);
+}
+
+// Blocks that wait for each other take turns, each with its own shared memory.
+static bool run_together(const Launch &launch, bool backwards) {
+    const Kernel &kernel = *launch.function->kernel;
+    const int count = gridDim.x * gridDim.y * gridDim.z, threads = blockDim.x * blockDim.y * blockDim.z;
+    const Stacks stacks(count, threads, false);
+    std::vector<Block> blocks(count);
+    std::vector<Block *> order;
+    for (int i = 0; i < count; i++) {
+        const unsigned number = backwards ? count - 1 - i : i;
+        Block &block = blocks[number];
+        block.place = {number % gridDim.x, number / gridDim.x % gridDim.y, number / (gridDim.x * gridDim.y)};
+        block.fibers.resize(threads);
+        block.shared.assign(launch.shared, (char)POISON);
+        block.fixed.assign(kernel.shared_end - kernel.shared_begin, (char)POISON);
+        begin_fibers(block, stacks, number);
+        order.push_back(&block);
+    }
+    return run_to_the_end(launch, backwards, order);
 }
 
 static bool run_blocks(const Launch &launch, bool backwards) {
@@ -101,6 +167,7 @@ static bool run_blocks(const Launch &launch, bool backwards) {
     }
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
     blockDim = {launch.block[0], launch.block[1], launch.block[2]};
+    if (launch.cooperative && launch.function->kernel->fibers) return run_together(launch, backwards);
     for (unsigned z = 0; z < gridDim.z; z++)
         for (unsigned y = 0; y < gridDim.y; y++)
             for (unsigned x = 0; x < gridDim.x; x++) {
@@ -177,6 +244,18 @@ static Error run_both(const Launch &launch) {
 
 // -- launches
 
+size_t shared_of_multiprocessor() {
+    return settings.shared_opt_in + (settings.major >= 8 ? SHARED_RESERVED : 0);
+}
+
+// Registers are left out: a compiler for the device would know.
+int blocks_at_once(const Function &function, size_t threads, size_t shared) {
+    const size_t fixed = function.kernel ? function.kernel->shared_end - function.kernel->shared_begin : 0;
+    const size_t taken = shared + fixed + (settings.major >= 8 ? SHARED_RESERVED : 0);
+    const size_t by_shared = taken ? shared_of_multiprocessor() / taken : settings.most_blocks;
+    return (int)std::min({(size_t)settings.most_blocks, settings.most_threads / threads, by_shared});
+}
+
 static Error check_launch(const Launch &launch) {
     const Function &function = *launch.function;
     const char *const name = function.name.c_str();
@@ -193,6 +272,12 @@ static Error check_launch(const Launch &launch) {
     if (function.device != current_device)
         return refuse(INVALID_HANDLE, "kernel %s was loaded on device %d, the current one is %d", name, function.device,
                       current_device);
+    const size_t blocks = (size_t)g[0] * g[1] * g[2];
+    if (launch.cooperative && launch.shared <= function.dynamic_limit &&
+        blocks > (size_t)blocks_at_once(function, threads, launch.shared) * MULTIPROCESSORS)
+        return refuse(COOPERATIVE_LAUNCH_TOO_LARGE,
+                      "kernel %s: %zu blocks at once, the device holds %d on each of %d multiprocessors", name, blocks,
+                      blocks_at_once(function, threads, launch.shared), MULTIPROCESSORS);
     if (!function.kernel)
         return launch.shared <= function.dynamic_limit
                    ? SUCCESS
@@ -210,9 +295,9 @@ static Error check_launch(const Launch &launch) {
 
 Error run_kernel(const Launch &launch) {
     counts.launches[launch.function->name]++;
-    note("launch %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared", launch.function->name.c_str(),
+    note("launch %s: grid (%u, %u, %u), block (%u, %u, %u), %zu bytes shared%s", launch.function->name.c_str(),
          launch.grid[0], launch.grid[1], launch.grid[2], launch.block[0], launch.block[1], launch.block[2],
-         launch.shared);
+         launch.shared, launch.cooperative ? ", cooperative" : "");
     if (const Error error = check_launch(launch)) return error;
     const Kernel *const kernel = launch.function->kernel;
     if (!kernel || settings.idle) return SUCCESS;
