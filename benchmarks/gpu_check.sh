@@ -15,7 +15,7 @@ PYTHON=${PYTHON:-$(test -x .venv/bin/python && echo .venv/bin/python || echo pyt
 read -ra python <<<"$PYTHON"
 out=${1:-${OUT:-benchmarks/results/cuda}}
 stretched=${GPU_CHECK_STRETCH:-$(test -n "${GPU_CHECK_REHEARSAL:-}" && echo 10 || echo 1)}
-steps=${GPU_CHECK_STEPS:-versions exactness tests sanitizer attention training tuning table}
+steps=${GPU_CHECK_STEPS:-versions exactness tests sanitizer attention training recurrent tuning table}
 mkdir -p "$out"
 log=$out/log.txt
 : >"$log"
@@ -55,7 +55,8 @@ fi
 # Seconds of each step: with 15 for the kit and 15 for the question above they add up to 540, and to 550 with the second
 # after which what is left is killed. A step ends by itself two seconds before.
 declare -A limits=(
-    [versions]=50 [exactness]=60 [tests]=100 [sanitizer]=50 [attention]=120 [training]=60 [tuning]=60 [table]=10
+    [versions]=50 [exactness]=60 [tests]=90 [sanitizer]=50 [attention]=110 [training]=60 [recurrent]=20 [tuning]=60
+    [table]=10
 )
 for name in $steps; do
     step "$name" "${limits[$name]}" "${python[@]}" -m benchmarks.device "$name" "$out" "$((limits[$name] * stretched - 2))"

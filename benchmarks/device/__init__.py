@@ -13,6 +13,7 @@ process. What a step cannot begin before its time is over is an entry, too.
 | sanitizer | `sanitizer` | memcheck and racecheck on small shapes |
 | attention | `attention` | all cases of `attnlayers bench` against each kernel of PyTorch: wall, host and device |
 | training | `training` | a training step, an epoch, and the device's time by kernel |
+| recurrent | `recurrent` | the LSTM, forward and backward, in one launch, step by step and by PyTorch |
 | tuning | `tuning` | small kernel against tiles, the cost of a launch, ceilings |
 | table | `table` | at most 40 lines of all of it |
 """

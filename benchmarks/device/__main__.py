@@ -20,6 +20,7 @@ MODULES = {
     "sanitizer": "sanitizer",
     "attention": "attention",
     "training": "training",
+    "recurrent": "recurrent",
     "tuning": "tuning",
 }
 

@@ -117,8 +117,13 @@ def scatter(rows: int, width: int, count: int, anew: bool = False) -> Check:
     return check
 
 
-def lstm(N: int, T: int, D: int, H: int) -> Check:
-    return run(layers.TimeLSTM, ((N, T, D),), (D, 4 * H), (H, 4 * H), (4 * H,))
+def lstm(N: int, T: int, D: int, H: int, scale: float = 1.0) -> Check:
+    """A check of an LSTM whose weights are drawn smaller by a power of 2, so that many units do not saturate."""
+
+    def make(Wx: Array, Wh: Array, b: Array) -> layers.TimeLSTM:
+        return layers.TimeLSTM(Wx * scale, Wh * scale, b)
+
+    return run(make, ((N, T, D),), (D, 4 * H), (H, 4 * H), (4 * H,))
 
 
 LONG, LONGER = on_device(1024, 70), on_device(2048, 130)
@@ -140,6 +145,8 @@ CHECKS: dict[str, Check] = {
     "softcap": attend((2, 70, 40), (2, 90, 40), 40, softcap=5.0),
     "LSTM, few rows": lstm(5, 7, 11, 33),
     "LSTM, many rows": lstm(on_device(128, 20), on_device(29, 3), 16, on_device(256, 40)),
+    "LSTM, 650 units": lstm(on_device(20, 3), on_device(35, 3), on_device(650, 5), on_device(650, 41), scale=0.125),
+    "LSTM, too many units": lstm(4, 3, 16, on_device(1100, 1057), scale=0.125),
     "GRU": run(layers.TimeGRU, ((5, 7, 11),), (11, 3 * 33), (33, 3 * 33), (3 * 33,)),
     "softmax": softmax(7, 3, 300),
     "Adam": adam((13, 7), (1000,), (3,)),

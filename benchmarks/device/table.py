@@ -9,7 +9,7 @@ from typing import Any
 from .results import Entry, read
 
 LINES = 40
-STEPS = ("versions", "exactness", "tests", "sanitizer", "attention", "training", "tuning")
+STEPS = ("versions", "exactness", "tests", "sanitizer", "attention", "training", "recurrent", "tuning")
 FAILURES = 9
 """Lines for failures at most; `results.json` has all of them."""
 
@@ -28,7 +28,7 @@ def print_table(folder: Path) -> None:
 def lines(found: dict[str, Any]) -> list[str]:
     """All lines, whatever is missing."""
     parts = [*_heading(found), *_failures(found), *_kernels(found), *_attention(found), *_training(found)]
-    parts += [*_tuning(found)]
+    parts += [*_recurrent(found), *_tuning(found)]
     if len(parts) > LINES:
         parts = [*parts[: LINES - 1], f"… {len(parts) - LINES + 1} lines more in results.json"]
     return [line[:WIDTH] for line in parts]
@@ -126,6 +126,21 @@ def _training(found: dict[str, Any]) -> Iterator[str]:
     yield from _joined(
         f"{one['item']}: {float(one['seconds_of_steps']):.2f} s" for one in entries if "seconds_of_steps" in one
     )
+
+
+def _recurrent(found: dict[str, Any]) -> Iterator[str]:
+    """The LSTM: ours, and PyTorch's with TF32."""
+    for entry in _items(found, "recurrent"):
+        times = entry.get("times", {entry["item"]: entry})
+        yield from _joined(f"LSTM {lstm_line(name, some)}" for name, some in times.items() if "both" in some)
+
+
+def lstm_line(name: str, found: Entry) -> str:
+    """Microseconds of the device / of the host, forward | forward with backward."""
+    if "both" not in found:
+        return f"{name}: {found.get('left_out') or found.get('failed')}"
+    told = " | ".join(f"{found[way]['device_us']:.0f} / {found[way]['host_us']:.0f}" for way in ("forward", "both"))
+    return f"{name}: {told}"
 
 
 def _tuning(found: dict[str, Any]) -> Iterator[str]:

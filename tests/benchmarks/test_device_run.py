@@ -25,7 +25,7 @@ from benchmarks.device.results import Section, read
 from benchmarks.device.workers import Item, measured
 
 SCRIPT = ROOT / "benchmarks" / "gpu_check.sh"
-STEPS = ["versions", "exactness", "tests", "sanitizer", "attention", "training", "tuning"]
+STEPS = ["versions", "exactness", "tests", "sanitizer", "attention", "training", "recurrent", "tuning"]
 
 # -- workers
 

@@ -69,7 +69,7 @@ class CudaLSTM:
         dtype = call.x.dtype
         if 0 in (N, T, H) or N * 4 * H >= MOST_NUMBERS or H * 4 * H >= MOST_NUMBERS or dtype.char not in "fd":
             return None
-        x = call.x.reshape(N * T, D)
+        x = xp.ascontiguousarray(call.x).reshape(N * T, D)
         gates = self._matmul(x, call.Wx).reshape(N, T, 4 * H)  # (N T, D) x (D, 4H) -> (N T, 4H)
         width = -(-(H + D + 1) // 4) * 4
         hs, c, rows = (xp.empty((N, T, size), dtype) for size in (H, H, width))
