@@ -181,7 +181,7 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _rows(self) -> CudaRows:
-        return CudaRows(self.xp, self._kernels.launch)
+        return CudaRows(self._kernels)
 
     # -- few kernels: what costs at the book's sizes is their number
 
@@ -270,7 +270,7 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _cross_entropy_kernels(self) -> CudaCrossEntropy:
-        return CudaCrossEntropy(self.xp, self._kernels.launch, self._ids)
+        return CudaCrossEntropy(self._kernels, self._ids)
 
     @cached_property
     def _lstm_kernels(self) -> CudaLSTM:
@@ -296,7 +296,7 @@ class CupyBackend(UfuncBackend):
 
     @cached_property
     def _optimizer(self) -> CudaOptimizer:
-        return CudaOptimizer(self.xp, self._kernels.launch)
+        return CudaOptimizer(self._kernels)
 
     def _has_kernels(self, *arrays: Array) -> bool:
         """Whether the kernels can be launched on these arrays: one dtype that they are compiled for, no gaps."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._cross_entropy import CrossEntropyCall
 from .._ids import Check
+from .compiled import Kernels
 from .ids import DeviceIds
 
 Array = Any
@@ -33,15 +33,12 @@ class CudaCrossEntropy:
 
     Parameters
     ----------
-    xp : module
-        CuPy.
-    launch : callable
-        `Kernels.launch`.
+    kernels : Kernels
     ids : DeviceIds
     """
 
-    def __init__(self, xp: Any, launch: Callable[..., None], ids: DeviceIds) -> None:
-        self._xp, self._launch, self._ids = xp, launch, ids
+    def __init__(self, kernels: Kernels, ids: DeviceIds) -> None:
+        self._xp, self._kernels, self._ids = kernels.xp, kernels, ids
 
     def forward(self, call: CrossEntropyCall) -> tuple[Array, Kept] | None:
         """The loss (), and what `backward` reads; None for what the kernels do not take."""
@@ -57,9 +54,11 @@ class CudaCrossEntropy:
         _, *where = self._ids.numbers(check)
         numbers = (np.int32(V), dtype.type(call.smoothing), *where)
         shared = dtype.itemsize
-        self._launch("cross_entropy_rows", (M, threads), (rows, logits, labels, *numbers), shared=threads * shared)
+        self._kernels.launch(
+            "cross_entropy_rows", (M, threads), (rows, logits, labels, *numbers), shared=threads * shared
+        )
         arguments = loss, divisor, rows, np.int64(M)
-        self._launch("cross_entropy_mean", (1, MEAN_THREADS), arguments, shared=MEAN_THREADS * shared)
+        self._kernels.launch("cross_entropy_mean", (1, MEAN_THREADS), arguments, shared=MEAN_THREADS * shared)
         return loss, Kept(logits, rows, divisor)
 
     def backward(self, call: CrossEntropyCall, kept: Kept, dloss: float | Array) -> Array:
@@ -71,7 +70,9 @@ class CudaCrossEntropy:
         else:
             number, place = dtype.type(dloss), np.uintp(0)
         numbers = (np.int64(M), np.int32(V), dtype.type(call.smoothing), number, place)
-        self._launch("cross_entropy_backward", (M, _threads(V)), (dlogits, kept.logits, labels, *kept[1:], *numbers))
+        self._kernels.launch(
+            "cross_entropy_backward", (M, _threads(V)), (dlogits, kept.logits, labels, *kept[1:], *numbers)
+        )
         return dlogits
 
 

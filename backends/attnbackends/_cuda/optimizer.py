@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from .compiled import Kernels
 
 Array = Any
 
@@ -28,14 +30,11 @@ class CudaOptimizer:
 
     Parameters
     ----------
-    xp : module
-        CuPy.
-    launch : callable
-        `Kernels.launch`.
+    kernels : Kernels
     """
 
-    def __init__(self, xp: Any, launch: Callable[..., None]) -> None:
-        self._xp, self._launch = xp, launch
+    def __init__(self, kernels: Kernels) -> None:
+        self._xp, self._kernels = kernels.xp, kernels
         self._tables: dict[tuple[Any, ...], tuple[Array, int]] = {}
 
     def takes(self, *rows: Sequence[Array]) -> bool:
@@ -51,8 +50,8 @@ class CudaOptimizer:
         table, blocks = self._table((arrays,))
         sums, norm = self._xp.empty(blocks, dtype), self._xp.empty((), dtype)
         grid, shared, most = (blocks, THREADS), THREADS * dtype.itemsize, dtype.type(max_norm)
-        self._launch("sums_of_squares", grid, (sums, table, count), shared=shared)
-        self._launch("clip", grid, (norm, sums, np.int32(blocks), most, table, count), shared=shared)
+        self._kernels.launch("sums_of_squares", grid, (sums, table, count), shared=shared)
+        self._kernels.launch("clip", grid, (norm, sums, np.int32(blocks), most, table, count), shared=shared)
         return norm
 
     def adam_step(
@@ -68,7 +67,7 @@ class CudaOptimizer:
         type_ = rows[0][0].dtype.type
         table, blocks = self._table(rows, decayed)
         numbers = (type_(number) for number in (lr, 1 - beta1, 1 - beta2, 1 - decay))
-        self._launch("adam_step", (blocks, THREADS), (*numbers, table, np.int32(len(rows[0]))))
+        self._kernels.launch("adam_step", (blocks, THREADS), (*numbers, table, np.int32(len(rows[0]))))
 
     def _table(self, rows: tuple[Sequence[Array], ...], flags: Sequence[bool] = ()) -> tuple[Array, int]:
         """What the kernels read of these arrays, and how many blocks to launch."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
 import numpy as np
+
+from .compiled import Kernels
 
 Array = Any
 
@@ -26,14 +27,11 @@ class CudaRows:
 
     Parameters
     ----------
-    xp : module
-        CuPy.
-    launch : callable
-        `Kernels.launch`.
+    kernels : Kernels
     """
 
-    def __init__(self, xp: Any, launch: Callable[..., None]) -> None:
-        self._xp, self._launch = xp, launch
+    def __init__(self, kernels: Kernels) -> None:
+        self._xp, self._kernels = kernels.xp, kernels
 
     def sum(self, x: Array) -> Array:
         """See `Backend.sum_rows`."""
@@ -41,7 +39,7 @@ class CudaRows:
         out = self._xp.empty(columns, x.dtype)
         if columns:
             grid, shared = (-(-columns // COLUMNS), COLUMNS * GROUPS), COLUMNS * GROUPS * x.itemsize
-            self._launch("sum_rows", grid, (out, x, np.int64(rows), np.int32(columns)), shared=shared)
+            self._kernels.launch("sum_rows", grid, (out, x, np.int64(rows), np.int32(columns)), shared=shared)
         return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool) -> None:
@@ -62,7 +60,7 @@ class CudaRows:
             last = min(first + step, M)
             blocks = (V if by_row else last - first, -(-D // (4 * lanes)))
             numbers = (*map(np.int64, (first, last, V)), *map(np.int32, (D, lanes)), np.bool_(by_row), np.bool_(anew))
-            self._launch("scatter_add", (blocks, THREADS), (into, ids, values, *numbers), shared=shared)
+            self._kernels.launch("scatter_add", (blocks, THREADS), (into, ids, values, *numbers), shared=shared)
         if into is not target:
             target[...] = into
 

@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 from support import Library
 
-from attnbackends._cuda.cross_entropy import CudaCrossEntropy
 from attnbackends._cuda.lstm import CudaLSTM
-from attnbackends._cuda.optimizer import CudaOptimizer
 from attnbackends._cuda.plans import CudaAttention
-from attnbackends._cuda.rows import CudaRows
 
 
 @pytest.fixture
@@ -36,7 +33,4 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(backend._kernels, "ready", noting_ready)
     monkeypatch.setattr(backend, "_attention_kernels", CudaAttention(backend._kernels))
     monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, backend._kernels))
-    monkeypatch.setattr(backend, "_cross_entropy_kernels", CudaCrossEntropy(library.xp, noting, backend._ids))
-    monkeypatch.setattr(backend, "_rows", CudaRows(library.xp, noting))
-    monkeypatch.setattr(backend, "_optimizer", CudaOptimizer(library.xp, noting))
     return names
