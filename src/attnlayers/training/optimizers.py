@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from math import prod, sqrt
-from typing import Any
 
 import numpy as np
 
@@ -85,34 +84,11 @@ class Optimizer:
                 if changed is not param:
                     param[...] = narrow(backend, changed, param.dtype)
 
-        if params and not backend.on_host:
+        pieces = _pieces(backend, arrays) if backend.on_host else [arrays]
+        if len(pieces) > 1:
+            backend.map(change, pieces)
+        elif params:
             change(arrays)
-            return
-
-        def change_chunk(chunk: tuple[int, Any]) -> None:
-            i, index = chunk
-            change([tuple(array[index] for array in arrays[i])])
-
-        chunks: list[tuple[int, Any]] = []
-        total = 0
-        for i, param in enumerate(params):
-            if isinstance(param, np.generic):
-                kind = type(param).__name__
-                raise TypeError(
-                    f"`params[{i}]` cannot be changed in place, it is a numpy.{kind} and no array: wrap it in np.array"
-                )
-            rows, *row = param.shape or (1,)  # one number has no axis to be cut along
-            row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
-            touched = row_bytes * (len(arrays[i]) + 2)  # and two temporaries
-            at_least = -(-CHUNK_BYTES // max(1, touched))
-            cuts = backend.chunks(rows, touched, at_least)
-            chunks += [(i, (cut, ...) if param.shape else ...) for cut in cuts]
-            total += rows * touched
-        if total < SMALL_BYTES:
-            for chunk in chunks:
-                change_chunk(chunk)
-        else:
-            backend.map(change_chunk, chunks)
 
     def _change_all(self, backend: Backend, arrays: list[tuple[Array, ...]]) -> None:
         """Change some parameters, each with its gradient and what is remembered for it, in the dtype to compute in."""
@@ -143,6 +119,26 @@ class Optimizer:
         check_state(state, shapes, "state of another optimizer")
         self.steps = steps
         self.memory = {slot: [_remembered(state[f"{slot}.{i}"], p) for i, p in enumerate(params)] for slot in slots}
+
+
+def _pieces(backend: Backend, arrays: list[tuple[Array, ...]]) -> list[list[tuple[Array, ...]]]:
+    """Parameters and what belongs to each, cut into pieces for threads; one piece where threads are not worth it."""
+    pieces: list[list[tuple[Array, ...]]] = []
+    total = 0
+    for i, of_param in enumerate(arrays):
+        param = of_param[0]
+        if isinstance(param, np.generic):
+            kind = type(param).__name__
+            raise TypeError(
+                f"`params[{i}]` cannot be changed in place, it is a numpy.{kind} and no array: wrap it in np.array"
+            )
+        rows, *row = param.shape or (1,)  # one number has no axis to be cut along
+        row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
+        touched = row_bytes * (len(of_param) + 2)  # and two temporaries
+        cuts = backend.chunks(rows, touched, -(-CHUNK_BYTES // max(1, touched)))
+        pieces += [[tuple(array[cut, ...] for array in of_param) if param.shape else of_param] for cut in cuts]
+        total += rows * touched
+    return [arrays] if total < SMALL_BYTES else pieces
 
 
 def _remembered(saved: np.ndarray, param: Array) -> Array:
