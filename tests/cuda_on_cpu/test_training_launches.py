@@ -1,4 +1,4 @@
-"""What a training step of the book's chapter 8 model asks of a device, part by part: its own kernels, no waiting."""
+"""What training and answers of the book's chapter 8 model ask of a device: few launches, no copies, no waiting."""
 
 from cuda_on_cpu.bench_process import needs_bench, output_of
 
@@ -42,3 +42,32 @@ def test_a_step_of_chapter_8() -> None:
     assert backward.startswith(f"{{{own}}} 0 0 0")
     assert update == "{'adam_step': 1, 'clip': 1, 'sums_of_squares': 1} 0 0 0 0"
     assert int(total) <= 60
+
+
+ANSWERS = """
+from attnbackends import get_backend
+from attnlayers.models import AttentionSeq2seq
+backend = get_backend("cupy")
+rng = np.random.default_rng(0)
+model = AttentionSeq2seq(11, 5, 7, backend=backend)
+sources = backend.asarray(rng.integers(0, 11, (20, 6)))
+mask = backend.asarray(np.arange(6) < rng.integers(1, 7, 20)[:, None])
+
+def asked(max_length):
+    before = counts()
+    model.generate(sources, 0, 99, max_length, mask, return_weights=False)
+    return counts() - before
+
+asked(20)
+short, middle, long = asked(3), asked(13), asked(23)
+taken = middle - short
+print(taken.all_launches + taken.products + taken.on_device, taken.to_host, taken.synchronizations)
+print((long - middle).to_host)
+"""
+
+
+def test_ten_steps_of_a_batch_that_is_answered() -> None:
+    each_ten, looks = output_of(ANSWERS)
+    launches, to_host, synchronizations = map(int, each_ten.split())
+    assert launches <= 10 * 10
+    assert (to_host, synchronizations, looks) == (0, 0, "1")  # whether all have ended is looked at after 16 steps

@@ -10,6 +10,9 @@ from ..functional.integers import integer, sizes
 from ..layers._composite import set_training
 from ._base import Network
 
+END_STEPS = 16
+"""Steps between two looks at whether all answers have ended, which wait for a device; up to as many are for nothing."""
+
 
 class Translator(Network):
     """A network with an encoder and a decoder that goes on step by step.
@@ -80,7 +83,8 @@ class Translator(Network):
         *,
         beam_size: int = 1,
         length_penalty: float = 1.0,
-    ) -> tuple[Array, Array]:
+        return_weights: bool = True,
+    ) -> tuple[Array, Any]:
         """Answers to a whole batch.
 
         Parameters
@@ -99,6 +103,9 @@ class Translator(Network):
         length_penalty : float
             The answer whose log-probability, divided by ``length**length_penalty``, is largest is returned; its end
             counts as a token. With 0, the most probable one.
+        return_weights : bool
+            False returns None in the place of the weights. Kernels of attention keep none: to have them, each step
+            computes them once more.
 
         Returns
         -------
@@ -113,21 +120,25 @@ class Translator(Network):
         if self.backend.is_dtype(sources.dtype, "integral"):  # an answer may need larger ids than its source
             sources = xp.astype(sources, xp.int64, copy=False)
         if beam_size > 1:
-            return self._search(sources, start_id, end_id, max_length, source_mask, beam_size, length_penalty)
+            found = self._search(sources, start_id, end_id, max_length, source_mask, beam_size, length_penalty)
+            return found if return_weights else (found[0], None)
         self.begin(sources, source_mask, max_length)
         last = xp.full_like(sources[:, :1], start_id)
-        ended = last != start_id
+        ended = xp.any(last != start_id, axis=1)
+        each = 1 if self.backend.on_host else END_STEPS
         ids: list[Array] = []
         weights: list[Array] = []
         for _ in range(max_length):
             scores = self.step(last)  # (N, 1, V)
             last = xp.astype(xp.argmax(scores, axis=-1), sources.dtype, copy=False)
             ids.append(last)
-            weights.append(self.step_weights())
-            ended = ended | (last == end_id)
-            if (self.backend.on_host or len(ids) % 16 == 0) and bool(xp.all(ended)):
-                break
-        return xp.concat(ids, axis=1), xp.stack(weights, axis=1)
+            if return_weights:
+                weights.append(self.step_weights())
+            if len(ids) % each == 0:
+                ended = ended | xp.any(xp.concat(ids[-each:], axis=1) == end_id, axis=1)
+                if bool(xp.all(ended)):
+                    break
+        return xp.concat(ids, axis=1), xp.stack(weights, axis=1) if return_weights else None
 
     def _search(
         self,

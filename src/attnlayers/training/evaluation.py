@@ -94,7 +94,7 @@ class Evaluation:
         # An answer that goes on after all that is expected is wrong; only to chrF it matters what it goes on with.
         length = 2 * expected if self.free_text else expected
         ids, _ = self.model.generate(
-            batch.sources, vocabulary.BOS, vocabulary.EOS, length, source_mask=batch.source_mask
+            batch.sources, vocabulary.BOS, vocabulary.EOS, length, source_mask=batch.source_mask, return_weights=False
         )
         return self.model.backend.to_numpy(ids)
 

@@ -68,6 +68,16 @@ def test_a_batch_answers_as_one_by_one(library: Library, model: AttentionSeq2seq
     assert {END in answer for answer in answers} == {True, False}
 
 
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_answers_without_their_weights(library: Library, model: AttentionSeq2seq, beam_size: int) -> None:
+    ids, mask = padded(library, random_sources(5))
+    options = {"source_mask": mask, "beam_size": beam_size}
+    expected, _ = model.generate(ids, START, END, 19, **options)
+    answers, weights = model.generate(ids, START, END, 19, return_weights=False, **options)
+    assert weights is None
+    assert np.array_equal(library.numpy(answers), library.numpy(expected))
+
+
 def test_it_goes_on_until_the_longest_has_ended(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(get_backend("numpy"))
     script = np.array([[END, 8, 8, 8, 8], [7, END, END, 5, 5], [7, 7, 7, END, 9]])
