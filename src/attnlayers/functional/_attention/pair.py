@@ -191,7 +191,8 @@ def attention(
         bias=(bias, "*"),
         sinks=(sinks, "*"),
     )
-    keep_bytes = integer("keep_bytes", keep_bytes, least=0)
+    if type(keep_bytes) is not int or keep_bytes < 0:
+        keep_bytes = integer("keep_bytes", keep_bytes, least=0)
     positions = causal, query_start, window, key_lengths, query_offsets, key_offsets
     form = Form.of(backend, q, k, v, grouped, *positions)
     problem = Problem.of(backend, form, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
@@ -252,8 +253,7 @@ def attention_backward(
     problem, flat = saved.problem, saved.flat_gradient
     if dweights is not None and not isinstance(saved.result, Dense):
         raise ValueError("`dweights` needs weights that were returned: call attention with return_weights=True")
-    unknown = set(grads) - set(saved.shapes)
-    if unknown:
+    if grads and set(grads) - set(saved.shapes):
         raise ValueError(f"`grads` may name 'bias' and 'sinks' where they were given, got {sorted(grads)}")
     incoming = OutputGrads(
         flat("dout", dout, (problem.values.shape[-1],)),
