@@ -88,7 +88,7 @@ class Forward(Protocol):
     """Launches the forward pass of a call whose plan it belongs to; 0 is the address of what there is none of."""
 
     def __call__(self, operands: Addresses, sight: Addresses, out: int, kept: int, stats: int) -> None:
-        """Addresses of q, k and v, of what says who sees whom (`CudaResult.sight`), and of what is written.
+        """Addresses of q, k and v, of mask, starts and lengths, and of what is written.
 
         `kept` (B, R, D_v) is to become what `out` becomes; `stats` (2, B, R) are as `CudaResult` has them.
         """

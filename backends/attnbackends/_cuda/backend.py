@@ -196,10 +196,10 @@ class CupyBackend(UfuncBackend):
     # -- attention as a whole: the first way that takes a call
 
     def attention(self, call: AttentionCall) -> OwnAttention | None:
-        with self._on(call.q):
-            return self._attention(call)
-
-    def _attention(self, call: AttentionCall) -> OwnAttention | None:
+        device = call.q.data.device_id
+        if device != self.xp.cuda.runtime.getDevice():
+            with self.xp.cuda.Device(device):
+                return self.attention(call)
         own = CudaCall.of(call)
         if own is None:
             return None

@@ -25,6 +25,9 @@ PLANS = 256
 UPLOADS = 64
 """Arrays of positions and lengths that are kept on the device: one serves all layers of a step."""
 
+NOTHING_HIDDEN = 0, 0, 0
+"""No mask, no starts, no lengths."""
+
 LARGEST_UPLOAD = 4096
 """Bytes of the largest one that is kept."""
 
@@ -146,9 +149,9 @@ class CudaAttention:
         return call._replace(q=q if plan.dense[0] else dense(q), k=own_k, v=own_v)
 
     def _sight(self, call: CudaCall) -> tuple[Array | None, ...]:
-        """The arrays that say what the rows of an entry see: mask, starts, lengths."""
+        """The arrays that say what the rows of an entry see: mask, starts, lengths. Empty where there are none."""
         if call.mask is call.lengths is None and isinstance(call.start, int):
-            return None, None, None
+            return ()
         starts = None if isinstance(call.start, int) else self._upload(call.by_entry(call.start))
         return call.mask, starts, None if call.lengths is None else self._upload(call.by_entry(call.lengths))
 
@@ -175,4 +178,7 @@ def _operands(call: CudaCall) -> Addresses:
 
 
 def _addresses(arrays: tuple[Array | None, ...]) -> Addresses:
+    """Of what says who sees whom; there may be nothing to say."""
+    if not arrays:
+        return NOTHING_HIDDEN
     return tuple([0 if array is None else array.data.ptr for array in arrays])
