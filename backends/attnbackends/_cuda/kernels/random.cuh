@@ -21,6 +21,11 @@ struct Stream {
     long long R, panels;
     int width;
 
+    // For rows of T keys, as `panel` of `_random.py` cuts them.
+    __device__ static Stream of(long long key0, long long key1, long long R, int T) {
+        const int width = T < 64 ? (T + 7) / 8 * 8 : 64;
+        return {(Word)key0, (Word)key1, R, (T + width - 1) / width, width};
+    }
     // The eight numbers of keys t ... t + 7 of a row, t a multiple of eight.
     __device__ void draw(long long entry, long long row, long long t, float *numbers) const {
         Word words[4];
