@@ -202,15 +202,24 @@ def count_launches(backend: Any) -> dict[str, int]:
     """A dict that the launches of this library's own kernels are counted in, by name, from now on."""
     counted: dict[str, int] = {}
     kernels = backend._kernels
-    launch = getattr(kernels.launch, "plain", kernels.launch)
+    launch, ready = (getattr(way, "plain", way) for way in (kernels.launch, kernels.ready))
 
     def counting(name: str, *arguments: Any, **options: Any) -> None:
         counted[name] = counted.get(name, 0) + 1
         launch(name, *arguments, **options)
 
-    counting.plain = launch  # type: ignore[attr-defined]
-    kernels.launch = counting
-    backend.__dict__.pop("_attention_kernels", None)  # which keeps the function it launches by
+    def counting_ready(name: str, *arguments: Any, **options: Any) -> Callable[..., None]:
+        made = ready(name, *arguments, **options)
+
+        def launch_ready(*given: float) -> None:
+            counted[name] = counted.get(name, 0) + 1
+            made(*given)
+
+        return launch_ready
+
+    counting.plain, counting_ready.plain = launch, ready  # type: ignore[attr-defined]
+    kernels.launch, kernels.ready = counting, counting_ready
+    backend.__dict__.pop("_attention_kernels", None)  # which keeps what it launches by
     return counted
 
 

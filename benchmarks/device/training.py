@@ -194,8 +194,14 @@ def launches() -> Entry:
         around.append((name or arguments[0], begin, events.record()))
         return result
 
+    ready = backend._kernels.ready
+
+    def watched_ready(name: str, *arguments: Any, **options: Any) -> Callable[..., Any]:
+        return partial(watched, ready(name, *arguments, **options), name)
+
     backend._kernels.launch = partial(watched, backend._kernels.launch, None)
-    backend.__dict__.pop("_attention_kernels", None)  # which keeps the function it launches by
+    backend._kernels.ready = watched_ready
+    backend.__dict__.pop("_attention_kernels", None)  # which keeps what it launches by
     backend.matmul = partial(watched, backend.matmul, "product")
     for i in range(PROFILED):
         step(i)

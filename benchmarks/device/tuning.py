@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from attnbackends import get_backend
-from attnbackends._attention import AttentionCall
-from attnbackends._cuda.attention import LAST_TILE, TILES, CudaAttention, Tile
+from attnbackends._cuda.attention import LAST_TILE, TILES, SmallKernel, Tile, TiledKernel
+from attnbackends._cuda.call import CudaCall
+from attnbackends._cuda.plans import CudaAttention
 from attnlayers import functional as F
 from attnlayers.bench.cases import Case
 from attnlayers.bench.peers import allow_tf32, load
@@ -42,26 +43,27 @@ PRODUCTS = (("float32", False), ("float32", True), ("bfloat16", False), ("float1
 class TilesAlone(CudaAttention):
     """The kernels without the one for short sequences."""
 
-    def _small(self, *arguments: Any, **options: Any) -> int:
-        return 0
+    KERNELS = (TiledKernel,)
 
 
 class SmallAlone(CudaAttention):
     """The kernel for short sequences and no other."""
 
-    def _tile(self, *arguments: Any, **options: Any) -> Tile | None:
-        return None
+    KERNELS = (SmallKernel,)
 
 
 def tiles_of(down: int, across: int) -> type[CudaAttention]:
     """The tiled kernels with tiles of one size, where shared memory holds them."""
 
-    class OneTile(TilesAlone):
-        def _tile(self, call: AttentionCall, backward: bool) -> Tile | None:
+    class OneTile(TiledKernel):
+        def tile(self, call: CudaCall, backward: bool) -> Tile | None:
             tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, down, across)
-            return tile if tile.bytes(backward) <= self.shared_limit() else None
+            return tile if tile.bytes(backward) <= self._kernels.shared_limit() else None
 
-    return OneTile
+    class OneTileAlone(CudaAttention):
+        KERNELS = (OneTile,)
+
+    return OneTileAlone
 
 
 WAYS = {"small": SmallAlone, "tiles": TilesAlone}
@@ -150,7 +152,7 @@ def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
     q, k, v, dout = (backend.asarray(rng.standard_normal(shape, dtype=np.float32)) for _ in range(4))
     launched = count_launches(backend)
     kernels = WAYS[way] if isinstance(way, str) else tiles_of(*way)
-    backend.__dict__["_attention_kernels"] = kernels(*backend._attention_kernels)
+    backend.__dict__["_attention_kernels"] = kernels(backend._kernels)
 
     def forward(i: int) -> Any:
         return F.attention(q, k, v)

@@ -132,8 +132,8 @@ def half_of_wider_rows(xp: Any, x: Any) -> Any:
 
 LAYOUTS: dict[str, tuple[Callable[[Any, Any], Any], int]] = {
     "half of wider rows": (half_of_wider_rows, 0),
-    "not aligned": (not_aligned, 7),  # q, k, v, and all four in backward
-    "in the order of Fortran": (lambda xp, x: xp.asfortranarray(x), 7),
+    "not aligned": (not_aligned, 4),  # q, k, v and dout
+    "in the order of Fortran": (lambda xp, x: xp.asfortranarray(x), 4),
 }
 
 

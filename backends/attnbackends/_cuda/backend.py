@@ -15,7 +15,6 @@ from .._ids import Check
 from .._lstm import LSTMCall, OwnLSTM
 from .._random import COUNT, Index, panel
 from .._ufunc import UfuncBackend
-from .attention import CudaAttention, CudaResult
 from .call import CudaCall
 from .compiled import Kernels
 from .cudnn import CudnnAttention
@@ -23,6 +22,7 @@ from .ids import DeviceIds
 from .lstm import CudaLSTM, Kept
 from .nccl import NcclSums, nccl_of
 from .nccl import describe as nccl_version
+from .plans import CudaAttention
 from .products import Products
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
@@ -198,21 +198,14 @@ class CupyBackend(UfuncBackend):
         own = CudaCall.of(call)
         if own is None:
             return None
-        B, R, _ = own.q.shape
-        out = self.empty((B, R, own.v.shape[2]), like=own.q)
-        stats = self.empty((2, B, R, 1), like=own.q, dtype=np.promote_types(own.q.dtype, np.float32))
-        kept = self.empty(out.shape, like=out) if self._attention_kernels.reads_out(own) else None
-        if self._attention_kernels.forward(own, out, stats, kept):
-            return CudaResult(self, "_attention_kernels", own, call.v is None, out, stats, kept)
-        if self._cudnn is not None and self._cudnn.forward(own, out, stats):
-            kept = self.empty(out.shape, like=out)
-            kept[...] = out
-            return CudaResult(self, "_cudnn", own, call.v is None, out, stats, kept)
-        return None
+        result: OwnAttention | None = self._attention_kernels.attention(own)
+        if result is None and self._cudnn is not None:
+            result = self._cudnn.attention(own)
+        return result
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
-        return CudaAttention(self.xp, self._kernels.launch, self._kernels.shared_limit)
+        return CudaAttention(self._kernels)
 
     @property
     def _cudnn(self) -> CudnnAttention | None:
@@ -321,10 +314,9 @@ class CupyBackend(UfuncBackend):
         cudnn, xp = self._cudnn, self.xp
         if cudnn is None:
             return {}
-        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIAL_LENGTH, TRIAL_LENGTH), dtype=xp.float16) for _ in range(8))
-        stats = xp.zeros((2, 2, TRIAL_LENGTH, 1), dtype=xp.float32)
-        call = CudaCall(q, k, v, 1.0, 1, None, None, 0, None, None)
-        taken = cudnn.forward(call, out, stats) and cudnn.backward(call, out, stats, dout, None, dq, dk, dv)
+        q, k, v, dout = (xp.zeros((2, TRIAL_LENGTH, TRIAL_LENGTH), dtype=xp.float16) for _ in range(4))
+        found = cudnn.attention(CudaCall(q, k, v, False, 1.0, 1, None, None, 0, None, 1, None))
+        taken = found is not None and found.backward(dout, None) is not None
         what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
         return {"cuDNN": f"{self._describe_cudnn()}, {what}"}
 

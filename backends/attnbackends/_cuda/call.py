@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 from .._attention import AttentionCall
 
 Array = Any
+
+FARTHEST_POSITION = 2**28
+"""Positions and lengths beyond it go elsewhere: the kernels add and subtract them as ints of 32 bits."""
 
 
 class CudaCall(NamedTuple):
@@ -22,14 +26,18 @@ class CudaCall(NamedTuple):
     v : array (B, T_k, D_v)
         Of the dtype of q; the very object k where keys are the values. No axis has length 0, and none is
         promised to be contiguous.
+    keys_are_values : bool
+        Whether there is one gradient for both.
     scale : float
     groups : int
     left, right : int or None
         How many keys before and after its position a query sees; None is unbounded, causal is ``right == 0``.
-    start : int or NumPy array (B,)
-        Position among the keys of the first query of each head; may be negative.
-    lengths : NumPy array (B,) or None
-        Valid keys of each entry; 0 is allowed.
+    start : int or NumPy array (N,)
+        Position among the keys of the first query, for all entries or for each of the batch; may be negative.
+    lengths : NumPy array (N,) or None
+        Valid keys of each entry of the batch; 0 is allowed.
+    entries_each : int
+        B / N: flat entries for each entry of the batch.
     mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
         True = attend, on top of what positions hide.
     """
@@ -37,12 +45,14 @@ class CudaCall(NamedTuple):
     q: Array
     k: Array
     v: Array
+    keys_are_values: bool
     scale: float
     groups: int
     left: int | None
     right: int | None
     start: int | np.ndarray
     lengths: np.ndarray | None
+    entries_each: int
     mask: Array | None
 
     @property
@@ -52,25 +62,56 @@ class CudaCall(NamedTuple):
     @classmethod
     def of(cls, call: AttentionCall) -> CudaCall | None:
         """A call in this form; None where neither the kernels nor cuDNN have what it asks for."""
-        visible = call.visibility
-        further = call.bias is None and call.softcap is None and call.sinks is None and not call.dropout
-        values = call.k if call.v is None else call.v
-        if not further or visible.offsets is not None or 0 in (*call.q.shape, *values.shape):
+        if call.bias is not None or call.softcap is not None or call.sinks is not None or call.dropout:
             return None
-
-        def of_each(numbers: np.ndarray) -> np.ndarray:
-            return np.repeat(numbers, visible.entries_each)  # (N,) -> (B,)
-
-        start, lengths = visible.start, visible.lengths
-        return cls(
-            q=call.q,
-            k=call.k,
-            v=values,
-            scale=call.scale,
-            groups=visible.groups,
-            left=visible.left,
-            right=visible.right,
-            start=int(start[0]) if len(start) == 1 else of_each(start),
-            lengths=None if lengths is None else of_each(lengths),
-            mask=None if call.mask is None else call.mask.flat(),
+        visible = call.visibility
+        if visible.offsets is not None:
+            return None
+        q, k, v, start, mask = call.q, call.k, call.v, visible.start, call.mask
+        own = cls(
+            q,
+            k,
+            k if v is None else v,
+            v is None,
+            call.scale,
+            visible.groups,
+            visible.left,
+            visible.right,
+            int(start[0]) if len(start) == 1 else start,
+            visible.lengths,
+            visible.entries_each,
+            None if mask is None else mask.flat(),
         )
+        return None if 0 in q.shape or 0 in own.v.shape else own
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the kernels can count as far as the call does."""
+        start = self.start if isinstance(self.start, int) else int(np.max(np.abs(self.start)))
+        return max(self.q.shape[1], self.k.shape[1], abs(start)) <= FARTHEST_POSITION
+
+    @property
+    def key(self) -> Hashable:
+        """All of a call but what its arrays hold and where they lie; positions and lengths of each entry are arrays."""
+        q, k, v, mask, start = self.q, self.k, self.v, self.mask, self.start
+        return (
+            q.data.device_id,
+            q.dtype.char,
+            q.shape,
+            q.strides,
+            k.shape,
+            k.strides,
+            None if v is k else (v.shape, v.strides),
+            self.keys_are_values,
+            self.scale,
+            self.groups,
+            self.left,
+            self.right,
+            start if isinstance(start, int) else ("near" if self.is_near else "far"),
+            self.lengths is None,
+            None if mask is None else (mask.shape, mask.strides),
+        )
+
+    def by_entry(self, numbers: np.ndarray) -> np.ndarray:
+        """Numbers of each entry of the batch (N,) for each flat entry (B,), as the kernels read them."""
+        return np.repeat(numbers, self.entries_each).astype(np.int32)

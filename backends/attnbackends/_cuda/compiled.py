@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import struct
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Any
+
+import numpy as np
 
 FOLDER = Path(__file__).parent / "kernels"
 
@@ -19,6 +25,16 @@ FILES = {
 
 REAL = {"f": "float", "d": "double"}
 
+KINDS: dict[str, tuple[str, type[np.generic]]] = {
+    "P": ("Q", np.uintp),
+    "i": ("i4x", np.int32),
+    "q": ("q", np.int64),
+    "f": ("f4x", np.float32),
+    "d": ("d", np.float64),
+}
+"""Kinds of arguments: how `struct` writes one into 8 bytes, and NumPy's type. P is an address, 0 for none; the others
+are integers of 32 and 64 bits and real numbers; r stands for the dtype that the kernel is compiled for."""
+
 SHARED_MEMORY_OPT_IN = 97
 """CUDA's number for this attribute of a device."""
 
@@ -27,6 +43,49 @@ def source(file: str) -> str:
     """The text of a file, with what it includes in place: NVRTC knows no folder of ours."""
     parts = re.split(r'#include "(.+)"\n', (FOLDER / file).read_text(encoding="utf-8"))
     return "".join(source(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+class Launch:
+    """A kernel that is ready to be launched: a call gives the addresses and numbers that it is launched with.
+
+    CuPy's own launch looks at the type of each argument, which takes longer than all else that a call has to do. Here
+    the kinds are known, and one write puts all arguments where the driver reads them.
+
+    Parameters
+    ----------
+    driver : module
+        CuPy's, whose `launchKernel` is asked.
+    stream : callable
+        The current stream.
+    compiled : callable
+        The kernel; asked for at the first call, on the device on which all calls are made.
+    kinds : str
+        A letter of `KINDS` for each argument.
+    grid : tuple of six ints
+        Blocks and threads.
+    shared : int
+        Bytes of shared memory for a block.
+    """
+
+    def __init__(
+        self, driver: Any, stream: Callable[[], Any], compiled: Callable[[], Any], kinds: str, grid: Any, shared: int
+    ) -> None:
+        self._launch, self._stream, self._compiled, self._function = driver.launchKernel, stream, compiled, 0
+        self._where = (*grid, shared)
+        self._pack = struct.Struct("=" + "".join(KINDS[kind][0] for kind in kinds)).pack_into
+        slots = ctypes.c_uint64 * len(kinds)
+        self._values = slots()
+        first = ctypes.addressof(self._values)
+        self._addresses = slots(*range(first, first + 8 * len(kinds), 8))
+        self._parameters = ctypes.addressof(self._addresses)
+        self._lock = Lock()  # the driver reads the values without Python's own lock
+
+    def __call__(self, *arguments: float) -> None:
+        if not self._function:
+            self._function = self._compiled().kernel.ptr
+        with self._lock:
+            self._pack(self._values, 0, *arguments)
+            self._launch(self._function, *self._where, self._stream().ptr, self._parameters, 0)
 
 
 class Kernels:
@@ -39,10 +98,14 @@ class Kernels:
     """
 
     def __init__(self, xp: Any) -> None:
-        self._xp = xp
+        self.xp = xp
         self._file_of = {name: file for file, names in FILES.items() for name in names}
         self._compiled: dict[tuple[str, str, str, int], Any] = {}
         self._shared_limits: dict[int, int] = {}
+        try:
+            self._driver, _ = xp.cuda.driver, xp.cuda.driver.launchKernel
+        except AttributeError:  # it is no part of CuPy's documented interface
+            self._driver = None
 
     def launch(
         self, name: str, grid: tuple[Any, int], arguments: tuple[Any, ...], shared: int = 0, macros: str = ""
@@ -61,19 +124,57 @@ class Kernels:
         macros : str
             Lines in front of the source.
         """
-        dtype, device = arguments[0].dtype, self._xp.cuda.runtime.getDevice()
-        key = (name, dtype.char, macros, device)
-        if key not in self._compiled:
-            code = f"#define REAL {REAL[dtype.char]}\n{macros}{source(self._file_of[name])}"
-            self._compiled[key] = self._xp.RawModule(code=code).get_function(name)
-            self._compiled[key].max_dynamic_shared_size_bytes = self.shared_limit()
         blocks, threads = grid
         blocks = blocks if isinstance(blocks, tuple) else (blocks,)
-        self._compiled[key](blocks, (threads,), arguments, shared_mem=shared)
+        compiled = self._compile(name, arguments[0].dtype.char, macros)
+        compiled(blocks, (threads,), arguments, shared_mem=shared)
+
+    def ready(
+        self, name: str, char: str, kinds: str, grid: tuple[Any, int], shared: int = 0, macros: str = ""
+    ) -> Callable[..., None]:
+        """A kernel ready to be launched on the device that is current at the first call: a function of its arguments.
+
+        Parameters
+        ----------
+        name : str
+        char : str
+            Of the dtype that the kernel is compiled for.
+        kinds : str
+            A letter of `KINDS` for each argument.
+        grid, shared, macros
+            As in `launch`.
+        """
+        blocks, threads = grid
+        blocks = blocks if isinstance(blocks, tuple) else (blocks,)
+        kinds = kinds.replace("r", char)
+
+        def compiled() -> Any:
+            return self._compile(name, char, macros)
+
+        if self._driver is not None:
+            everywhere = (*blocks, 1, 1)[:3]
+            stream = self.xp.cuda.get_current_stream
+            return Launch(self._driver, stream, compiled, kinds, (*everywhere, threads, 1, 1), shared)
+        types = [KINDS[kind][1] for kind in kinds]
+
+        def launch(*arguments: float) -> None:
+            given = tuple(of(argument) for of, argument in zip(types, arguments, strict=True))
+            compiled()(blocks, (threads,), given, shared_mem=shared)
+
+        return launch
+
+    def _compile(self, name: str, char: str, macros: str) -> Any:
+        key = (name, char, macros, self.xp.cuda.runtime.getDevice())
+        if key not in self._compiled:
+            code = f"#define REAL {REAL[char]}\n{macros}{source(self._file_of[name])}"
+            compiled = self.xp.RawModule(code=code).get_function(name)
+            compiled.max_dynamic_shared_size_bytes = self.shared_limit()
+            self._compiled[key] = compiled
+        return self._compiled[key]
 
     def shared_limit(self) -> int:
         """Bytes of shared memory that a block of the current device may ask for."""
-        runtime = self._xp.cuda.runtime
+        runtime = self.xp.cuda.runtime
         device = runtime.getDevice()
         if device not in self._shared_limits:
             self._shared_limits[device] = int(runtime.deviceGetAttribute(SHARED_MEMORY_OPT_IN, device))

@@ -14,7 +14,9 @@ from __future__ import annotations
 import logging
 from typing import Any, NamedTuple
 
+from .._attention import OwnAttention
 from .._base import Array
+from .._registry import get_backend
 from .call import CudaCall
 
 Q, K, V, OUT, STATS, DOUT, DQ, DK, DV = range(1, 10)
@@ -97,6 +99,10 @@ class CudnnAttention:
         Where the frontend is not installed, or finds no cuDNN.
     """
 
+    def __reduce__(self) -> Any:
+        """A copy, or what is unpickled, is the one of the backend."""
+        return _of_backend, ()
+
     def __init__(self, cupy: Any) -> None:
         import cudnn
 
@@ -108,54 +114,46 @@ class CudnnAttention:
         self.refused: dict[str, str] = {}
         """Calls that were refused, in words, and why."""
 
-    def forward(self, call: CudaCall, out: Array, stats: Array) -> bool:
-        """As `CudaAttention.forward`. Shift and sum come as one number, the log-sum-exp."""
-        lse, inverse = stats
-        band = self._takes(call, lse)
-        if band is None or not _fits(out):
-            return False
-        q, k, v = self._operands(call)
-        heads = {Q: (q, call.groups), K: (k, 1), V: (v, 1), OUT: (out, call.groups), STATS: (lse, call.groups)}
-        done = self._run(call, band, heads)
-        if done:
-            inverse[...] = 1
-        return done
-
-    def backward(
-        self,
-        call: CudaCall,
-        out: Array,
-        stats: Array,
-        dout: Array,
-        dlse: Array | None,
-        dq: Array,
-        dk: Array,
-        dv: Array | None,
-    ) -> bool:
-        """As `CudaAttention.backward`. Sums into `dq` come in any order: the last bits may differ."""
-        lse = stats[0]
-        band = self._takes(call, lse)
-        one = call.T_q == call.k.shape[1] == 1
-        if band is None or dlse is not None or one or not all(map(_fits, (dq, dk) if dv is None else (dq, dk, dv))):
-            return False
-        q, k, v = self._operands(call)
-        into_v = self._cupy.empty(dk.shape, dtype=dk.dtype) if dv is None else dv
+    def attention(self, call: CudaCall) -> CudnnResult | None:
+        """Forward; None where cuDNN does not serve the call."""
+        band, xp = self._takes(call), self._cupy
+        if band is None:
+            return None
+        B, R, _ = call.q.shape
+        out, lse = xp.ndarray((B, R, call.v.shape[2]), dtype=call.q.dtype), xp.ndarray((B, R, 1), dtype="f")
+        k = self._fitting(call.k)
+        call = call._replace(q=self._fitting(call.q), k=k, v=k if call.v is call.k else self._fitting(call.v))
         groups = call.groups
-        heads = {Q: (q, groups), K: (k, 1), V: (v, 1), OUT: (self._fitting(out), groups), STATS: (lse, groups)}
-        heads |= {DOUT: (self._fitting(dout), groups), DQ: (dq, groups), DK: (dk, 1), DV: (into_v, 1)}
-        done = self._run(call, band, heads)
-        if done and dv is None:
-            dk += into_v
-        return done
+        heads = {Q: (call.q, groups), K: (call.k, 1), V: (call.v, 1), OUT: (out, groups), STATS: (lse, groups)}
+        if not self._run(call, band, heads):
+            return None
+        kept = xp.ndarray(out.shape, dtype=out.dtype)
+        kept.data.copy_from_device_async(out.data, out.nbytes)
+        return CudnnResult(self, call, out, lse, kept)
 
-    def _takes(self, call: CudaCall, lse: Array) -> Band | None:
+    def backward(self, result: CudnnResult, dout: Array, dlse: Array | None) -> Any:
+        """As `CudnnResult.backward`. Sums into the gradient of q come in any order: the last bits may differ."""
+        call, xp = result.call, self._cupy
+        band = Band.of(call)
+        one = call.T_q == call.k.shape[1] == 1
+        if band is None or dlse is not None or one:
+            return None
+        dq, dk, dv = (xp.ndarray(x.shape, dtype=x.dtype) for x in (call.q, call.k, call.v))
+        groups = call.groups
+        heads = {Q: (call.q, groups), K: (call.k, 1), V: (call.v, 1), OUT: (result.kept, groups)}
+        heads |= {STATS: (result.stats, groups), DOUT: (self._fitting(dout), groups)}
+        heads |= {DQ: (dq, groups), DK: (dk, 1), DV: (dv, 1)}
+        if not self._run(call, band, heads):
+            return None
+        if call.keys_are_values:
+            dk += dv
+            return dq, dk, None
+        return dq, dk, dv
+
+    def _takes(self, call: CudaCall) -> Band | None:
         sizes = call.q.shape[2], call.v.shape[2]
         fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
-        return Band.of(call) if fit and lse.dtype.name == "float32" and lse.flags.c_contiguous else None
-
-    def _operands(self, call: CudaCall) -> tuple[Array, Array, Array]:
-        k = self._fitting(call.k)
-        return self._fitting(call.q), k, k if call.v is call.k else self._fitting(call.v)
+        return Band.of(call) if fit else None
 
     def _fitting(self, x: Array) -> Array:
         return x if _fits(x) else self._cupy.array(x, order="C", copy=True)
@@ -222,6 +220,38 @@ class CudnnAttention:
         graph.check_support()
         graph.build_plans()
         return graph
+
+
+def _of_backend() -> Any:
+    return get_backend("cupy")._cudnn  # type: ignore[attr-defined]
+
+
+class CudnnResult(OwnAttention):
+    """What `CudnnAttention` returns.
+
+    Parameters
+    ----------
+    way : CudnnAttention
+    call : CudaCall
+        With operands as cuDNN reads them.
+    out : array (B, R, D_v)
+        The caller's to write to.
+    stats : array (B, R, 1)
+        Log-sum-exp, float32.
+    kept : array (B, R, D_v)
+        The output as backward reads it.
+    """
+
+    def __init__(self, way: CudnnAttention, call: CudaCall, out: Array, stats: Array, kept: Array) -> None:
+        self._way, self.call, self.out, self.stats, self.kept = way, call, out, stats, kept
+
+    @property
+    def lse(self) -> Array:
+        return self.stats.copy()
+
+    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        found: tuple[Array, Array, Array | None] | None = self._way.backward(self, dout, dlse)
+        return found
 
 
 def _fits(x: Array) -> bool:

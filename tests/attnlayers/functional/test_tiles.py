@@ -10,7 +10,8 @@ import pytest
 from dense_attention import from_scores, visible
 from support import Library
 
-from attnbackends._cuda.attention import CudaAttention, tile_for
+from attnbackends._cuda.attention import TiledKernel, tile_for
+from attnbackends._cuda.plans import CudaAttention
 from attnlayers import functional as F
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -29,16 +30,24 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_against_float64(
     monkeypatch: pytest.MonkeyPatch, library: Library, kilobytes: int, width: int, name: str
 ) -> None:
-    kernels, limit, launched = library.backend._attention_kernels, kilobytes * 1024, []
+    kernels, limit, launched = library.backend._kernels, kilobytes * 1024, []
     if kernels.shared_limit() < limit:
         pytest.skip(f"the device has {kernels.shared_limit()} bytes of shared memory a block")
+    ready = kernels.ready
 
-    def launch(kernel: str, grid: Any, arguments: Any, shared: int, macros: str) -> None:
-        launched.append((kernel, macros))
-        kernels.launch(kernel, grid, arguments, shared, macros)
+    def noting(kernel: str, char: str, kinds: str, grid: Any, shared: int, macros: str) -> Any:
+        launch = ready(kernel, char, kinds, grid, shared, macros)
 
-    monkeypatch.setattr(CudaAttention, "_small", lambda *_, **__: 0)
-    monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.xp, launch, lambda: limit))
+        def launch_noted(*arguments: float) -> None:
+            launched.append((kernel, macros))
+            launch(*arguments)
+
+        return launch_noted
+
+    monkeypatch.setattr(kernels, "ready", noting)
+    monkeypatch.setattr(kernels, "shared_limit", lambda: limit)
+    monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
+    monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(kernels))
     rng, T_q, T_k = np.random.default_rng(width), 70, 131
     q, k, v, dout = (
         rng.standard_normal((2, T, D)).astype("float32")

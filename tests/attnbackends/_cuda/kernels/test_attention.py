@@ -7,7 +7,8 @@ import pytest
 from dense_attention import dense_gradients
 from support import Library
 
-from attnbackends._cuda.attention import CudaAttention
+from attnbackends._cuda.attention import TiledKernel
+from attnbackends._cuda.plans import CudaAttention
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
@@ -19,9 +20,10 @@ TILED = ["attention_tiled", "attention_tiled_backward"]
 
 
 @pytest.fixture
-def only_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def only_tiles(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short sequences go to the kernels for long ones, too."""
-    monkeypatch.setattr(CudaAttention, "_small", lambda *_, **__: 0)
+    monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
+    monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -179,8 +181,7 @@ def test_large_scores(request: pytest.FixtureRequest, library: Library, launched
 
 
 def test_calls_that_no_kernel_serves(monkeypatch: pytest.MonkeyPatch, library: Library, launched: list[str]) -> None:
-    kernels = library.backend._attention_kernels
-    monkeypatch.setattr(library.backend, "_attention_kernels", kernels._replace(shared_limit=lambda: 60 * 1024))
+    monkeypatch.setattr(library.backend._kernels, "shared_limit", lambda: 60 * 1024)
     for dtype, T_q, T_k, D in (
         ("float16", 3, 4, 5),
         ("float32", 1, 2000, 8),  # too many keys for the small kernel, too few rows for tiles

@@ -1,0 +1,222 @@
+"""Calls of attention that CUDA kernels serve: each kind of call has a plan, and a call launches what it says.
+
+What a call is launched with depends on shapes, strides and options alone, so that it is worked out once. A call that
+comes again finds its `Plan`, allocates its results, and gives their addresses to the kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._attention import Array, OwnAttention
+from .._registry import get_backend
+from .attention import KERNELS, Addresses, Backward, Forward, SmallKernel, TiledKernel, padded
+from .call import CudaCall
+from .compiled import Kernels
+from .recent import Recent
+
+PLANS = 256
+"""Plans that are kept: more than the shapes of a training in buckets of length, at about 2 KB each."""
+
+UPLOADS = 64
+"""Arrays of positions and lengths that are kept on the device: one serves all layers of a step."""
+
+LARGEST_UPLOAD = 4096
+"""Bytes of the largest one that is kept."""
+
+ALIGNMENT = 256
+"""Bytes between what shares an allocation, as CUDA aligns allocations themselves."""
+
+
+class Plan(NamedTuple):
+    """All of a call that does not depend on what its arrays hold or where they lie.
+
+    Attributes
+    ----------
+    forward : Forward or None
+        None where no kernel serves the call.
+    backward : Backward or None
+    dense : (bool, bool, bool)
+        Whether q, k and v are contiguous, as the kernels read them.
+    out : tuple of int
+        Shape of the output.
+    kept_at, room : int
+        Where the output as backward reads it begins in the memory that stats and it share, 0 where it is not kept,
+        and the bytes of both.
+    """
+
+    forward: Forward | None
+    backward: Backward | None
+    dense: tuple[bool, bool, bool]
+    out: tuple[int, int, int]
+    kept_at: int
+    room: int
+
+
+class CudaAttention:
+    """The kernels, and the plans of calls that they have served.
+
+    Parameters
+    ----------
+    kernels : Kernels
+    """
+
+    KERNELS: tuple[type[SmallKernel | TiledKernel], ...] = KERNELS
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.xp = kernels.xp
+        self._kernels = [kernel(kernels) for kernel in self.KERNELS]
+        self.plans: Recent[Plan] = Recent(PLANS)
+        self._uploads: Recent[Array] = Recent(UPLOADS)
+
+    def __reduce__(self) -> Any:
+        """A copy, or what is unpickled, is the one of the backend."""
+        return _of_backend, ()
+
+    def attention(self, call: CudaCall) -> CudaResult | None:
+        """Forward; None where no kernel serves the call."""
+        plan = self.plan(call)
+        if plan.forward is None:
+            return None
+        if plan.dense != (True, True, True):
+            call = self._dense(call, plan)
+        xp = self.xp
+        sight = self._sight(call)
+        out, room = xp.ndarray(plan.out, dtype=call.q.dtype), xp.cuda.alloc(plan.room)
+        kept = room.ptr + plan.kept_at if plan.kept_at else 0
+        plan.forward(_operands(call), _addresses(sight), out.data.ptr, kept, room.ptr)
+        return CudaResult(self, plan, call, sight, out, room)
+
+    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        """As `CudaResult.backward`."""
+        plan, call, room, xp = result.plan, result.call, result.room, self.xp
+        if plan.backward is None:
+            return None
+        strides, itemsize, dtype = dout.strides, dout.itemsize, call.q.dtype
+        if strides[2] != itemsize:
+            dout = xp.ascontiguousarray(dout)
+            strides = dout.strides
+        dlse = None if dlse is None else xp.ascontiguousarray(dlse)
+        dq, dk = xp.ndarray(call.q.shape, dtype=dtype), xp.ndarray(call.k.shape, dtype=dtype)
+        dv = None if call.keys_are_values else xp.ndarray(call.v.shape, dtype=dtype)
+        plan.backward(
+            _operands(call),
+            _addresses(result.sight),
+            room.ptr + plan.kept_at if plan.kept_at else 0,
+            room.ptr,
+            dout.data.ptr,
+            (strides[0] // itemsize, strides[1] // itemsize),
+            0 if dlse is None else dlse.data.ptr,
+            dq.data.ptr,
+            dk.data.ptr,
+            0 if dv is None else dv.data.ptr,
+        )
+        return dq, dk, dv
+
+    def plan(self, call: CudaCall) -> Plan:
+        """The plan of a call, made at the first one of its kind."""
+        key = call.key
+        return self.plans.get(key) or self.plans.put(key, self._new_plan(call))
+
+    def _new_plan(self, call: CudaCall) -> Plan:
+        forward = next((run for kernel in self._kernels if (run := kernel.forward(call))), None)
+        backwards = ((kernel.backward(call), kernel.reads_out) for kernel in self._kernels)
+        backward, reads_out = next((found for found in backwards if found[0]), (None, False))
+        B, R, _ = call.q.shape
+        out = B, R, call.v.shape[2]
+        stats = padded(2 * B * R * _stats_dtype(call).itemsize, ALIGNMENT)
+        dense = bool(call.q.flags.c_contiguous), bool(call.k.flags.c_contiguous), bool(call.v.flags.c_contiguous)
+        kept = B * R * out[2] * call.q.itemsize if reads_out else 0
+        return Plan(forward, backward, dense, out, stats if kept else 0, stats + kept)
+
+    def _dense(self, call: CudaCall, plan: Plan) -> CudaCall:
+        dense = self.xp.ascontiguousarray
+        q, k, v = call.q, call.k, call.v
+        own_k = k if plan.dense[1] else dense(k)
+        own_v = own_k if v is k else v if plan.dense[2] else dense(v)
+        return call._replace(q=q if plan.dense[0] else dense(q), k=own_k, v=own_v)
+
+    def _sight(self, call: CudaCall) -> tuple[Array | None, ...]:
+        """The arrays that say what the rows of an entry see: mask, starts, lengths."""
+        if call.mask is call.lengths is None and isinstance(call.start, int):
+            return None, None, None
+        starts = None if isinstance(call.start, int) else self._upload(call.by_entry(call.start))
+        return call.mask, starts, None if call.lengths is None else self._upload(call.by_entry(call.lengths))
+
+    def _upload(self, numbers: np.ndarray) -> Array:
+        """The same numbers on the device; what another stream was given may not have arrived in time for this one."""
+        if numbers.nbytes > LARGEST_UPLOAD:
+            return self.xp.asarray(numbers)
+        cuda = self.xp.cuda
+        key = cuda.runtime.getDevice(), cuda.get_current_stream().ptr, numbers.tobytes()
+        found = self._uploads.get(key)
+        return self._uploads.put(key, self.xp.asarray(numbers)) if found is None else found
+
+
+def _of_backend() -> CudaAttention:
+    return get_backend("cupy")._attention_kernels  # type: ignore[attr-defined]
+
+
+def _stats_dtype(call: CudaCall) -> Any:
+    return np.promote_types(call.q.dtype, np.float32)
+
+
+def _operands(call: CudaCall) -> Addresses:
+    return call.q.data.ptr, call.k.data.ptr, call.v.data.ptr
+
+
+def _addresses(arrays: tuple[Array | None, ...]) -> Addresses:
+    return tuple([0 if array is None else array.data.ptr for array in arrays])
+
+
+class CudaResult(OwnAttention):
+    """What `CudaAttention` returns, and all that its backward needs.
+
+    Parameters
+    ----------
+    kernels : CudaAttention
+    plan : Plan
+    call : CudaCall
+        With operands as the kernels read them.
+    sight : tuple of arrays or None
+    out : array (B, R, D_v)
+        The caller's to write to.
+    room : memory
+        Stats (2, B, R, 1), which make weights again: ``exp(score - stats[0]) * stats[1]``. Then, where backward reads
+        it, the output.
+    """
+
+    def __init__(
+        self,
+        kernels: CudaAttention,
+        plan: Plan,
+        call: CudaCall,
+        sight: tuple[Array | None, ...],
+        out: Array,
+        room: Any,
+    ) -> None:
+        self._kernels, self.plan, self.call, self.sight, self.out, self.room = kernels, plan, call, sight, out, room
+
+    @property
+    def lse(self) -> Array:
+        xp, (B, R, _) = self._kernels.xp, self.call.q.shape
+        shift, inverse = xp.ndarray((2, B, R, 1), dtype=_stats_dtype(self.call), memptr=self.room)
+        lse = shift - xp.log(inverse)
+        xp.copyto(lse, -np.inf, where=inverse == 0)
+        return lse
+
+    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        return self._kernels.backward(self, dout, dlse)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """What can be copied: arrays, not the plan."""
+        room = self._kernels.xp.ndarray((self.plan.room,), dtype=np.uint8, memptr=self.room)
+        return self._kernels, self.call, self.sight, self.out, room
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._kernels, self.call, self.sight, self.out, room = state
+        self.plan, self.room = self._kernels.plan(self.call), room.data
+        if self.plan.room != room.size:  # unpickled on a device where another kernel has what follows
+            self.plan = self.plan._replace(backward=None)
