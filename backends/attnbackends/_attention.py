@@ -58,7 +58,11 @@ class AttentionCall(Protocol):
     softcap : float or None
     sinks : array (B, R, 1) or None
     dropout : float
-    seed : int
+        Share of the weights that are dropped: where `Backend.uniform` of `stream` is below it, for R rows of T_k keys.
+    stream : int
+        A key of `Backend.uniform`.
+    first_entry : int
+        Where entry 0 stands among those that are drawn for.
     """
 
     @property
@@ -82,7 +86,9 @@ class AttentionCall(Protocol):
     @property
     def dropout(self) -> float: ...
     @property
-    def seed(self) -> int: ...
+    def stream(self) -> int: ...
+    @property
+    def first_entry(self) -> int: ...
 
 
 class OwnAttention:

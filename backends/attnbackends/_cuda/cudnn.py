@@ -152,7 +152,8 @@ class CudnnAttention:
 
     def _takes(self, call: CudaCall) -> Band | None:
         sizes = call.q.shape[2], call.v.shape[2]
-        fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
+        half = call.q.dtype.name in ("float16", "bfloat16")
+        fit = half and not call.options and not any(size % ALIGNED for size in sizes)
         return Band.of(call) if fit else None
 
     def _fitting(self, x: Array) -> Array:

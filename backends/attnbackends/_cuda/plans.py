@@ -12,10 +12,14 @@ import numpy as np
 
 from .._attention import Array, OwnAttention
 from .._registry import get_backend
-from .attention import KERNELS, Addresses, Backward, Forward, SmallKernel, TiledKernel, padded
+from .attention import Addresses, Backward, Forward, SmallKernel, TiledKernel, padded
 from .call import CudaCall
 from .compiled import Kernels
+from .decode import DecodeKernel
 from .recent import Recent
+
+KERNELS = SmallKernel, DecodeKernel, TiledKernel
+"""The first one that serves a call has it, forward and backward apart."""
 
 PLANS = 256
 """Plans that are kept: more than the shapes of a training in buckets of length, at about 2 KB each."""
@@ -63,7 +67,7 @@ class CudaAttention:
     kernels : Kernels
     """
 
-    KERNELS: tuple[type[SmallKernel | TiledKernel], ...] = KERNELS
+    KERNELS: tuple[type[SmallKernel | DecodeKernel | TiledKernel], ...] = KERNELS
 
     def __init__(self, kernels: Kernels) -> None:
         self.xp = kernels.xp
@@ -80,13 +84,13 @@ class CudaAttention:
         plan = self.plan(call)
         if plan.forward is None:
             return None
-        if plan.dense != (True, True, True):
+        if plan.dense != (True, True, True) or call.sinks is not None:
             call = self._dense(call, plan)
         xp = self.xp
         sight = self._sight(call)
         out, room = xp.ndarray(plan.out, dtype=call.q.dtype), xp.cuda.alloc(plan.room)
         kept = room.ptr + plan.kept_at if plan.kept_at else 0
-        plan.forward(_operands(call), _addresses(sight), out.data.ptr, kept, room.ptr)
+        plan.forward(_operands(call), _addresses(sight), _further(call), out.data.ptr, kept, room.ptr)
         return CudaResult(self, plan, call, sight, out, room)
 
     def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
@@ -104,6 +108,7 @@ class CudaAttention:
         plan.backward(
             _operands(call),
             _addresses(result.sight),
+            _further(call),
             room.ptr + plan.kept_at if plan.kept_at else 0,
             room.ptr,
             dout.data.ptr,
@@ -136,7 +141,8 @@ class CudaAttention:
         q, k, v = call.q, call.k, call.v
         own_k = k if plan.dense[1] else dense(k)
         own_v = own_k if v is k else v if plan.dense[2] else dense(v)
-        return call._replace(q=q if plan.dense[0] else dense(q), k=own_k, v=own_v)
+        sinks = None if call.sinks is None else dense(call.sinks)
+        return call._replace(q=q if plan.dense[0] else dense(q), k=own_k, v=own_v, sinks=sinks)
 
     def _sight(self, call: CudaCall) -> tuple[Array | None, ...]:
         """The arrays that say what the rows of an entry see: mask, starts, lengths."""
@@ -165,6 +171,11 @@ def _stats_dtype(call: CudaCall) -> Any:
 
 def _operands(call: CudaCall) -> Addresses:
     return call.q.data.ptr, call.k.data.ptr, call.v.data.ptr
+
+
+def _further(call: CudaCall) -> Addresses:
+    """What a call with options has of its own: as `Forward` is told it."""
+    return (*_addresses((call.bias, call.sinks)), *call.draws) if call.options else ()
 
 
 def _addresses(arrays: tuple[Array | None, ...]) -> Addresses:

@@ -144,11 +144,11 @@ struct Further {
 };
 
 #if OPTIONS
-#define FURTHER_PARAMETERS                                                                                           \
-    , const VALUE *bias, const REAL *sinks, long long bias_entry, long long bias_row, long long bias_key,           \
-        int bias_period, REAL softcap, float dropout, REAL dropout_factor, long long first_entry, long long stream0, \
-        long long stream1
-#define FURTHER(b)                                                                                                   \
+#define FURTHER_PARAMETERS                                                                                               \
+    , const VALUE *bias, const REAL *sinks, long long first_entry, long long stream0, long long stream1,                 \
+        long long bias_entry, long long bias_row, long long bias_key, int bias_period, REAL softcap, float dropout,      \
+        REAL dropout_factor
+#define FURTHER(b)                                                                                                     \
     {bias ? bias + (b) * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row, bias_key, bias_period, softcap, \
      dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
 #else

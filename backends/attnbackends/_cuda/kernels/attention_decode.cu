@@ -15,7 +15,7 @@
 #define WARPS (THREADS / 32)
 #define WORKERS (THREADS / LANES)                      // each has keys, a softmax and an output of its own
 #define TOGETHER (sizeof(REAL) == 8 ? 1 : ROWS * PIECES * CHUNK > 16 ? 2 : 4)  // keys of a worker, loaded before they are met
-#define BLOCKS (sizeof(REAL) == 8 ? 2 : 4)  // of a multiprocessor, which registers are for
+#define BLOCKS (sizeof(REAL) == 8 || DROPOUT ? 2 : 4)  // of a multiprocessor, which registers are for
 #define MOST_SHARES 512
 
 struct alignas(16) Chunk {
@@ -75,10 +75,18 @@ struct Worker {
                 for (int c = 0; c < CHUNK; c++) rows[r][p][c] = scale * REAL(row[p].of[c]), sums[r][p][c] = 0;
         }
     }
-    // Meets keys and values, `sees` has a bit for each row that a key is for.
+    // Meets keys and values, the first of them number `key0`; `sees` has a bit for each row that a key is for.
     template <int N>
     __device__ inline void meet(const Chunk (&keys)[N][PIECES], const Chunk (&values)[N][PIECES],
-                                const unsigned int (&sees)[N]) {
+                                const unsigned int (&sees)[N], const Further &further, int row0, int key0) {
+#if DROPOUT
+        unsigned int kept[(ROWS * N + LANES - 1) / LANES];  // a bit for each row and key, drawn by a lane each
+        for (int at = 0; at < ROWS * N; at += LANES) {
+            const int own = at + threadIdx.x % LANES, row = row0 + own / N, key = key0 + own % N * WORKERS;
+            const unsigned int votes = __ballot_sync(EVERY_LANE, further.kept(row, key / 8 * 8) >> key % 8 & 1);
+            kept[at / LANES] = votes >> threadIdx.x % 32 / LANES * LANES;
+        }
+#endif
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
             REAL scores[N], top = tops[r];
@@ -91,7 +99,8 @@ struct Worker {
                     for (int c = 0; c < CHUNK; c++) sum += rows[r][p][c] * REAL(keys[i][p].of[c]);
 #pragma unroll
                 for (int step = LANES / 2; step > 0; step /= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, step);
-                scores[i] = sees[i] >> r & 1 ? sum : -INFINITY;
+                scores[i] = -INFINITY;
+                if (sees[i] >> r & 1) scores[i] = further.biased(further.capped(sum), row0 + r, key0 + i * WORKERS);
                 top = max(top, scores[i]);
             }
             const REAL factor = factor_of(tops[r], top);
@@ -103,8 +112,12 @@ struct Worker {
             tops[r] = top;
 #pragma unroll
             for (int i = 0; i < N; i++) {
-                const REAL weight = factor_of(scores[i], top);
+                REAL weight = factor_of(scores[i], top);
                 totals[r] += weight;
+#if DROPOUT
+                const int at = r * N + i;
+                weight = kept[at / LANES] >> at % LANES & 1 ? weight * further.factor : 0;
+#endif
 #pragma unroll
                 for (int p = 0; p < PIECES; p++)
 #pragma unroll
@@ -133,14 +146,15 @@ struct Worker {
 
 // What the rows of a block see.
 struct Rows {
-    int count, begin, end;  // rows, and the keys that some of them see
-    bool limited;           // whether not all of them see all of these
+    int row0, count;  // the first one, and how many there are
+    int begin, end;   // keys that some of them see
+    bool limited;     // whether not all of them see all of these
     int first[ROWS], last[ROWS];
     const bool *mask[ROWS];
 
-    __device__ void set(const Visibility &visible, int row0, int number, int T_k) {
+    __device__ void set(const Visibility &visible, int row, int number, int T_k) {
         int latest = 0, earliest = T_k;
-        count = number, begin = T_k, end = 0;
+        row0 = row, count = number, begin = T_k, end = 0;
         for (int r = 0; r < count; r++) {
             first[r] = visible.first(row0 + r), last[r] = visible.last(row0 + r);
             mask[r] = visible.mask ? visible.mask + (row0 + r) % visible.period * visible.mask_row : nullptr;
@@ -160,19 +174,19 @@ struct Rows {
 
 // The keys of a share, N of a worker at a time.
 template <int N, bool WHOLE>
-__device__ inline void meet_keys(Worker &worker, const Rows &rows, const Visibility &visible, const VALUE *k,
-                                 const VALUE *v, int D, int D_v, int from, int to) {
+__device__ inline void meet_keys(Worker &worker, const Rows &rows, const Visibility &visible, const Further &further,
+                                 const VALUE *k, const VALUE *v, int D, int D_v, int from, int to) {
     for (int key0 = from + threadIdx.x / LANES; key0 - (int)threadIdx.x / LANES < to; key0 += WORKERS * N) {
         Chunk keys[N][PIECES], values[N][PIECES];
         unsigned int sees[N];
 #pragma unroll
         for (int i = 0; i < N; i++) {
             const int key = key0 + i * WORKERS;
-            sees[i] = key >= to ? 0 : rows.limited ? rows.seeing(key, visible) : (1u << ROWS) - 1;
+            sees[i] = key >= to ? 0 : rows.limited ? rows.seeing(key, visible) : (1u << rows.count) - 1;
             load<WHOLE>(keys[i], k + (long long)key * D, D, sees[i]);
             load<WHOLE>(values[i], v + (long long)key * D_v, D_v, sees[i]);
         }
-        worker.meet(keys, values, sees);
+        worker.meet(keys, values, sees, further, rows.row0, key0);
     }
 }
 
@@ -181,7 +195,7 @@ __device__ inline void meet_keys(Worker &worker, const Rows &rows, const Visibil
 // written here.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_decode(const VALUE *q, const VALUE *k, const VALUE *v, VALUE *out, VALUE *kept, REAL *stats, REAL *parts,
-                     VISIBILITY_PARAMETERS, int D, int D_v, REAL scale) {
+                     VISIBILITY_PARAMETERS, int D, int D_v, REAL scale FURTHER_PARAMETERS) {
     __shared__ Rows rows;
     __shared__ REAL sums_of[WARPS][ROWS][WIDTH], tops_of[WARPS][ROWS], totals_of[WARPS][ROWS];
     const int blocks = (R + ROWS - 1) / ROWS, row0 = blockIdx.x % blocks * ROWS, count = min(R - row0, ROWS);
@@ -190,14 +204,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     if (threadIdx.x == 0) rows.set(visible, row0, count, T_k);
     Worker worker;
     worker.start(q + (b * R + row0) * D, D, count, scale);
+    const Further further = FURTHER(b);
+#if SINKS
+#pragma unroll
+    for (int r = 0; r < ROWS; r++)  // as if it had met a key of that score before
+        if (blockIdx.y == 0 && threadIdx.x < LANES && r < count) {
+            worker.tops[r] = further.sinks[row0 + r];
+            worker.totals[r] = worker.tops[r] != -INFINITY;
+        }
+#endif
     __syncthreads();
     const int each = (max(rows.end - rows.begin, 0) + (int)gridDim.y - 1) / (int)gridDim.y;
     const int from = rows.begin + (int)blockIdx.y * each, to = min(from + each, rows.end);
     k += b * T_k * D, v += b * T_k * D_v;
     if (in_chunks(k, D) && in_chunks(v, D_v))
-        meet_keys<TOGETHER, true>(worker, rows, visible, k, v, D, D_v, from, to);
+        meet_keys<TOGETHER, true>(worker, rows, visible, further, k, v, D, D_v, from, to);
     else
-        meet_keys<1, false>(worker, rows, visible, k, v, D, D_v, from, to);
+        meet_keys<1, false>(worker, rows, visible, further, k, v, D, D_v, from, to);
     worker.join();
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
@@ -230,7 +253,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 
 // A block for each row puts its shares together.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    attention_decode_join(const VALUE *, VALUE *out, VALUE *kept, REAL *stats, const REAL *parts, int shares, int D_v) {
+    attention_decode_join(VALUE *out, VALUE *kept, REAL *stats, const REAL *parts, int shares, int D_v) {
     __shared__ REAL factors[MOST_SHARES];
     const long long row = blockIdx.x;
     const int pitch = D_v + 2;

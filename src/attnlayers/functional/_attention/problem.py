@@ -241,12 +241,16 @@ class Problem(NamedTuple):
         scores *= self.softcap
         return slope
 
+    @property
+    def stream(self) -> int:
+        """The key of the numbers that dropout draws: one that no generator of that seed has."""
+        return 2**64 + self.seed % 2**64
+
     def dropped(self, block: Block, weights: Array) -> Array:
         """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
-        key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
         entries = slice(block.entries.start + self.first_entry, block.entries.stop + self.first_entry)
         index = entries, block.rows, block.keys
-        kept = self.backend.uniform(key, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
+        kept = self.backend.uniform(self.stream, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 
