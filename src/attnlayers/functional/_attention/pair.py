@@ -193,7 +193,9 @@ def attention(
     keep_bytes = integer("keep_bytes", keep_bytes, least=0)
     layout = Layout.of(q, k, v, grouped)
     visible = visibility(layout, causal, query_start, window, key_lengths, query_offsets, key_offsets)
-    problem = Problem.of(backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
+    problem = Problem.of(
+        backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed, keep_bytes
+    )
     xp = backend.xp
     result: Result | None = None if return_weights else backend.attention(problem)
     if isinstance(result, OwnAttention):

@@ -54,6 +54,8 @@ class Problem(NamedTuple):
         Whether that is half precision.
     may_hide : bool
         Whether there may be queries that attend to nothing, or keys that no query of an entry attends to.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     chains : tuple of Chain
     """
 
@@ -75,6 +77,7 @@ class Problem(NamedTuple):
     operand_dtype: Any
     is_half: bool
     may_hide: bool
+    keep_bytes: int
     chains: tuple[Chain, ...]
 
     @classmethod
@@ -93,6 +96,7 @@ class Problem(NamedTuple):
         sinks: Array | None = None,
         dropout: float = 0.0,
         seed: int | None = None,
+        keep_bytes: int = 0,
     ) -> Problem:
         """Hold the options against each other, flatten the arguments, and lay out the blocks."""
         if softcap is not None and not softcap > 0:
@@ -128,6 +132,7 @@ class Problem(NamedTuple):
             operand_dtype=operand_dtype,
             is_half=bool(operand_dtype != dtype),
             may_hide=mask is not None or visibility.leaves_out,
+            keep_bytes=keep_bytes,
             chains=plan(backend, visibility, flat_q.shape[0], itemsize, width),
         )
 

@@ -24,6 +24,7 @@ def only_tiles(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short sequences go to the kernels for long ones, too."""
     monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+    monkeypatch.setattr(library.backend, "_weighted", None)
 
 
 def draw(*shape: int) -> np.ndarray:
