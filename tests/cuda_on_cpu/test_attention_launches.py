@@ -38,15 +38,18 @@ def test_one_launch_each_way(shape: tuple[int, ...], kernel: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize(
-    "options", ["", ", causal=True", ", dropout=0.1, seed=3", ", bias=bias", ", key_lengths=[100] * 32"]
-)
+@pytest.mark.parametrize("options", ["", ", causal=True", ", dropout=0.1, seed=3", ", key_lengths=[100] * 32"])
 @pytest.mark.parametrize("v", ["v", "None"])
 def test_products_and_one_kernel_between_them(dtype: str, options: str, v: str) -> None:
     """Two products forward and four backward, in half precision too, where nothing is cast."""
     forward, backward = asked((32, 140, 256), dtype, v, options)
     assert forward == "{'attention_weights': 1} 2 0 0 0 0"
     assert backward == "{'attention_weights_backward': 1} 4 0 0 0 0"
+
+
+def test_a_bias_is_copied_for_its_gradient() -> None:
+    forward, _ = asked((32, 140, 256), options=", bias=bias")
+    assert forward == "{'attention_weights': 1, 'cupy_copy__float32_float32': 1} 2 0 0 0 0"
 
 
 def test_capped_scores_are_made_again() -> None:

@@ -20,7 +20,7 @@ TILED = ["attention_tiled", "attention_tiled_backward"]
 
 
 @pytest.fixture
-def only_tiles(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_tiles(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Short sequences go to the kernels for long ones, too."""
     monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
