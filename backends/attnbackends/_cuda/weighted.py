@@ -7,18 +7,20 @@ every option and every dtype as it is, and as much memory as the weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from math import inf
 from typing import Any, NamedTuple
 
-from .._attention import Array, OwnAttention
+from .._attention import Array
 from .._registry import get_backend
 from .attention import FURTHER, SIZES, VISIBILITY, further_numbers, numbers
 from .call import CudaCall
 from .compiled import Kernels
 from .decode import stored_as
-from .plans import PLANS, CudaAttention, addresses_of, log_sum_exp, stats_dtype
+from .plans import PLANS, CudaAttention, addresses_of, lse_of, stats_dtype
 from .products import Product, Products, Stack
 from .recent import Recent
+from .result import CudaResult, room_of
 
 BLOCK = 256
 """Threads of a block, as in ``kernels/attention_weights.cu``."""
@@ -38,10 +40,18 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
+    weights_bytes, products_bytes : int
+        Of weights, and of scores before them; more than any call may keep where the call cannot be served.
+    weights_at, room : int
+        Where weights begin in the memory that stats and they share, and the bytes of both.
+    out : tuple of int
+        Shape of the output.
     dense : (bool, bool, bool)
         Whether q, k and v are read as they lie.
     may_hide : bool
         `CudaCall.may_hide`: backward reads copies of q, k and v.
+    numbers, further, shape : tuples
+        What the kernels are told beside addresses; the last is for backward.
     scores, output : Product
     weights, dscores : callables
         The two kernels.
@@ -53,8 +63,16 @@ class Plan(NamedTuple):
         The two for one in the order of C.
     """
 
+    weights_bytes: float
+    products_bytes: int
+    weights_at: int
+    room: int
+    out: tuple[int, int, int]
     dense: tuple[bool, bool, bool]
     may_hide: bool
+    numbers: tuple[float, ...]
+    further: tuple[float, ...]
+    shape: tuple[float, ...]
     scores: Product
     output: Product
     weights: Callable[..., None]
@@ -86,70 +104,82 @@ class WeightedAttention:
         """A copy, or what is unpickled, is the one of the backend."""
         return _of_backend, ()
 
-    def attention(self, call: CudaCall) -> WeightedResult | None:
-        """Forward; None where weights are not to be kept, or the device multiplies no such numbers."""
-        (B, R, D), (_, T_k, D_v), dtype = call.q.shape, call.v.shape, call.q.dtype
-        if B * R * T_k * dtype.itemsize > call.keep_bytes or not call.is_near or not self._products.takes(dtype):
+    def attention(self, call: CudaCall, key: Hashable) -> CudaResult | None:
+        """Forward of a call with its key; None where weights are not to be kept, or it cannot be served."""
+        plan = self.plan(call, key)
+        if plan.weights_bytes > call.keep_bytes:
             return None
-        if call.bias is not None and call.bias.dtype != dtype:
-            return None
-        plan, xp, sums = self.plan(call), self.xp, stats_dtype(call)
         call = self._readable(call, plan)
-        sight, q, k, v = self._own.sight(call), call.q, call.k, call.v
-        out, stats = xp.ndarray((B, R, D_v), dtype=dtype), xp.ndarray((2, B, R, 1), dtype=sums)
-        scores = xp.ndarray((B, R, T_k), dtype=sums)
-        weights = scores if sums == dtype else xp.ndarray(scores.shape, dtype=dtype)
-        used = xp.ndarray(scores.shape, dtype=dtype) if call.dropout else None
+        xp, alloc, dtype, (q, k, v) = self.xp, self.xp.cuda.alloc, call.q.dtype, call[:3]
+        sight, out, room = self._own.sight(call), xp.ndarray(plan.out, dtype), alloc(plan.room)
+        weights = room.ptr + plan.weights_at
+        products = alloc(plan.products_bytes) if plan.products_bytes != plan.weights_bytes else None
+        at_products = weights if products is None else products.ptr
+        used = alloc(plan.weights_bytes) if call.dropout else None
+        at_used = weights if used is None else used.ptr
         seen: tuple[Array | None, ...] = (None, None, None)
         if plan.may_hide:
-            seen_k = xp.ndarray((B, T_k, D), dtype=dtype)
-            seen_v = None if v is k else xp.ndarray((B, T_k, D_v), dtype=dtype)
-            seen = xp.ndarray((B, R, D), dtype=dtype), seen_k, seen_v
-            call = call._replace(q=seen[0], k=seen_k, v=seen_k if seen_v is None else seen_v)
-        plan.scores(q.data.ptr, k.data.ptr, scores.data.ptr)
+            seen_k = xp.ndarray(k.shape, dtype)
+            seen = xp.ndarray(q.shape, dtype), seen_k, None if v is k else xp.ndarray(v.shape, dtype)
+            call = call._replace(q=seen[0], k=seen_k, v=seen_k if v is k else seen[2])
+        plan.scores(q.data.ptr, k.data.ptr, at_products)
         plan.weights(
-            *addresses_of((scores, weights, used, stats, q, k, v, *seen, *sight)),
-            *numbers(call),
-            B,
+            at_products,
+            weights,
+            at_used,
+            room.ptr,
+            *addresses_of((q, k, v, *seen, *sight)),
+            *plan.numbers,
             *addresses_of((call.bias, call.sinks)),
             *call.draws,
-            *(further_numbers(call) or NO_OPTIONS),
+            *plan.further,
         )
-        plan.output((weights if used is None else used).data.ptr, call.v.data.ptr, out.data.ptr)
-        return WeightedResult(self, plan, call, out, stats, weights)
+        plan.output(at_used, call.v.data.ptr, out.data.ptr)
+        return CudaResult(self, plan, call, (), out, room)
 
-    def backward(self, result: WeightedResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None]:
-        """As `WeightedResult.backward`."""
-        plan, call, weights, xp = result.plan, result.call, result.weights, self.xp
-        (q, k, v), dtype, sums = (call.q, call.k, call.v), call.q.dtype, stats_dtype(call)
+    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        """As `CudaResult.backward`."""
+        plan, call, xp, alloc = result.plan, result.call, self.xp, self.xp.cuda.alloc
+        if plan is None:
+            return None
+        q, k, v, dtype, weights = call.q, call.k, call.v, call.q.dtype, result.room.ptr + plan.weights_at
         dlse = None if dlse is None else xp.ascontiguousarray(dlse)
         (into_weights, into_values), dout = self._of_dout(plan, dout)
-        dweights = xp.ndarray(weights.shape, dtype=sums)
-        dscores = dweights if sums == dtype else xp.ndarray(weights.shape, dtype=dtype)
-        used = xp.ndarray(weights.shape, dtype=dtype) if call.dropout else None
-        scores = None if call.softcap is None else xp.ndarray(weights.shape, dtype=sums)
-        dq, dk = xp.ndarray(q.shape, dtype=dtype), xp.ndarray(k.shape, dtype=dtype)
-        dv = dk if call.keys_are_values else xp.ndarray(v.shape, dtype=dtype)
-        into_weights(dout.data.ptr, v.data.ptr, dweights.data.ptr)
+        dweights = alloc(plan.products_bytes)
+        dscores = dweights if plan.products_bytes == plan.weights_bytes else alloc(plan.weights_bytes)
+        used = alloc(plan.weights_bytes) if call.dropout else None
+        scores = alloc(plan.products_bytes) if call.softcap is not None else None
+        dq, dk = xp.ndarray(q.shape, dtype), xp.ndarray(k.shape, dtype)
+        dv = dk if call.keys_are_values else xp.ndarray(v.shape, dtype)
+        into_weights(dout.data.ptr, v.data.ptr, dweights.ptr)
         if scores is not None:
-            plan.again(q.data.ptr, k.data.ptr, scores.data.ptr)
+            plan.again(q.data.ptr, k.data.ptr, scores.ptr)
+        at_used = weights if used is None else used.ptr
         plan.dscores(
-            *addresses_of((dweights, weights, dscores, used, scores, dlse)),
-            *weights.shape,
-            call.scale,
+            dweights.ptr,
+            weights,
+            dscores.ptr,
+            at_used,
+            0 if scores is None else scores.ptr,
+            0 if dlse is None else dlse.data.ptr,
+            *plan.shape,
             0,
             0,
             *call.draws,
-            *(further_numbers(call) or NO_OPTIONS),
+            *plan.further,
         )
-        plan.dq(dscores.data.ptr, k.data.ptr, dq.data.ptr)
-        plan.dk(dscores.data.ptr, q.data.ptr, dk.data.ptr)
-        into_values((weights if used is None else used).data.ptr, dout.data.ptr, dv.data.ptr)
+        plan.dq(dscores.ptr, k.data.ptr, dq.data.ptr)
+        plan.dk(dscores.ptr, q.data.ptr, dk.data.ptr)
+        into_values(at_used, dout.data.ptr, dv.data.ptr)
         return dq, dk, None if dv is dk else dv
 
-    def plan(self, call: CudaCall) -> Plan:
-        """The plan of a call, made at the first one of its kind."""
-        key = call.key
+    def lse(self, result: CudaResult) -> Array:
+        """As `CudaResult.lse`."""
+        return lse_of(self.xp, result)
+
+    def plan(self, call: CudaCall, key: Hashable = None) -> Plan:
+        """The plan of a call, as `CudaAttention.plan`."""
+        key = key or call.key
         return self._plans.get(key) or self._plans.put(key, self._new_plan(call))
 
     def _new_plan(self, call: CudaCall) -> Plan:
@@ -175,7 +205,19 @@ class WeightedAttention:
             grid = -(-items // (BLOCK // of_a_row)), BLOCK
             return self._kernels.ready(name, sums.char, f"{kinds}{FURTHER}", grid, 0, macros)
 
+        served = call.is_near and self._products.takes(call.q.dtype)
+        if call.bias is not None and call.bias.dtype != call.q.dtype:
+            served = False
+        weights_bytes, stats = B * R * T_k * call.q.itemsize, room_of(2 * B * R * sums.itemsize)
         return Plan(
+            weights_bytes=weights_bytes if served else inf,
+            products_bytes=B * R * T_k * sums.itemsize,
+            weights_at=stats,
+            room=stats + weights_bytes,
+            out=(B, R, D_v),
+            numbers=(*numbers(call), B),
+            further=further_numbers(call) or NO_OPTIONS,
+            shape=(B, R, T_k, call.scale),
             dense=(found[0] is not None, found[1] is not None, found[2] is not None),
             may_hide=may_hide,
             scores=ready(widened, B, (R, D, T_k), q, k.mT, weights),
@@ -210,42 +252,3 @@ class WeightedAttention:
 
 def _of_backend() -> WeightedAttention | None:
     return get_backend("cupy")._weighted  # type: ignore[attr-defined]
-
-
-class WeightedResult(OwnAttention):
-    """What `WeightedAttention` returns, and all that its backward needs.
-
-    Parameters
-    ----------
-    way : WeightedAttention
-    plan : Plan
-    call : CudaCall
-        With operands as backward reads them.
-    out : array (B, R, D_v)
-        The caller's to write to.
-    stats : array (2, B, R, 1)
-        The shift of each row, and one over the sum of its ``exp(score - shift)``.
-    weights : array (B, R, T_k)
-        Before dropout.
-    """
-
-    def __init__(
-        self, way: WeightedAttention, plan: Plan, call: CudaCall, out: Array, stats: Array, weights: Array
-    ) -> None:
-        self._way, self.plan, self.call, self.out, self._stats, self.weights = way, plan, call, out, stats, weights
-
-    @property
-    def lse(self) -> Array:
-        shift, inverse = self._stats
-        return log_sum_exp(self._way.xp, shift, inverse)
-
-    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        return self._way.backward(self, dout, dlse)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        """What can be copied: arrays, not the plan."""
-        return self._way, self.call, self.out, self._stats, self.weights
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._way, self.call, self.out, self._stats, self.weights = state
-        self.plan = self._way.plan(self.call)

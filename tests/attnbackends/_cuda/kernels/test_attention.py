@@ -182,6 +182,7 @@ def test_large_scores(request: pytest.FixtureRequest, library: Library, launched
 
 
 def test_calls_that_no_kernel_serves(monkeypatch: pytest.MonkeyPatch, library: Library, launched: list[str]) -> None:
+    monkeypatch.setattr(library.backend, "_weighted", None)
     monkeypatch.setattr(library.backend._kernels, "shared_limit", lambda: 60 * 1024)
     for dtype, T_q, T_k, D in (
         ("float16", 3, 4, 5),

@@ -13,7 +13,7 @@ from support import Library
 
 from attnbackends import get_backend
 from attnbackends._cuda.plans import CudaAttention
-from attnbackends._cuda.weighted import WeightedAttention, WeightedResult
+from attnbackends._cuda.weighted import WeightedAttention
 from attnlayers import functional as F
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -22,7 +22,6 @@ TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-
 """What errors are allowed to be, beside the largest number of a result; inputs are rounded to the dtype before."""
 
 NOTHING = np.nan
-FORWARD, BACKWARD = "attention_weights", "attention_weights_backward"
 
 
 @contextmanager
@@ -109,7 +108,7 @@ def results(backend: Any, call: dict[str, Any], arrays: dict[str, Any], move: An
     given = {name: move(x) if x.dtype != bool else backend.asarray(x) for name, x in arrays.items()}
     out, lse, saved = F.attention(**given, **call["options"], scale=call["scale"], return_lse=True)
     if backend.name == "cupy":
-        assert isinstance(saved.result, WeightedResult)
+        assert isinstance(saved.result._way, WeightedAttention)
     further = {"dlse": move(dlse)} if call["lse"] else {}
     return [out, lse, *F.attention_backward(saved, dout(move), **further)]
 
