@@ -19,6 +19,8 @@ FILES = {
     "steps.cu": ("lstm_cell", "lstm_cell_backward", "lstm_all_steps", "softmax_rows", "adam_step"),
     "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),
+    "attention_decode.cu": ("attention_decode", "attention_decode_join"),
+    "attention_weights.cu": ("attention_weights", "attention_weights_backward"),
     "attention_tiled.cu": ("attention_tiled",),
     "attention_tiled_backward.cu": ("attention_tiled_backward",),
 }
@@ -36,8 +38,8 @@ KINDS: dict[str, tuple[str, type[np.generic]]] = {
 """Kinds of arguments: how `struct` writes one into 8 bytes, and NumPy's type. P is an address, 0 for none; the others
 are integers of 32 and 64 bits and real numbers; r stands for the dtype that the kernel is compiled for."""
 
-SHARED_MEMORY_OPT_IN = 97
-"""CUDA's number for this attribute of a device."""
+SHARED_MEMORY_OPT_IN, MULTIPROCESSORS = 97, 16
+"""CUDA's numbers for these attributes of a device."""
 
 
 def source(file: str) -> str:
@@ -112,7 +114,7 @@ class Kernels:
         self.xp = xp
         self._file_of = {name: file for file, names in FILES.items() for name in names}
         self._compiled: dict[tuple[str, str, str, int], Any] = {}
-        self._shared_limits: dict[int, int] = {}
+        self._attributes: dict[tuple[int, int], int] = {}
         try:
             self._driver, _ = xp.cuda.driver, xp.cuda.driver.launchKernel
         except AttributeError:  # it is no part of CuPy's documented interface
@@ -179,14 +181,21 @@ class Kernels:
         if key not in self._compiled:
             code = f"#define REAL {REAL[char]}\n{macros}{source(self._file_of[name])}"
             compiled = self.xp.RawModule(code=code).get_function(name)
-            compiled.max_dynamic_shared_size_bytes = self.shared_limit()
+            compiled.max_dynamic_shared_size_bytes = self.shared_limit() - compiled.shared_size_bytes
             self._compiled[key] = compiled
         return self._compiled[key]
 
     def shared_limit(self) -> int:
         """Bytes of shared memory that a block of the current device may ask for."""
+        return self._attribute(SHARED_MEMORY_OPT_IN)
+
+    def multiprocessors(self) -> int:
+        """Multiprocessors of the current device."""
+        return self._attribute(MULTIPROCESSORS)
+
+    def _attribute(self, number: int) -> int:
         runtime = self.xp.cuda.runtime
-        device = runtime.getDevice()
-        if device not in self._shared_limits:
-            self._shared_limits[device] = int(runtime.deviceGetAttribute(SHARED_MEMORY_OPT_IN, device))
-        return self._shared_limits[device]
+        key = runtime.getDevice(), number
+        if key not in self._attributes:
+            self._attributes[key] = int(runtime.deviceGetAttribute(number, key[0]))
+        return self._attributes[key]

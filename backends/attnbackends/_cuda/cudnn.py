@@ -219,7 +219,8 @@ class CudnnAttention:
 
     def _new_plan(self, call: CudaCall) -> CudnnPlan:
         sizes = call.q.shape[2], call.v.shape[2]
-        fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
+        half = call.q.dtype.name in ("float16", "bfloat16")
+        fit = half and not call.options and not any(size % ALIGNED for size in sizes)
         plan = CudnnPlan(call, Band.of(call) if fit else None)
         if plan.band is not None:
             heads = {**self._operands(call, plan), OUT: _layout(plan.out, None, call.groups)}

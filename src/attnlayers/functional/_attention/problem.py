@@ -54,6 +54,8 @@ class Problem(NamedTuple):
         Whether that is half precision.
     may_hide : bool
         Whether there may be queries that attend to nothing, or keys that no query of an entry attends to.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     cut : Cut
         The blocks, once they are asked for: a library with an attention of its own needs none.
     """
@@ -76,6 +78,7 @@ class Problem(NamedTuple):
     operand_dtype: Any
     is_half: bool
     may_hide: bool
+    keep_bytes: int
     cut: Cut
 
     @classmethod
@@ -93,6 +96,7 @@ class Problem(NamedTuple):
         sinks: Array | None = None,
         dropout: float = 0.0,
         seed: int | None = None,
+        keep_bytes: int = 0,
     ) -> Problem:
         """Hold the options against each other, and flatten the arguments."""
         if softcap is not None and not softcap > 0:
@@ -127,6 +131,7 @@ class Problem(NamedTuple):
             operand_dtype,
             is_half,
             may_hide or mask is not None,
+            keep_bytes,
             Cut(backend, visibility, B, itemsize, layout.q[-1] + layout.v[-1]),
         )
 
@@ -244,12 +249,16 @@ class Problem(NamedTuple):
         scores *= self.softcap
         return slope
 
+    @property
+    def stream(self) -> int:
+        """The key of the numbers that dropout draws: one that no generator of that seed has."""
+        return 2**64 + self.seed % 2**64
+
     def dropped(self, block: Block, weights: Array) -> Array:
         """What dropout multiplies the weights of a block by, however they are cut into blocks: drawn anew each time."""
-        key = 2**64 + self.seed % 2**64  # a stream that no generator of that seed has
         entries = slice(block.entries.start + self.first_entry, block.entries.stop + self.first_entry)
         index = entries, block.rows, block.keys
-        kept = self.backend.uniform(key, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
+        kept = self.backend.uniform(self.stream, index, self.q.shape[1], self.k.shape[1], like=weights) >= self.dropout
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 
