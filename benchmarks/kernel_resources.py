@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
-from attnbackends._cuda.decode import HALF, Shape
+from attnbackends._cuda.decode import Shape
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
 """Shared memory that a block may ask for, by compute capability; from the CUDA C++ programming guide."""
@@ -80,13 +80,19 @@ def variants(limit: int) -> Iterator[Variant]:
 
 def decode_shapes() -> Iterator[Shape]:
     """What the kernel for few queries is compiled for at usual head sizes."""
-    for stored in ("float32", "float64", *HALF):
-        for width in (64, 128, 256):
-            for rows in (1, 2, 4, 8):
-                for options in OPTIONS:
-                    shape = Shape.of(stored, width, rows, options)
-                    if shape is not None and shape.rows == rows:
-                        yield shape
+    for stored in ("float32", "float64", "float16"):
+        for width, rows, options in (
+            (64, 1, 0),
+            (64, 1, 15),
+            (64, 4, 0),
+            (64, 8, 0),
+            (64, 8, 15),
+            (256, 1, 0),
+            (256, 4, 0),
+        ):
+            shape = Shape.of(stored, width, rows, options)
+            if shape is not None and shape.rows == rows:
+                yield shape
 
 
 def with_nvcc(capability: str, variant: Variant) -> list[Resources]:

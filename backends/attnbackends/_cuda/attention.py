@@ -93,7 +93,7 @@ class Forward(Protocol):
     def __call__(
         self, operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int
     ) -> None:
-        """Addresses of q, k and v, of what says who sees whom (`CudaResult.sight`), and of what is written.
+        """Addresses of q, k and v, of mask, starts and lengths, and of what is written.
 
         `further` is empty for a call without options, else the addresses of bias and sinks, and three integers: where
         dropout draws (`CudaCall.draws`).

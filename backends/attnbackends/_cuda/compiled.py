@@ -6,6 +6,7 @@ import ctypes
 import re
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -71,22 +72,32 @@ class Launch:
     def __init__(
         self, driver: Any, stream: Callable[[], Any], compiled: Callable[[], Any], kinds: str, grid: Any, shared: int
     ) -> None:
-        self._launch, self._stream, self._compiled, self._function = driver.launchKernel, stream, compiled, 0
-        self._where = (*grid, shared)
-        self._pack = struct.Struct("=" + "".join(KINDS[kind][0] for kind in kinds)).pack_into
-        slots = ctypes.c_uint64 * len(kinds)
-        self._values = slots()
-        first = ctypes.addressof(self._values)
-        self._addresses = slots(*range(first, first + 8 * len(kinds), 8))
-        self._parameters = ctypes.addressof(self._addresses)
+        self._launch, self._stream, self._compiled = driver.launchKernel, stream, compiled
+        self._kinds, self._where, self._function = kinds, (*grid, shared), 0
         self._lock = Lock()  # the driver reads the values without Python's own lock
 
+    def _prepare(self) -> None:
+        """Where the arguments are to stand; made at the first call, as many a backward pass is never asked for."""
+        self._pack = _writer(self._kinds)
+        slots = ctypes.c_uint64 * len(self._kinds)
+        self._values = slots()
+        first = ctypes.addressof(self._values)
+        self._addresses = slots(*range(first, first + 8 * len(self._kinds), 8))
+        self._parameters = ctypes.addressof(self._addresses)
+        self._function = self._compiled().kernel.ptr
+
     def __call__(self, *arguments: float) -> None:
-        if not self._function:
-            self._function = self._compiled().kernel.ptr
         with self._lock:
+            if not self._function:
+                self._prepare()
             self._pack(self._values, 0, *arguments)
             self._launch(self._function, *self._where, self._stream().ptr, self._parameters, 0)
+
+
+@cache
+def _writer(kinds: str) -> Callable[..., None]:
+    """Writes arguments of some kinds one after the other, into 8 bytes each."""
+    return struct.Struct("=" + "".join([KINDS[kind][0] for kind in kinds])).pack_into
 
 
 class Kernels:
