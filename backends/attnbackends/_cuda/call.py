@@ -107,8 +107,10 @@ class CudaCall(NamedTuple):
     @property
     def options(self) -> int:
         """The bits of `OPTIONS` in ``kernels/attention.cuh``."""
-        given = self.softcap is not None, self.bias is not None, self.sinks is not None, self.dropout > 0
-        return sum(1 << bit for bit, is_given in enumerate(given) if is_given)
+        if self.softcap is self.bias is self.sinks is None and not self.dropout:
+            return 0
+        softcap, bias, sinks = (x is not None for x in (self.softcap, self.bias, self.sinks))
+        return softcap + 2 * bias + 4 * sinks + 8 * (self.dropout > 0)
 
     @property
     def may_hide(self) -> bool:

@@ -34,8 +34,8 @@ class Shape(NamedTuple):
 
     Attributes
     ----------
-    char : str
-        Of the dtype that is summed in, float32 or float64.
+    sums : str
+        The letter of the dtype that is summed in, float32 or float64.
     stored : str
         The name of the dtype of the arrays.
     lanes : int
@@ -48,7 +48,7 @@ class Shape(NamedTuple):
         `CudaCall.options`.
     """
 
-    char: str
+    sums: str
     stored: str
     lanes: int
     pieces: int
@@ -56,23 +56,18 @@ class Shape(NamedTuple):
     options: int
 
     @classmethod
-    def of(cls, call: CudaCall) -> Shape | None:
-        """The shape for a call; None where rows are too wide."""
-        char, stored = call.q.dtype.char, call.q.dtype.name
-        chunk = 8 if stored in HALF else 4
-        width = max(call.q.shape[2], call.v.shape[2])
+    def of(cls, stored: str, width: int, R: int, options: int) -> Shape | None:
+        """The shape for rows of a dtype and a width, R of them in an entry; None where they are too wide."""
+        sums, chunk = "d" if stored == "float64" else "f", 8 if stored in HALF else 4
         lanes = min(32, _power_of_two(-(-width // chunk)))
         pieces = _power_of_two(-(-width // (lanes * chunk)))
-        most = WIDEST_SUMS // (2 if char == "d" else 1) // (pieces * chunk)
-        if most == 0:
-            return None
-        rows = min(8, most, _power_of_two(call.q.shape[1]))
-        return cls(char if char == "d" else "f", stored, lanes, pieces, rows, call.options)
+        most = WIDEST_SUMS // (2 if sums == "d" else 1) // (pieces * chunk)
+        return cls(sums, stored, lanes, pieces, min(8, most, _power_of_two(R)), options) if most else None
 
     @property
     def blocks(self) -> int:
         """Blocks that a multiprocessor has registers for."""
-        return 2 if self.char == "d" or self.options & 8 else 4
+        return 2 if self.sums == "d" or self.options & 8 else 4
 
     @property
     def macros(self) -> str:
@@ -92,7 +87,8 @@ class DecodeKernel:
         """What launches the forward pass of a call; None where the kernel cannot serve it."""
         (B, R, _), (_, T_k, D_v), stored = call.q.shape, call.v.shape, call.q.dtype.name
         known = stored in ("float32", "float64") or (stored in HALF and T_k >= FEWEST_KEYS_IN_HALF)
-        shape = Shape.of(call) if known and R < FEWEST_ROWS and call.is_near else None
+        served = known and R < FEWEST_ROWS and call.is_near
+        shape = Shape.of(stored, max(call.q.shape[2], D_v), R, call.options) if served else None
         if shape is None:
             return None
         kernels, alloc = self._kernels, self._kernels.xp.cuda.alloc
@@ -101,7 +97,7 @@ class DecodeKernel:
         shares = max(1, min(MOST_SHARES, -(-T_k // FEWEST_KEYS), at_once // blocks))
         fixed, options = numbers(call), further_numbers(call)
         kinds, macros = f"PPPPPPP{VISIBILITY}{SIZES}{FURTHER if call.options else ''}", shape.macros
-        launch = kernels.ready("attention_decode", shape.char, kinds, ((blocks, shares), THREADS), 0, macros)
+        launch = kernels.ready("attention_decode", shape.sums, kinds, ((blocks, shares), THREADS), 0, macros)
         if shares == 1:
 
             def run_whole(
@@ -110,8 +106,8 @@ class DecodeKernel:
                 launch(*operands, out, kept, stats, 0, *sight, *fixed, *further, *options)
 
             return run_whole
-        join = kernels.ready("attention_decode_join", shape.char, "PPPPii", (B * R, THREADS), 0, macros)
-        room = B * R * shares * (D_v + 2) * (8 if shape.char == "d" else 4)
+        join = kernels.ready("attention_decode_join", shape.sums, "PPPPii", (B * R, THREADS), 0, macros)
+        room = B * R * shares * (D_v + 2) * (8 if shape.sums == "d" else 4)
 
         def run(operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int) -> None:
             parts = alloc(room)
