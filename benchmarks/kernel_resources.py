@@ -22,10 +22,14 @@ from typing import Any, NamedTuple
 
 from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
+from attnbackends._cuda.decode import Shape
 from attnbackends._cuda.lstm_grid import ROWS
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
 """Shared memory that a block may ask for, by compute capability; from the CUDA C++ programming guide."""
+
+OPTIONS = 0, 15
+"""Sets of options of `CudaCall.options`: none, and all of them."""
 
 WIDTHS = 64, 128
 """What the rows of tiles are padded to."""
@@ -62,6 +66,12 @@ def variants(limit: int) -> Iterator[Variant]:
         if file == "lstm.cu":
             yield from (Variant(file, dtype, f"#define ROWS {rows}\n") for dtype in REAL for rows in ROWS)
             continue
+        if file == "attention_decode.cu":
+            yield from (Variant(file, shape.sums, shape.macros) for shape in decode_shapes())
+            continue
+        if file == "attention_small.cu":
+            yield from (Variant(file, dtype, f"#define OPTIONS {options}\n") for dtype in REAL for options in OPTIONS)
+            continue
         if not file.startswith("attention_tiled"):
             yield from (Variant(file, dtype) for dtype in REAL)
             continue
@@ -70,6 +80,23 @@ def variants(limit: int) -> Iterator[Variant]:
             tile = tile_for(width, backward, limit)
             if tile is not None:
                 yield Variant(file, "f", tile.macros, tile.bytes(backward))
+
+
+def decode_shapes() -> Iterator[Shape]:
+    """What the kernel for few queries is compiled for at usual head sizes."""
+    for stored in ("float32", "float64", "float16"):
+        for width, rows, options in (
+            (64, 1, 0),
+            (64, 1, 15),
+            (64, 4, 0),
+            (64, 8, 0),
+            (64, 8, 15),
+            (256, 1, 0),
+            (256, 4, 0),
+        ):
+            shape = Shape.of(stored, width, rows, options)
+            if shape is not None and shape.rows == rows:
+                yield shape
 
 
 def with_nvcc(capability: str, variant: Variant) -> list[Resources]:

@@ -82,9 +82,17 @@ def dense_attention(
 
 
 def from_scores(
-    scores: np.ndarray, v: np.ndarray, dout: np.ndarray, dlse: np.ndarray, sinks: np.ndarray | None = None
+    scores: np.ndarray,
+    v: np.ndarray,
+    dout: np.ndarray,
+    dlse: np.ndarray,
+    sinks: np.ndarray | None = None,
+    dropped: np.ndarray | float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """Output, log-sum-exp (..., T_q) and gradients in float64, from scores (..., T_q, T_k) that may hold -inf."""
+    """Output, log-sum-exp (..., T_q) and gradients in float64, from scores (..., T_q, T_k) that may hold -inf.
+
+    Weights are multiplied by `dropped`.
+    """
     scores, v, dout, dlse = (x.astype(np.float64) for x in (scores, v, dout, dlse[..., None]))
     sink = np.full((*scores.shape[:-1], 1), -np.inf) if sinks is None else np.zeros_like(dlse) + sinks[..., None, None]
     top = np.maximum(scores.max(axis=-1, keepdims=True), sink)
@@ -92,15 +100,16 @@ def from_scores(
     weights, of_sink = np.exp(scores - top), np.exp(sink - top)
     total = weights.sum(axis=-1, keepdims=True) + of_sink
     weights, of_sink = (x / np.where(total == 0, 1, total) for x in (weights, of_sink))
-    out = weights @ v
+    used = weights * dropped
+    out = used @ v
     delta = np.sum(dout * out, axis=-1, keepdims=True) - dlse
     with np.errstate(divide="ignore"):
         lse = (top + np.log(total))[..., 0]
     return {
         "out": out,
         "lse": lse,
-        "dscores": weights * (dout @ np.swapaxes(v, -1, -2) - delta),
-        "dv": np.swapaxes(weights, -1, -2) @ dout,
+        "dscores": weights * (dropped * (dout @ np.swapaxes(v, -1, -2)) - delta),
+        "dv": np.swapaxes(used, -1, -2) @ dout,
         "dsinks": -(of_sink * delta).sum(axis=(-2, -1)),
     }
 
@@ -123,6 +132,10 @@ def dense_gradients(
     shared: bool,
     scale: float | None = None,
     grouped: bool = False,
+    softcap: float | None = None,
+    bias: np.ndarray | float = 0.0,
+    sinks: np.ndarray | None = None,
+    dropped: np.ndarray | float = 1.0,
     **sight: Any,
 ) -> list[np.ndarray]:
     """Output, log-sum-exp, and the gradients of q, k and v in float64; `shared`: that of k is for both."""
@@ -132,9 +145,12 @@ def dense_gradients(
     groups = q.shape[-3] // k.shape[-3] if grouped else 1
     if grouped:
         k, v = (np.repeat(x, groups, axis=-3) for x in (k, v))
-    scores = np.where(seen, scale * (q @ np.swapaxes(k, -1, -2)), -np.inf)
-    found = from_scores(scores, v, dout, dlse)
-    dscores = scale * found["dscores"]
+    scores, slope = scale * (q @ np.swapaxes(k, -1, -2)), 1.0
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+        slope = 1 - (scores / softcap) ** 2
+    found = from_scores(np.where(seen, scores + bias, -np.inf), v, dout, dlse, sinks, dropped)
+    dscores = scale * slope * found["dscores"]
     into_k = [np.swapaxes(dscores, -1, -2) @ q, found["dv"]]
     if grouped:  # heads that share keys add up
         into_k = [x.reshape(*x.shape[:-3], -1, groups, *x.shape[-2:]).sum(axis=-3) for x in into_k]

@@ -58,7 +58,13 @@ class AttentionCall(Protocol):
     softcap : float or None
     sinks : array (B, R, 1) or None
     dropout : float
-    seed : int
+        Share of the weights that are dropped: where `Backend.uniform` of `stream` is below it, for R rows of T_k keys.
+    stream : int
+        A key of `Backend.uniform`.
+    first_entry : int
+        Where entry 0 stands among those that are drawn for.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     """
 
     @property
@@ -82,7 +88,11 @@ class AttentionCall(Protocol):
     @property
     def dropout(self) -> float: ...
     @property
-    def seed(self) -> int: ...
+    def stream(self) -> int: ...
+    @property
+    def first_entry(self) -> int: ...
+    @property
+    def keep_bytes(self) -> int: ...
 
 
 class OwnAttention:

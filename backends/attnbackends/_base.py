@@ -72,6 +72,17 @@ class Backend:
     def check_device(self, device: Any) -> None:
         """Refuse to compute on a device where the library would not: CuPy computes on the current one alone."""
 
+    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether arrays of this library are on one device, where it computes. Every call asks: it must be quick.
+
+        Where they are on one device and not on that one, `check_device` may tell at once.
+        """
+        place = self.device(arrays[0])
+        if not all(self.device(array) == place for array in arrays[1:]):
+            return False
+        self.check_device(place)
+        return True
+
     def synchronize(self) -> None:
         """Wait until the device has done everything it was asked to do."""
 

@@ -11,7 +11,8 @@ from cuda_on_cpu.counts import Counts
 from dense_attention import dense_gradients
 from support import Library
 
-from attnbackends._cuda.cudnn import Band
+from attnbackends._cuda.cudnn import PLANS, Band
+from attnbackends._cuda.recent import Recent
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
@@ -156,7 +157,7 @@ def test_described(library: Library, cudnn: ModuleType) -> None:
     backend = library.backend
     assert backend.machine.trial() == {"cuDNN": "frontend 1.32.0, takes float16"}
     cudnn.refuse.add("sdpa_backward")
-    backend._cudnn._graphs.clear()
+    backend._cudnn.plans = Recent(PLANS)
     told = backend.machine.trial()["cuDNN"]
     assert told.startswith("frontend 1.32.0, refuses float16: cudnnGraphNotSupportedError: ")
     assert backend.machine.describe()["cuDNN"] == "frontend 1.32.0"

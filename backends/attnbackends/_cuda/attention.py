@@ -2,7 +2,7 @@
 
 Short sequences go to ``kernels/attention_small.cu``, where a block holds an entry with all its scores; long ones in
 float32 to ``kernels/attention_tiled.cu`` and ``attention_tiled_backward.cu``. Forward and backward are one launch each.
-A kernel more is one more class here and in `KERNELS`.
+A kernel more is one more class, here or in a file of its own, and in `KERNELS` of ``plans.py``.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ VISIBILITY = "PPP iiiiii qqqi".replace(" ", "")
 
 SIZES = "iir"
 """Kinds of D, D_v and the scale, which follow."""
+
+FURTHER = "PPqqq qqqi rfr".replace(" ", "")
+"""Kinds of `FURTHER_PARAMETERS`, which calls with options end with: first what each call has of its own."""
 
 Addresses = tuple[int, ...]
 
@@ -87,8 +90,13 @@ def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
 class Forward(Protocol):
     """Launches the forward pass of a call whose plan it belongs to; 0 is the address of what there is none of."""
 
-    def __call__(self, operands: Addresses, sight: Addresses, out: int, kept: int, stats: int) -> None:
-        """Addresses of q, k and v, of what says who sees whom (`CudaResult.sight`), and of what is written.
+    def __call__(
+        self, operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int
+    ) -> None:
+        """Addresses of q, k and v, of mask, starts and lengths, and of what is written.
+
+        `further` is empty for a call without options, else the addresses of bias and sinks, and three integers: where
+        dropout draws (`CudaCall.draws`).
 
         `kept` (B, R, D_v) is to become what `out` becomes; `stats` (2, B, R) are as `CudaResult` has them.
         """
@@ -101,6 +109,7 @@ class Backward(Protocol):
         self,
         operands: Addresses,
         sight: Addresses,
+        further: Addresses,
         kept: int,
         stats: int,
         dout: int,
@@ -127,15 +136,13 @@ class SmallKernel:
         size = self._bytes(call, backward=False)
         if not size:
             return None
-        launch = self._kernels.ready(
-            "attention_small", call.q.dtype.char, f"PPPPP{VISIBILITY}{SIZES}", (call.q.shape[0], 256), size
-        )
-        B, R, _ = call.q.shape
-        numbers, out_bytes = _numbers(call), B * R * call.v.shape[2] * call.q.itemsize
+        (B, R, _), kinds = call.q.shape, f"PPPPP{VISIBILITY}{SIZES}{FURTHER if call.options else ''}"
+        launch = self._kernels.ready("attention_small", call.q.dtype.char, kinds, (B, 256), size, option_macros(call))
+        fixed, options, out_bytes = numbers(call), further_numbers(call), B * R * call.v.shape[2] * call.q.itemsize
         runtime, stream = self._kernels.xp.cuda.runtime, self._kernels.xp.cuda.get_current_stream
 
-        def run(operands: Addresses, sight: Addresses, out: int, kept: int, stats: int) -> None:
-            launch(*operands, out, stats, *sight, *numbers)
+        def run(operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int) -> None:
+            launch(*operands, out, stats, *sight, *fixed, *further, *options)
             if kept:  # backward is not for this kernel, which happens for few shapes
                 runtime.memcpyAsync(kept, out, out_bytes, runtime.memcpyDeviceToDevice, stream().ptr)
 
@@ -146,14 +153,15 @@ class SmallKernel:
         size = self._bytes(call, backward=True)
         if not size:
             return None
-        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq"
+        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{FURTHER if call.options else ''}"
         name, grid = "attention_small_backward", (call.q.shape[0], 256)
-        launch = self._kernels.ready(name, call.q.dtype.char, kinds, grid, size)
-        numbers = _numbers(call)
+        launch = self._kernels.ready(name, call.q.dtype.char, kinds, grid, size, option_macros(call))
+        fixed, options = numbers(call), further_numbers(call)
 
         def run(
             operands: Addresses,
             sight: Addresses,
+            further: Addresses,
             kept: int,
             stats: int,
             dout: int,
@@ -163,7 +171,7 @@ class SmallKernel:
             dk: int,
             dv: int,
         ) -> None:
-            launch(*operands, stats, dout, dlse, dq, dk, dv, *sight, *numbers, *gaps)
+            launch(*operands, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps, *further, *options)
 
         return run
 
@@ -173,8 +181,9 @@ class SmallKernel:
         D, D_v = padded(D, 4), padded(D_v, 4)
         values = (R + T_k) * D + (0 if call.v is call.k else T_k * D_v) + R * T_k
         if backward:
-            values += R * D_v + R * T_k
-        size = int(values * call.q.itemsize + R + T_k)
+            values += R * D_v + R * T_k * (2 if call.softcap is not None else 1)
+        draws = R * -(-T_k // 8) if call.dropout else 0
+        size = int(values * call.q.itemsize + R + T_k + draws)
         served = call.q.dtype.char in "fd" and call.is_near
         return size if served and size <= self._kernels.shared_limit() else 0
 
@@ -194,10 +203,10 @@ class TiledKernel:
         B, R, _ = call.q.shape
         kinds, grid = f"PPPPPP{VISIBILITY}{SIZES}", ((B, _tiles(R, tile)), 128)
         launch = self._kernels.ready("attention_tiled", "f", kinds, grid, tile.bytes(backward=False), tile.macros)
-        numbers = _numbers(call)
+        fixed = numbers(call)
 
-        def run(operands: Addresses, sight: Addresses, out: int, kept: int, stats: int) -> None:
-            launch(*operands, out, kept, stats, *sight, *numbers)
+        def run(operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int) -> None:
+            launch(*operands, out, kept, stats, *sight, *fixed)
 
         return run
 
@@ -210,11 +219,12 @@ class TiledKernel:
         grid = (B, _tiles(call.k.shape[1], tile) + _tiles(R, tile)), 128
         name, size = "attention_tiled_backward", tile.bytes(backward=True)
         launch = self._kernels.ready(name, "f", kinds, grid, size, tile.macros)
-        numbers = _numbers(call)
+        fixed = numbers(call)
 
         def run(
             operands: Addresses,
             sight: Addresses,
+            further: Addresses,
             kept: int,
             stats: int,
             dout: int,
@@ -224,20 +234,21 @@ class TiledKernel:
             dk: int,
             dv: int,
         ) -> None:
-            launch(*operands, kept, stats, dout, dlse, dq, dk, dv, *sight, *numbers, *gaps)
+            launch(*operands, kept, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps)
 
         return run
 
     def tile(self, call: CudaCall, backward: bool) -> Tile | None:
         """The tile for a call; None where the kernels that work in tiles cannot serve it."""
         R, T_k = call.q.shape[1], call.k.shape[1]
-        if call.q.dtype.char != "f" or R < FEWEST_ROWS or not call.is_near:
+        few = R < FEWEST_ROWS and not backward  # whose forward is another kernel's
+        if call.q.dtype.char != "f" or few or call.options or not call.is_near:
             return None
         tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self._kernels.shared_limit())
         return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
 
 
-def _numbers(call: CudaCall) -> tuple[float, ...]:
+def numbers(call: CudaCall) -> tuple[float, ...]:
     """What the kernels are told beside addresses: the numbers of `VISIBILITY` and `SIZES`."""
     mask, start = call.mask, call.start
     shape, strides = ((1, 1, 1), (0, 0, 0)) if mask is None else (mask.shape, mask.strides)
@@ -256,13 +267,23 @@ def _numbers(call: CudaCall) -> tuple[float, ...]:
     )
 
 
+def further_numbers(call: CudaCall) -> tuple[float, ...]:
+    """What ends the arguments of a call with options: the last seven of `FURTHER`."""
+    if not call.options:
+        return ()
+    shape, strides = ((1, 1, 1), (0, 0, 0)) if call.bias is None else (call.bias.shape, call.bias.strides)
+    gaps = (0 if length == 1 else stride // call.q.itemsize for length, stride in zip(shape, strides, strict=True))
+    return *gaps, shape[1], call.softcap or 0.0, call.dropout, 1 / (1 - call.dropout)
+
+
+def option_macros(call: CudaCall) -> str:
+    """What compiles a kernel for the options of a call."""
+    return f"#define OPTIONS {call.options}\n" if call.options else ""
+
+
 def _tiles(length: int, tile: Tile) -> int:
     return -(-length // tile.down)
 
 
 def padded(width: int, to: int) -> int:
     return -(-width // to) * to
-
-
-KERNELS = SmallKernel, TiledKernel
-"""The first one that serves a call has it, forward and backward apart."""

@@ -28,6 +28,7 @@ from .optimizer import CudaOptimizer
 from .plans import CudaAttention
 from .products import Products
 from .rows import CudaRows
+from .weighted import WeightedAttention
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
@@ -48,10 +49,7 @@ def _on_its_device(method: Callable[..., Any], at: int) -> Callable[..., Any]:
     @wraps(method)
     def there(self: "CupyBackend", *arguments: Any, **options: Any) -> Any:
         array = arguments[at][0] if isinstance(arguments[at], list) else arguments[at]
-        of_call = getattr(array, "q", None) if at == 0 and not isinstance(array, self.xp.ndarray) else array
-        if isinstance(array, (LSTMCall, CrossEntropyCall)):
-            of_call = array[0]
-        with self._on(of_call):
+        with self._on(array[0] if isinstance(array, (LSTMCall, CrossEntropyCall)) else array):
             return method(self, *arguments, **options)
 
     return there
@@ -131,6 +129,11 @@ class CupyBackend(UfuncBackend):
                 f"compute: call within `with cupy.cuda.Device({device.id}):`"
             )
 
+    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+        # CuPy's own objects for devices take ten times as long to compare.
+        devices = [array.data.device_id for array in arrays]
+        return devices.count(self.xp.cuda.runtime.getDevice()) == len(devices)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         values = np.asarray(self.xp.asnumpy(array))
         self._ids.raise_found()
@@ -186,6 +189,8 @@ class CupyBackend(UfuncBackend):
     # -- few kernels: what costs at the book's sizes is their number
 
     def operand_dtype(self, dtype: DType) -> DType:
+        if dtype.itemsize > 2:
+            return dtype
         taken = self._products is not None and self._products.takes(dtype)
         return dtype if taken else super().operand_dtype(dtype)
 
@@ -217,17 +222,34 @@ class CupyBackend(UfuncBackend):
     # -- attention as a whole: the first way that takes a call
 
     def attention(self, call: AttentionCall) -> OwnAttention | None:
+        device = call.q.data.device_id
+        if device != self.xp.cuda.runtime.getDevice():
+            with self.xp.cuda.Device(device):
+                return self.attention(call)
         own = CudaCall.of(call)
         if own is None:
             return None
-        result: OwnAttention | None = self._attention_kernels.attention(own)
+        kernels, weighted, key = self._attention_kernels, self._weighted, own.key
+        plan = kernels.plan(own, key)
+        result: OwnAttention | None = None
+        if plan.gives_way and weighted is not None:
+            result = weighted.attention(own, key)
+        if result is None:
+            result = kernels.attention(own, plan)
         if result is None and self._cudnn is not None:
-            result = self._cudnn.attention(own)
+            result = self._cudnn.attention(own, key)
+        if result is None and weighted is not None:
+            result = weighted.attention(own, key)
         return result
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
         return CudaAttention(self._kernels)
+
+    @cached_property
+    def _weighted(self) -> WeightedAttention | None:
+        products = self._products
+        return None if products is None else WeightedAttention(self._kernels, products, self._attention_kernels)
 
     @property
     def _cudnn(self) -> CudnnAttention | None:
@@ -311,7 +333,7 @@ class CupyBackend(UfuncBackend):
 
 
 for _name in (
-    *("attention", "matmul", "vecdot", "pack_keys"),
+    *("matmul", "vecdot", "pack_keys"),
     *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
     *("take_rows", "ids_within", "adam_step", "lstm", "cross_entropy"),
 ):

@@ -40,6 +40,16 @@ class CudaCall(NamedTuple):
         B / N: flat entries for each entry of the batch.
     mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
         True = attend, on top of what positions hide.
+    bias : array (B or 1, R or T_q or 1, T_k or 1), or None
+        Of the dtype of q; added to the scores.
+    softcap : float or None
+    sinks : array (B, R, 1) or None
+        In the dtype of sums.
+    dropout : float
+    draws : (int, int, int)
+        Where dropout draws: the number of the first entry, and the words of the stream's key, all signed.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     """
 
     q: Array
@@ -54,6 +64,12 @@ class CudaCall(NamedTuple):
     lengths: np.ndarray | None
     entries_each: int
     mask: Array | None
+    bias: Array | None = None
+    softcap: float | None = None
+    sinks: Array | None = None
+    dropout: float = 0.0
+    draws: tuple[int, int, int] = (0, 0, 0)
+    keep_bytes: int = 0
 
     @property
     def T_q(self) -> int:
@@ -62,8 +78,6 @@ class CudaCall(NamedTuple):
     @classmethod
     def of(cls, call: AttentionCall) -> CudaCall | None:
         """A call in this form; None where neither the kernels nor cuDNN have what it asks for."""
-        if call.bias is not None or call.softcap is not None or call.sinks is not None or call.dropout:
-            return None
         visible = call.visibility
         if visible.offsets is not None:
             return None
@@ -81,8 +95,36 @@ class CudaCall(NamedTuple):
             visible.lengths,
             visible.entries_each,
             None if mask is None else mask.flat(),
+            None if call.bias is None else call.bias.flat(),
+            call.softcap,
+            call.sinks,
+            call.dropout,
+            (call.first_entry, *_signed(call.stream)) if call.dropout else (0, 0, 0),
+            call.keep_bytes,
         )
         return None if 0 in q.shape or 0 in own.v.shape else own
+
+    @property
+    def options(self) -> int:
+        """The bits of `OPTIONS` in ``kernels/attention.cuh``."""
+        if self.softcap is self.bias is self.sinks is None and not self.dropout:
+            return 0
+        softcap, bias, sinks = (x is not None for x in (self.softcap, self.bias, self.sinks))
+        return softcap + 2 * bias + 4 * sinks + 8 * (self.dropout > 0)
+
+    @property
+    def may_hide(self) -> bool:
+        """Whether there may be queries that see nothing, or keys that no query of an entry sees."""
+        if self.mask is not None or self.lengths is not None:
+            return True
+        left, right, T_k = self.left, self.right, int(self.k.shape[1])
+        if left is None and right is None:
+            return False
+        if not isinstance(self.start, int):
+            return True
+        first, last = self.start, self.start + self.T_q - 1
+        at_start = left is not None and (first > left or last - left >= T_k)
+        return at_start or (right is not None and (first + right < 0 or last + right < T_k - 1))
 
     @property
     def is_near(self) -> bool:
@@ -93,7 +135,7 @@ class CudaCall(NamedTuple):
     @property
     def key(self) -> Hashable:
         """All of a call but what its arrays hold and where they lie; positions and lengths of each entry are arrays."""
-        q, k, v, mask, start = self.q, self.k, self.v, self.mask, self.start
+        q, k, v, mask, bias, start = self.q, self.k, self.v, self.mask, self.bias, self.start
         return (
             q.data.device_id,
             q.dtype.char,
@@ -110,8 +152,18 @@ class CudaCall(NamedTuple):
             start if isinstance(start, int) else ("near" if self.is_near else "far"),
             self.lengths is None,
             None if mask is None else (mask.shape, mask.strides),
+            None if bias is None else (bias.shape, bias.strides),
+            self.softcap,
+            self.sinks is None,
+            self.dropout,
         )
 
     def by_entry(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers of each entry of the batch (N,) for each flat entry (B,), as the kernels read them."""
         return np.repeat(numbers, self.entries_each).astype(np.int32)
+
+
+def _signed(key: int) -> tuple[int, int]:
+    """The two words of a stream's key as signed integers of 64 bits."""
+    low, high = key % 2**64, key >> 64
+    return low - 2**64 * (low >> 63), high - 2**64 * (high >> 63)

@@ -6,6 +6,7 @@ import ctypes
 import re
 import struct
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,6 +23,8 @@ FILES = {
     "rows.cu": ("sum_rows", "scatter_add"),
     "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),
+    "attention_decode.cu": ("attention_decode", "attention_decode_join"),
+    "attention_weights.cu": ("attention_weights", "attention_weights_backward"),
     "attention_tiled.cu": ("attention_tiled",),
     "attention_tiled_backward.cu": ("attention_tiled_backward",),
 }
@@ -39,10 +42,10 @@ KINDS: dict[str, tuple[str, type[np.generic]]] = {
 """Kinds of arguments: how `struct` writes one into 8 bytes, and NumPy's type. P is an address, 0 for none; the others
 are integers of 32 and 64 bits and real numbers; r stands for the dtype that the kernel is compiled for."""
 
-SHARED_MEMORY_OPT_IN = 97
-"""CUDA's number for this attribute of a device."""
+SHARED_MEMORY_OPT_IN, MULTIPROCESSORS = 97, 16
+"""CUDA's numbers for these attributes of a device."""
 
-LIMITS = 16, 75, 76, 95
+LIMITS = MULTIPROCESSORS, 75, 76, 95
 """CUDA's numbers for multiprocessors, the two parts of the compute capability, and cooperative launches."""
 
 
@@ -89,22 +92,32 @@ class Launch:
         # CuPy's own cooperative launch makes a grid that is too large smaller, and asks for all that a device is.
         self._launch = driver.launchCooperativeKernel if together else driver.launchKernel
         self._more = () if together else (0,)
-        self._stream, self._compiled, self._function = stream, compiled, 0
-        self._where = (*grid, shared)
-        self._pack = struct.Struct("=" + "".join(KINDS[kind][0] for kind in kinds)).pack_into
-        slots = ctypes.c_uint64 * len(kinds)
-        self._values = slots()
-        first = ctypes.addressof(self._values)
-        self._addresses = slots(*range(first, first + 8 * len(kinds), 8))
-        self._parameters = ctypes.addressof(self._addresses)
+        self._stream, self._compiled = stream, compiled
+        self._kinds, self._where, self._function = kinds, (*grid, shared), 0
         self._lock = Lock()  # the driver reads the values without Python's own lock
 
+    def _prepare(self) -> None:
+        """Where the arguments are to stand; made at the first call, as many a backward pass is never asked for."""
+        self._pack = _writer(self._kinds)
+        slots = ctypes.c_uint64 * len(self._kinds)
+        self._values = slots()
+        first = ctypes.addressof(self._values)
+        self._addresses = slots(*range(first, first + 8 * len(self._kinds), 8))
+        self._parameters = ctypes.addressof(self._addresses)
+        self._function = self._compiled().kernel.ptr
+
     def __call__(self, *arguments: float) -> None:
-        if not self._function:
-            self._function = self._compiled().kernel.ptr
         with self._lock:
+            if not self._function:
+                self._prepare()
             self._pack(self._values, 0, *arguments)
             self._launch(self._function, *self._where, self._stream().ptr, self._parameters, *self._more)
+
+
+@cache
+def _writer(kinds: str) -> Callable[..., None]:
+    """Writes arguments of some kinds one after the other, into 8 bytes each."""
+    return struct.Struct("=" + "".join([KINDS[kind][0] for kind in kinds])).pack_into
 
 
 class Kernels:
@@ -120,8 +133,7 @@ class Kernels:
         self.xp = xp
         self._file_of = {name: file for file, names in FILES.items() for name in names}
         self._compiled: dict[tuple[str, str, str, int], Any] = {}
-        self._shared_limits: dict[int, int] = {}
-        self._limits: dict[int, tuple[int, int, bool]] = {}
+        self._attributes: dict[tuple[int, int], int] = {}
         try:
             self._driver, _ = xp.cuda.driver, (xp.cuda.driver.launchKernel, xp.cuda.driver.launchCooperativeKernel)
         except AttributeError:  # it is no part of CuPy's documented interface
@@ -198,17 +210,24 @@ class Kernels:
         if key not in self._compiled:
             code = f"#define REAL {REAL[char]}\n{macros}{source(self._file_of[name])}"
             compiled = self.xp.RawModule(code=code).get_function(name)
-            compiled.max_dynamic_shared_size_bytes = self.shared_limit()
+            compiled.max_dynamic_shared_size_bytes = self.shared_limit() - compiled.shared_size_bytes
             self._compiled[key] = compiled
         return self._compiled[key]
 
     def shared_limit(self) -> int:
         """Bytes of shared memory that a block of the current device may ask for."""
+        return self._attribute(SHARED_MEMORY_OPT_IN)
+
+    def multiprocessors(self) -> int:
+        """Multiprocessors of the current device."""
+        return self._attribute(MULTIPROCESSORS)
+
+    def _attribute(self, number: int) -> int:
         runtime = self.xp.cuda.runtime
-        device = runtime.getDevice()
-        if device not in self._shared_limits:
-            self._shared_limits[device] = int(runtime.deviceGetAttribute(SHARED_MEMORY_OPT_IN, device))
-        return self._shared_limits[device]
+        key = runtime.getDevice(), number
+        if key not in self._attributes:
+            self._attributes[key] = int(runtime.deviceGetAttribute(number, key[0]))
+        return self._attributes[key]
 
     def blocks_at_once(self, name: str, char: str, threads: int, shared: int, macros: str = "") -> int:
         """Blocks of a kernel that one multiprocessor of the current device holds at once."""
@@ -218,9 +237,5 @@ class Kernels:
     def device_limits(self) -> tuple[int, int, bool]:
         """Multiprocessors of the current device, its compute capability as 90 for 9.0, and whether all blocks of a grid
         can be launched together."""
-        runtime = self.xp.cuda.runtime
-        device = runtime.getDevice()
-        if device not in self._limits:
-            count, major, minor, together = (int(runtime.deviceGetAttribute(i, device)) for i in LIMITS)
-            self._limits[device] = count, 10 * major + minor, bool(together) and self._driver is not None
-        return self._limits[device]
+        count, major, minor, together = map(self._attribute, LIMITS)
+        return count, 10 * major + minor, bool(together) and self._driver is not None

@@ -44,7 +44,8 @@ class CudaMachine(Machine):
         if cudnn is None:
             return {}
         q, k, v, dout = (xp.zeros((2, TRIAL_LENGTH, TRIAL_LENGTH), dtype=xp.float16) for _ in range(4))
-        found = cudnn.attention(CudaCall(q, k, v, False, 1.0, 1, None, None, 0, None, 1, None))
+        call = CudaCall(q, k, v, False, 1.0, 1, None, None, 0, None, 1, None)
+        found = cudnn.attention(call, call.key)
         taken = found is not None and found.backward(dout, None) is not None
         what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
         return {"cuDNN": f"{self._cudnn()}, {what}"}

@@ -1,4 +1,5 @@
-// What the attention kernels share. REAL is float or double. Rows of queries, keys, values and outputs are contiguous;
+// What the attention kernels share. REAL is float or double, VALUE what arrays hold: the same or half precision.
+// Rows of queries, keys, values and outputs are contiguous;
 // only the gradient of the output may have gaps between its rows.
 
 #ifndef INFINITY  // NVRTC has no math.h
@@ -7,7 +8,22 @@
 #ifndef REAL
 #define REAL float
 #endif
+#ifndef VALUE
+#define VALUE REAL
+#endif
 #define EVERY_LANE 0xffffffffu
+
+// What is done to scores and weights beyond scaling and softmax, by the bits of OPTIONS; without a bit there is none of its
+// code, and without any none of its parameters.
+#ifndef OPTIONS
+#define OPTIONS 0
+#endif
+#define SOFTCAP (OPTIONS & 1)
+#define BIAS (OPTIONS & 2)
+#define SINKS (OPTIONS & 4)
+#define DROPOUT (OPTIONS & 8)
+
+#include "random.cuh"
 
 struct alignas(16) Four {
     REAL x, y, z, w;
@@ -65,7 +81,8 @@ struct Stats {
 
     __device__ Stats(const REAL *stats, long long b, int R)
         : shift((REAL *)stats + b * R), inverse((REAL *)stats + (gridDim.x + b) * R) {}
-    __device__ void set(int row, REAL top, REAL sum) const {
+    __device__ Stats(REAL *stats, long long rows) : shift(stats), inverse(stats + rows) {}  // of all entries
+    __device__ void set(long long row, REAL top, REAL sum) const {
         shift[row] = sum == 0 ? 0 : top;
         inverse[row] = sum == 0 ? 0 : 1 / sum;
     }
@@ -92,3 +109,49 @@ struct Visibility {
 #define VISIBILITY(b)                                                                                                  \
     {mask ? mask + (b) * mask_entry : mask, mask_row, mask_key, period, T_q, starts ? starts[b] : start, left, right, \
      lengths ? lengths[b] : T_k}
+
+// Options of one entry. Scores are scale * q . k, capped, and then biased.
+struct Further {
+#if OPTIONS
+    const VALUE *bias;  // read at row % period
+    const REAL *sinks;  // a logit for each row, which takes weight and adds nothing
+    long long bias_row, bias_key;
+    int period;
+    REAL cap;
+    float dropout;
+    REAL factor;  // of weights that are not dropped
+    long long entry;  // among those that dropout draws for
+    Stream stream;
+
+    __device__ REAL capped(REAL score) const { return SOFTCAP ? cap * tanh(score / cap) : score; }
+    // The derivative of a score that is capped.
+    __device__ REAL slope(REAL capped) const { return 1 - capped / cap * (capped / cap); }
+    __device__ REAL biased(REAL capped, int row, int key) const {
+        return BIAS ? capped + REAL(bias[row % period * bias_row + key * bias_key]) : capped;
+    }
+    // A bit for each of the keys t ... t + 7 whose weight is not dropped; t is a multiple of eight.
+    __device__ unsigned int kept(int row, int t) const {
+        float numbers[8];
+        unsigned int bits = 0;
+        stream.draw(entry, row, t, numbers);
+        for (int i = 0; i < 8; i++) bits |= (unsigned int)(numbers[i] >= dropout) << i;
+        return bits;
+    }
+#else
+    __device__ REAL capped(REAL score) const { return score; }
+    __device__ REAL biased(REAL capped, int, int) const { return capped; }
+#endif
+};
+
+#if OPTIONS
+#define FURTHER_PARAMETERS                                                                                               \
+    , const VALUE *bias, const REAL *sinks, long long first_entry, long long stream0, long long stream1,                 \
+        long long bias_entry, long long bias_row, long long bias_key, int bias_period, REAL softcap, float dropout,      \
+        REAL dropout_factor
+#define FURTHER(b)                                                                                                     \
+    {bias ? bias + (b) * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row, bias_key, bias_period, softcap, \
+     dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
+#else
+#define FURTHER_PARAMETERS
+#define FURTHER(b) {}
+#endif

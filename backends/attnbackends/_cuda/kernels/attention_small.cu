@@ -90,18 +90,38 @@ __device__ inline void look(const Visibility &visible, const Sizes &n, REAL *sco
     __syncthreads();
 }
 
-// `shared` holds q, k, v unless it is k, scores, and a byte for each row and key.
+// Draws, for each eight keys of each row, which weights are not dropped.
+__device__ inline void draw(const Further &further, const Sizes &n, unsigned char *kept) {
+#if DROPOUT
+    const int eights = (n.T_k + 7) / 8;
+    for (int at = threadIdx.x; at < n.R * eights; at += blockDim.x)
+        kept[at] = further.kept(at / eights, at % eights * 8);
+#endif
+}
+
+// What dropout multiplies a weight of a row by, whose bits are `kept`.
+__device__ inline REAL dropped(const Further &further, const unsigned char *kept, int key) {
+#if DROPOUT
+    return kept[key / 8] >> key % 8 & 1 ? further.factor : 0;
+#else
+    return 1;
+#endif
+}
+
+// `shared` holds q, k, v unless it is k, scores, a byte for each row and key, and what `draw` writes.
 extern "C" __global__ void __launch_bounds__(256, 1)
     attention_small(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *stats, VISIBILITY_PARAMETERS, int D,
-                    int D_v, REAL scale) {
+                    int D_v, REAL scale FURTHER_PARAMETERS) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
     const Visibility visible = VISIBILITY(b);
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + R * n.padded;
     REAL *const own_v = v == k ? own_k : own_k + T_k * n.padded, *const scores = own_v + T_k * n.padded_v;
-    unsigned char *const rows = (unsigned char *)(scores + R * T_k), *const keys = rows + R;
+    unsigned char *const rows = (unsigned char *)(scores + R * T_k), *const keys = rows + R, *const kept = keys + T_k;
+    const Further further = FURTHER(b);
     const bool limited = mask || left < Visibility::UNBOUNDED || right < Visibility::UNBOUNDED || lengths;
     if (limited) look(visible, n, scores, rows, keys);
+    draw(further, n, kept);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);
     if (v != k) stage(own_v, n.padded_v, n.padded_v, v + b * T_k * D_v, D_v, D_v, T_k, T_k, limited ? keys : nullptr);
@@ -111,12 +131,24 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     for (int i = threadIdx.x / 32; i < R; i += blockDim.x / 32) {
         REAL *const row = scores + i * T_k;
         REAL top = -INFINITY, sum = 0;
-        for (int j = threadIdx.x % 32; j < T_k; j += 32) top = max(top, row[j]);
+        for (int j = threadIdx.x % 32; j < T_k; j += 32) {
+#if SOFTCAP || BIAS
+            if (row[j] != -INFINITY) row[j] = further.biased(further.capped(row[j]), i, j);
+#endif
+            top = max(top, row[j]);
+        }
         top = warp_max(top);
+#if SINKS
+        top = max(top, further.sinks[i]);
+#endif
         if (top == -INFINITY) top = 0;
         for (int j = threadIdx.x % 32; j < T_k; j += 32) sum += row[j] = exp(row[j] - top);
         sum = warp_sum(sum);
-        for (int j = threadIdx.x % 32; j < T_k; j += 32) row[j] /= sum == 0 ? 1 : sum;
+#if SINKS
+        sum += exp(further.sinks[i] - top);
+#endif
+        for (int j = threadIdx.x % 32; j < T_k; j += 32)
+            row[j] = row[j] / (sum == 0 ? 1 : sum) * dropped(further, kept + i * ((T_k + 7) / 8), j);
         if (threadIdx.x % 32 == 0) Stats(stats, b, R).set(i, top, sum);
     }
     __syncthreads();
@@ -124,11 +156,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 }
 
 // dlse may be null; without dv, keys are the values, and dk is the sum of both gradients. `shared` holds q, dout, k,
-// v unless it is k, two of scores, and a byte for each row and key.
+// v unless it is k, two of scores, slopes of scores if they are capped, a byte for each row and key, and what `draw`
+// writes.
 extern "C" __global__ void __launch_bounds__(256, 1)
     attention_small_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *stats, const REAL *dout,
                              const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D, int D_v,
-                             REAL scale, long long dout_entry, long long dout_row) {
+                             REAL scale, long long dout_entry, long long dout_row FURTHER_PARAMETERS) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
     const Visibility visible = VISIBILITY(b);
@@ -136,9 +169,12 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     REAL *const own_k = own_dout + R * n.padded_v, *const own_v = v == k ? own_k : own_k + T_k * n.padded;
     REAL *const weights = own_v + T_k * n.padded_v, *const dscores = weights + R * T_k;
     const Stats known(stats, b, R);
-    unsigned char *const rows = (unsigned char *)(dscores + R * T_k), *const keys = rows + R;
+    REAL *const slopes = dscores + R * T_k, *const end = SOFTCAP ? slopes + R * T_k : slopes;
+    unsigned char *const rows = (unsigned char *)end, *const keys = rows + R, *const kept = keys + T_k;
+    const Further further = FURTHER(b);
     const bool limited = mask || left < Visibility::UNBOUNDED || right < Visibility::UNBOUNDED || lengths;
     if (limited) look(visible, n, weights, rows, keys);
+    draw(further, n, kept);
     stage(own_q, n.padded, n.padded, q + b * R * D, D, D, R, R, limited ? rows : nullptr);
     stage(own_dout, n.padded_v, n.padded_v, dout + b * dout_entry, dout_row, D_v, R, R, limited ? rows : nullptr);
     stage(own_k, n.padded, n.padded, k + b * T_k * D, D, D, T_k, T_k, limited ? keys : nullptr);
@@ -149,16 +185,25 @@ extern "C" __global__ void __launch_bounds__(256, 1)
     __syncthreads();
     for (int i = threadIdx.x / 32; i < R; i += blockDim.x / 32) {
         REAL *const row = weights + i * T_k, *const drow = dscores + i * T_k;
+        const unsigned char *const bits = kept + i * ((T_k + 7) / 8);
         const REAL shift = known.shift[i], inverse = known.inverse[i];
         REAL delta = 0;
         for (int j = threadIdx.x % 32; j < T_k; j += 32) {
             const bool hidden = row[j] == -INFINITY;
-            row[j] = hidden ? 0 : exp(row[j] - shift) * inverse;
+            const REAL capped = further.capped(row[j]);
+#if SOFTCAP
+            slopes[i * T_k + j] = further.slope(capped);
+#endif
+            row[j] = hidden ? 0 : exp(further.biased(capped, i, j) - shift) * inverse;
             if (hidden) drow[j] = 0;
+            drow[j] *= dropped(further, bits, j);
             delta += row[j] * drow[j];
         }
         delta = warp_sum(delta) - (dlse ? dlse[b * R + i] : 0);
-        for (int j = threadIdx.x % 32; j < T_k; j += 32) drow[j] = scale * (row[j] * (drow[j] - delta));
+        for (int j = threadIdx.x % 32; j < T_k; j += 32) {
+            drow[j] = scale * (row[j] * (drow[j] - delta)) * (SOFTCAP ? slopes[i * T_k + j] : 1);
+            row[j] *= dropped(further, bits, j);
+        }
     }
     __syncthreads();
     combine(dq + b * R * D, R, D, T_k, T_k, 1, dscores, own_k, nullptr, nullptr, n.padded);

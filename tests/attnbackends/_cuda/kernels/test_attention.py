@@ -20,10 +20,11 @@ TILED = ["attention_tiled", "attention_tiled_backward"]
 
 
 @pytest.fixture
-def only_tiles(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_tiles(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Short sequences go to the kernels for long ones, too."""
     monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+    monkeypatch.setattr(library.backend, "_weighted", None)
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -181,10 +182,16 @@ def test_large_scores(request: pytest.FixtureRequest, library: Library, launched
 
 
 def test_calls_that_no_kernel_serves(monkeypatch: pytest.MonkeyPatch, library: Library, launched: list[str]) -> None:
+    monkeypatch.setattr(library.backend, "_weighted", None)
     monkeypatch.setattr(library.backend._kernels, "shared_limit", lambda: 60 * 1024)
     for dtype, T_q, T_k, D in (
         ("float16", 3, 4, 5),
-        ("float32", 1, 2000, 8),  # too many keys for the small kernel, too few rows for tiles
+        (
+            "float32",
+            1,
+            2000,
+            1030,
+        ),  # too many keys for the small kernel, too few rows for tiles, too wide for the third
         ("float64", 600, 600, 8),
         ("float32", 600, 600, 200),
     ):

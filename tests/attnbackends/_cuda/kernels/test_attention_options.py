@@ -1,0 +1,195 @@
+"""Options inside of attention's CUDA kernels, and few queries over many keys, drawn by hypothesis, against float64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from dense_attention import dense_gradients
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import Library
+
+from attnbackends import _random
+from attnbackends._cuda.attention import SmallKernel
+from attnbackends._cuda.decode import DecodeKernel, Shape
+from attnbackends._cuda.plans import CudaAttention
+from attnlayers import functional as F
+
+pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
+
+DECODE = ["attention_decode", "attention_decode_join"]
+SMALL = ["attention_small", "attention_small_backward"]
+TOLERANCE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-11}
+
+Call = dict[str, Any]
+
+
+@st.composite
+def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ...]) -> Call:
+    """Arrays and options of a call on (N, H, T, D), with query heads that share key heads."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    groups = draw(st.integers(1, 3))
+    N, H = draw(st.sampled_from([(1, 1), (2, 3), (3, 2)]))
+    T_q, T_k = draw(st.integers(1, most_rows // groups)), draw(st.integers(1, most_keys))
+    D, D_v = (draw(st.sampled_from(widths)) for _ in range(2))
+    heads = H * groups
+    option: Call = {"scale": draw(st.sampled_from([None, 1.0, -0.3]))}
+    option["softcap"] = draw(st.sampled_from([None, 1.5, 20.0]))
+    if draw(st.booleans()):
+        option["causal"] = True
+        option["query_start"] = draw(st.sampled_from(["start", "end"]) | st.integers(-2, T_k))
+    elif draw(st.booleans()):
+        option["window"] = draw(st.none() | st.integers(0, T_k)), draw(st.none() | st.integers(0, T_k))
+        option["query_start"] = draw(st.lists(st.integers(-2, T_k), min_size=N, max_size=N))
+    if draw(st.booleans()):
+        option["key_lengths"] = draw(st.lists(st.integers(0, T_k), min_size=N, max_size=N))
+    full = (N, heads, T_q, T_k)
+    for name in draw(st.sampled_from([(), ("mask",), ("bias",), ("mask", "bias")])):
+        values = rng.standard_normal(tuple(n if draw(st.booleans()) else 1 for n in full))
+        option[name] = values > -0.4 if name == "mask" else values
+    if draw(st.booleans()):
+        option["sinks"] = rng.standard_normal(heads)
+    return {
+        "arrays": [rng.standard_normal(s) for s in ((N, heads, T_q, D), (N, H, T_k, D), (N, H, T_k, D_v))],
+        "dout": rng.standard_normal((N, heads, T_q, D_v)),
+        "dlse": rng.standard_normal((N, heads, T_q)) * draw(st.booleans()),
+        "option": option,
+        "groups": groups,
+        "dropout": draw(st.sampled_from([0.0, 0.0, 0.4])),
+        "seed": draw(st.sampled_from([0, 7, -3, 2**63 + 5])),
+    }
+
+
+def check(library: Library, dtype: str, call: Call) -> None:
+    """Hold output, log-sum-exp and gradients against float64."""
+    q, k, v, dout, dlse = (x.astype(dtype) for x in (*call["arrays"], call["dout"], call["dlse"]))
+    given = {name: x.astype(dtype) if name in ("bias", "sinks") else x for name, x in call["option"].items()}
+    ours = {name: library.array(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
+    drops = {"dropout": call["dropout"], "seed": call["seed"]} if call["dropout"] else {}
+    out, lse, saved = F.attention(*map(library.array, (q, k, v)), **ours, **drops, grouped=True, return_lse=True)
+    seen = np.where(np.isneginf(library.numpy(lse)), 0, dlse).astype(dtype)
+    found = [out, lse, *F.attention_backward(saved, library.array(dout), dlse=library.array(seen))]
+    exact = given | {"bias": given.get("bias", np.zeros(1)).astype(np.float64)}
+    exact["dropped"] = dropped(call, q.shape, k.shape)
+    reference = dense_gradients(q, k, v, dout.astype(np.float64), seen, shared=False, grouped=True, **exact)
+    for one, other in zip(map(library.numpy, found), reference, strict=True):
+        assert one.dtype == dtype
+        size = max(3.0, float(np.max(np.abs(other[np.isfinite(other)]), initial=0)))
+        np.testing.assert_allclose(one.astype(np.float64), other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * size)
+
+
+def dropped(call: Call, q: tuple[int, ...], k: tuple[int, ...]) -> np.ndarray | float:
+    """What dropout multiplies the weights by, from NumPy's numbers."""
+    if not call["dropout"]:
+        return 1.0
+    (N, heads, T_q, _), T_k, groups = q, k[2], call["groups"]
+    B, R = N * heads // groups, groups * T_q
+    index = slice(0, B), slice(0, R), slice(0, T_k)
+    numbers = _random.uniform(2**64 + call["seed"] % 2**64, index, R, T_k)
+    kept = numbers >= np.float32(call["dropout"])
+    return kept.reshape(N, heads, T_q, T_k) / (1 - call["dropout"])
+
+
+@pytest.fixture
+def only(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has one kernel serve whatever it can."""
+
+    def choose(kernel: type[SmallKernel | DecodeKernel]) -> None:
+        monkeypatch.setattr(CudaAttention, "KERNELS", (kernel,))
+        monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+
+    return choose
+
+
+drawn = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@drawn
+@given(call=calls(most_rows=9, most_keys=12, widths=(1, 4, 9)))
+def test_small(library: Library, launched: list[str], only: Any, dtype: str, call: Call) -> None:
+    only(SmallKernel)
+    launched.clear()
+    check(library, dtype, call)
+    assert [name for name in launched if name != "uniform"] == SMALL
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@drawn
+@given(call=calls(most_rows=15, most_keys=300, widths=(3, 33, 64)))
+def test_decode(library: Library, launched: list[str], only: Any, dtype: str, call: Call) -> None:
+    only(DecodeKernel)
+    launched.clear()
+    check(library, dtype, call)
+    shares = call["arrays"][1].shape[2] > 64
+    assert launched[: 1 + shares] == DECODE[: 1 + shares]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 15])
+@pytest.mark.parametrize("width", [64, 60, 128, 256, 200, 400])
+def test_decode_in_half_precision(library: Library, launched: list[str], rows: int, width: int) -> None:
+    rng = np.random.default_rng(width)
+    q, k, v = (rng.standard_normal((2, T, width)).astype("float16") for T in (rows, 301, 301))
+    out, saved = F.attention(*map(library.array, (q, k, v)), causal=True, query_start="end")
+    dout = rng.standard_normal(q.shape).astype("float16")
+    gradients = F.attention_backward(saved, library.array(dout))
+    assert launched[:2] == DECODE
+    zeros = np.zeros(q.shape[:-1])
+    reference = dense_gradients(q, k, v, dout, zeros, shared=False, causal=True, query_start="end")
+    reference.pop(1)
+    for one, other in zip((out, *gradients), reference, strict=True):
+        np.testing.assert_allclose(library.numpy(one).astype(np.float64), other, atol=4e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_decode_where_rows_are_not_aligned(library: Library, only: Any, dtype: str, offset: int) -> None:
+    only(DecodeKernel)
+    rng, arrays = np.random.default_rng(offset), []
+    for T in (2, 333, 333):
+        flat = library.array(rng.standard_normal(3 * T * 32 + offset).astype(dtype))[offset:]
+        arrays.append(flat.reshape(3, T, 32))
+    out, _ = F.attention(*arrays)
+    q, k, v = map(library.numpy, arrays)
+    exact = dense_gradients(q, k, v, np.zeros_like(q), np.zeros(q.shape[:-1]), shared=False)[0]
+    np.testing.assert_allclose(library.numpy(out).astype(np.float64), exact, atol=TOLERANCE[dtype])
+
+
+def test_decode_does_not_look_at_what_nobody_sees(library: Library, launched: list[str], only: Any) -> None:
+    only(DecodeKernel)
+    rng, found = np.random.default_rng(0), []
+    mask = rng.random((2, 3, 500)) < 0.5
+    mask[:, :, [0, 70, 499]], mask[:, 1] = False, False
+    q, k, v = (rng.standard_normal((2, T, 64)).astype("float32") for T in (3, 500, 500))
+    for bad in (0, np.nan):
+        k[:, [0, 70, 499]], v[:, [0, 70, 499]], q[:, 1] = bad, bad, bad
+        found.append(library.numpy(F.attention(*map(library.array, (q, k, v)), mask=library.array(mask))[0]))
+    assert launched == 2 * DECODE
+    np.testing.assert_array_equal(*found)
+    assert (found[0][:, 1] == 0).all()
+    assert np.isfinite(found[0]).all()
+
+
+def test_decode_with_large_scores(library: Library, launched: list[str], only: Any) -> None:
+    only(DecodeKernel)
+    rng = np.random.default_rng(1)
+    q, k, v = (rng.standard_normal((1, T, 8)) for T in (5, 700, 700))
+    q, k = (40 * q).round(), (40 * k).round()
+    out, lse, _ = F.attention(*(library.array(x, "float32") for x in (q, k, v)), scale=1.0, return_lse=True)
+    assert launched == DECODE
+    exact = dense_gradients(q, k, v, np.zeros_like(q), np.zeros(q.shape[:-1]), shared=False, scale=1.0)
+    np.testing.assert_allclose(library.numpy(out), exact[0], atol=1e-5)
+    np.testing.assert_allclose(library.numpy(lse), exact[1], rtol=1e-6)
+
+
+def test_shapes_that_the_decode_kernel_is_compiled_for(library: Library) -> None:
+    """Rows are covered, and no thread adds up more than it has registers for."""
+    for stored, chunk, most in (("float32", 4, 32), ("float64", 4, 16), ("float16", 8, 32), ("bfloat16", 8, 32)):
+        for width in (1, 3, 64, 100, 128, 256, 512, 1024, 2048):
+            for rows in (1, 2, 5, 15):
+                shape = Shape.of(stored, width, rows, 0)
+                if shape is None:
+                    assert width > 512
+                else:
+                    assert shape.lanes * shape.pieces * chunk >= width
+                    assert shape.rows * shape.pieces * chunk <= most
