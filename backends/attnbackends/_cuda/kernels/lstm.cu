@@ -18,6 +18,15 @@ struct alignas(16) Four {
     REAL x[4];
 };
 
+// For other blocks, in stores of 16 bytes, which the compiler does not make of four numbers everywhere.
+__device__ inline void hand_over(float *to, const float *x) {
+    __stcg((float4 *)to, make_float4(x[0], x[1], x[2], x[3]));
+}
+__device__ inline void hand_over(double *to, const double *x) {
+    __stcg((double2 *)to, make_double2(x[0], x[1]));
+    __stcg((double2 *)to + 1, make_double2(x[2], x[3]));
+}
+
 // -- a step of one unit
 
 __device__ inline REAL sigmoid(REAL a) { return tanh(a / 2) / 2 + REAL(0.5); }
@@ -96,7 +105,7 @@ __device__ inline void leave(unsigned *count, unsigned all) {
 
 // sums += left x right over [from, to): COUNT rows of `left`, `apart` of them from one to the next, 4 columns of `right`.
 template <int COUNT, int APART>
-__device__ inline void multiply(REAL (&sums)[COUNT][4], const REAL *left, int left_lead, const REAL *right,
+__device__ inline void multiply(Four (&sums)[COUNT], const REAL *left, int left_lead, const REAL *right,
                                 int right_lead, int from, int to) {
     for (int k = from; k < to; k += 4) {
         Four a[COUNT];
@@ -108,7 +117,7 @@ __device__ inline void multiply(REAL (&sums)[COUNT][4], const REAL *left, int le
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) sums[i][j] += a[i].x[l] * b.x[j];
+                for (int j = 0; j < 4; j++) sums[i].x[j] += a[i].x[l] * b.x[j];
         }
     }
 }
@@ -195,16 +204,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             else
                 load_states(before, lead, depth, first_h ? first_h + (long long)tile * H : first_h, H, end - tile, H);
             __syncthreads();
-            REAL sums[ROWS / 8][4] = {};
+            Four sums[ROWS / 8] = {};
             multiply<ROWS / 8, 8>(sums, before + row * lead, lead, weights + own_unit * 4, COLUMNS, part * part_depth,
                                   (part + 1) * part_depth);
 #pragma unroll
-            for (int i = 0; i < ROWS / 8; i++) {
-                Four sum;
-#pragma unroll
-                for (int gate = 0; gate < 4; gate++) sum.x[gate] = sums[i][gate];
-                *(Four *)(parts + ((part * ROWS + row + 8 * i) * UNITS + own_unit) * 4) = sum;
-            }
+            for (int i = 0; i < ROWS / 8; i++)
+                *(Four *)(parts + ((part * ROWS + row + 8 * i) * UNITS + own_unit) * 4) = sums[i];
             __syncthreads();
             if (!own) continue;
 #pragma unroll
@@ -292,16 +297,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             __syncthreads();
             for (int at = threadIdx.x; at < depth; at += THREADS) {  // 4 units of ROWS / 4 entries each
                 const int row = at / 2 % 4, k = (at / 8 * 2 + at % 2) * 4;
-                REAL sums[ROWS / 4][4] = {};
+                Four sums[ROWS / 4] = {};
                 multiply<ROWS / 4, 4>(sums, own_da + row * lead, lead, weights + k, depth, 0, COLUMNS);
                 REAL *to = through + ((next * tiles + number) * slices + k / UNITS) * received + blockIdx.x * chunk;
 #pragma unroll
-                for (int i = 0; i < ROWS / 4; i++) {
-                    Four sum;
-#pragma unroll
-                    for (int j = 0; j < 4; j++) sum.x[j] = sums[i][j];
-                    *(Four *)(to + (row + 4 * i) * UNITS + k % UNITS) = sum;
-                }
+                for (int i = 0; i < ROWS / 4; i++) hand_over(to + (row + 4 * i) * UNITS + k % UNITS, sums[i].x);
             }
         }
         if (t >= 0) arrive(count);
