@@ -92,7 +92,7 @@ def available_backends() -> dict[str, Availability]:
     found = {}
     for name in _known():
         try:
-            described = get_backend(name).describe()
+            described = get_backend(name).machine.describe()
             found[name] = Availability(True, f"{described['library']} on {described['device']}")
         except BackendError as error:
             found[name] = Availability(False, str(error))
@@ -118,10 +118,13 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
     """
     values = (*arrays, *named.values())
     if values and (found := _of_type.get(type(values[0]))) is not None:  # the usual case, in a small layer's time
-        kind, place = type(values[0]), found.device(values[0])
-        if all(type(value) is kind and found.device(value) == place for value in values):
-            found.check_device(place)
-            return found
+        kind = type(values[0])
+        for value in values:
+            if type(value) is not kind:
+                break
+        else:
+            if found.are_here(values):
+                return found
     arguments = {f"argument {i}": array for i, array in enumerate(arrays, 1)} | named
     if not arguments:
         raise TypeError("backend_of needs at least one array")

@@ -12,12 +12,16 @@ call waits for the device.
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-from .._attention import OwnAttention
+import numpy as np
+
 from .._base import Array
 from .._registry import get_backend
 from .call import CudaCall
+from .recent import Recent
+from .result import CudaResult, room_of
 
 Q, K, V, OUT, STATS, DOUT, DQ, DK, DV = range(1, 10)
 """Names of the arrays within a graph."""
@@ -28,8 +32,11 @@ FORWARD, BACKWARD = {Q: "q", K: "k", V: "v"}, {Q: "q", K: "k", V: "v", OUT: "o",
 ALIGNED = 8
 """Numbers in 16 bytes: what head sizes and strides are multiples of."""
 
-MOST_GRAPHS = 512
-"""Graphs kept; with more shapes than that, all are built anew."""
+PLANS = 256
+"""Plans that are kept, each with its graphs."""
+
+GRADIENT_LAYOUTS = 8
+"""Layouts of incoming gradients for which a plan keeps a graph."""
 
 Layout = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -86,6 +93,45 @@ class Description(NamedTuple):
         return f"{direction} in {self.dtype}, queries {dims[Q]}, keys {dims[K]}, {self.band}"
 
 
+class Ready(NamedTuple):
+    """A graph to be executed, with the bytes of its workspace; `graph` is None for one that cuDNN refused."""
+
+    description: Description
+    graph: Any
+    workspace: int
+
+
+class CudnnPlan:
+    """All of a call that does not depend on what its arrays hold or where they lie.
+
+    Attributes
+    ----------
+    band : Band
+    forward : Ready or None
+        None where cuDNN does not serve the call.
+    fits : (bool, bool, bool)
+        Whether cuDNN reads q, k and v as they lie.
+    out : tuple of int
+        Shape of the output.
+    kept_at, room : int
+        Bytes of the log-sum-exp, after which the output as backward reads it follows, and of both.
+    backward : Recent
+        By the layout of the incoming gradient: a Ready, and whether cuDNN reads the gradient as it lies.
+    """
+
+    def __init__(self, call: CudaCall, band: Band | None) -> None:
+        B, R, _ = call.q.shape
+        self.band, self.forward = band, None
+        self.fits = _fits(call.q), _fits(call.k), _fits(call.v)
+        self.out = B, R, int(call.v.shape[2])
+        self.kept_at = room_of(4 * B * R)
+        self.room = self.kept_at + B * R * self.out[2] * call.q.itemsize
+        self.backward: Recent[tuple[Ready, bool]] = Recent(2 * GRADIENT_LAYOUTS)
+
+    band: Band | None
+    forward: Ready | None
+
+
 class CudnnAttention:
     """Forward and backward through cuDNN's frontend.
 
@@ -99,97 +145,150 @@ class CudnnAttention:
         Where the frontend is not installed, or finds no cuDNN.
     """
 
+    def __init__(self, cupy: Any) -> None:
+        import cudnn
+
+        self.xp, self._cudnn = cupy, cudnn
+        self.version = str(cudnn.__version__)
+        self._refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, NotImplementedError)
+        self._handles: dict[tuple[int, int], Any] = {}
+        self.plans: Recent[CudnnPlan] = Recent(PLANS)
+        self.refused: dict[str, str] = {}
+        """Calls that were refused, in words, and why."""
+
     def __reduce__(self) -> Any:
         """A copy, or what is unpickled, is the one of the backend."""
         return _of_backend, ()
 
-    def __init__(self, cupy: Any) -> None:
-        import cudnn
-
-        self._cupy, self._cudnn = cupy, cudnn
-        self.version = str(cudnn.__version__)
-        self._refusals = (cudnn.cudnnGraphNotSupportedError, RuntimeError, ValueError, NotImplementedError)
-        self._handles: dict[tuple[int, int], Any] = {}
-        self._graphs: dict[Description, Any] = {}
-        self.refused: dict[str, str] = {}
-        """Calls that were refused, in words, and why."""
-
-    def attention(self, call: CudaCall) -> CudnnResult | None:
-        """Forward; None where cuDNN does not serve the call."""
-        band, xp = self._takes(call), self._cupy
-        if band is None:
+    def attention(self, call: CudaCall, key: Hashable) -> CudaResult | None:
+        """Forward of a call with its key; None where cuDNN does not serve it. The only statistic is the log-sum-exp."""
+        q, k, v, xp = call.q, call.k, call.v, self.xp
+        at = q.data.ptr, k.data.ptr, v.data.ptr
+        aligned = key, at[0] % 16, at[1] % 16, at[2] % 16
+        plan = self.plans.get(aligned) or self.plans.put(aligned, self._new_plan(call))
+        if plan.forward is None:
             return None
-        B, R, _ = call.q.shape
-        out, lse = xp.ndarray((B, R, call.v.shape[2]), dtype=call.q.dtype), xp.ndarray((B, R, 1), dtype="f")
-        k = self._fitting(call.k)
-        call = call._replace(q=self._fitting(call.q), k=k, v=k if call.v is call.k else self._fitting(call.v))
-        groups = call.groups
-        heads = {Q: (call.q, groups), K: (call.k, 1), V: (call.v, 1), OUT: (out, groups), STATS: (lse, groups)}
-        if not self._run(call, band, heads):
+        if plan.fits != (True, True, True):
+            call = self._fitting(call, plan)
+            at = call.q.data.ptr, call.k.data.ptr, call.v.data.ptr
+        out, room = xp.ndarray(plan.out, q.dtype), xp.cuda.alloc(plan.room)
+        results = {Q: at[0], K: at[1], V: at[2], OUT: out.data.ptr, STATS: room.ptr}
+        if not self._execute(plan.forward, results):
+            plan.forward = None
             return None
-        kept = xp.ndarray(out.shape, dtype=out.dtype)
-        kept.data.copy_from_device_async(out.data, out.nbytes)
-        return CudnnResult(self, call, out, lse, kept)
+        runtime, stream = xp.cuda.runtime, xp.cuda.get_current_stream().ptr
+        size = plan.room - plan.kept_at
+        runtime.memcpyAsync(room.ptr + plan.kept_at, out.data.ptr, size, runtime.memcpyDeviceToDevice, stream)
+        return CudaResult(self, plan, call, (), out, room)
 
-    def backward(self, result: CudnnResult, dout: Array, dlse: Array | None) -> Any:
-        """As `CudnnResult.backward`. Sums into the gradient of q come in any order: the last bits may differ."""
-        call, xp = result.call, self._cupy
-        band = Band.of(call)
-        one = call.T_q == call.k.shape[1] == 1
-        if band is None or dlse is not None or one:
+    def lse(self, result: CudaResult) -> Array:
+        """As `CudaResult.lse`."""
+        B, R, _ = result.call.q.shape
+        return self.xp.ndarray((B, R, 1), dtype=np.float32, memptr=result.room).copy()
+
+    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+        """As `CudaResult.backward`. Sums into the gradient of q come in any order: the last bits may differ."""
+        plan, call, room, xp = result.plan, result.call, result.room, self.xp
+        if plan is None or dlse is not None or call.T_q == call.k.shape[1] == 1:
             return None
-        dq, dk, dv = (xp.ndarray(x.shape, dtype=x.dtype) for x in (call.q, call.k, call.v))
-        groups = call.groups
-        heads = {Q: (call.q, groups), K: (call.k, 1), V: (call.v, 1), OUT: (result.kept, groups)}
-        heads |= {STATS: (result.stats, groups), DOUT: (self._fitting(dout), groups)}
-        heads |= {DQ: (dq, groups), DK: (dk, 1), DV: (dv, 1)}
-        if not self._run(call, band, heads):
+        layout = dout.strides, dout.data.ptr % 16
+        ready, fits = plan.backward.get(layout) or plan.backward.put(layout, self._ready_backward(plan, call, dout))
+        if ready.graph is None:
+            return None
+        if not fits:
+            dout = xp.array(dout, order="C", copy=True)
+        dtype, q, k, v = dout.dtype, call.q, call.k, call.v
+        dq, dk, dv = (
+            xp.ndarray(q.shape, dtype),
+            xp.ndarray(k.shape, dtype),
+            xp.ndarray(v.shape, dtype),
+        )
+        pointers = {Q: q.data.ptr, K: k.data.ptr, V: v.data.ptr, OUT: room.ptr + plan.kept_at, STATS: room.ptr}
+        pointers |= {DOUT: dout.data.ptr, DQ: dq.data.ptr, DK: dk.data.ptr, DV: dv.data.ptr}
+        if not self._execute(ready, pointers):
+            plan.backward.put(layout, (ready._replace(graph=None), fits))
             return None
         if call.keys_are_values:
             dk += dv
             return dq, dk, None
         return dq, dk, dv
 
-    def _takes(self, call: CudaCall) -> Band | None:
+    def plan(self, call: CudaCall) -> CudnnPlan:
+        """A plan of its own for a call whose forward was served already."""
+        return CudnnPlan(call, Band.of(call))
+
+    def _new_plan(self, call: CudaCall) -> CudnnPlan:
         sizes = call.q.shape[2], call.v.shape[2]
         fit = call.q.dtype.name in ("float16", "bfloat16") and not any(size % ALIGNED for size in sizes)
-        return Band.of(call) if fit else None
+        plan = CudnnPlan(call, Band.of(call) if fit else None)
+        if plan.band is not None:
+            heads = {**self._operands(call, plan), OUT: _layout(plan.out, None, call.groups)}
+            ready = self._ready(call, plan.band, {**heads, STATS: _layout((*plan.out[:2], 1), None, call.groups)})
+            plan.forward = None if ready.graph is None else ready
+        return plan
 
-    def _fitting(self, x: Array) -> Array:
-        return x if _fits(x) else self._cupy.array(x, order="C", copy=True)
+    def _ready_backward(self, plan: CudnnPlan, call: CudaCall, dout: Array) -> tuple[Ready, bool]:
+        groups, fits = call.groups, _fits(dout)
+        heads = {**self._operands(call, plan), OUT: _layout(plan.out, None, groups)}
+        heads |= {
+            STATS: _layout((*plan.out[:2], 1), None, groups),
+            DOUT: _layout(plan.out, dout if fits else None, groups),
+        }
+        heads |= {DQ: _layout(call.q.shape, None, groups), DK: _layout(call.k.shape, None, 1)}
+        return self._ready(call, plan.band, {**heads, DV: _layout(call.v.shape, None, 1)}), fits
 
-    def _run(self, call: CudaCall, band: Band, heads: dict[int, tuple[Array, int]]) -> bool:
-        """Execute the graph for these arrays, named and with the number of heads that each has; False if refused."""
-        device = self._cupy.cuda.runtime.getDevice()
-        layouts = tuple((name, _layout(x, groups)) for name, (x, groups) in heads.items())
-        description = Description(device, call.q.dtype.name, call.scale, band, layouts)
-        if self._graphs.get(description, self) is None:
-            return False
+    def _operands(self, call: CudaCall, plan: CudnnPlan) -> dict[int, Layout]:
+        arrays, groups = (call.q, call.k, call.v), (call.groups, 1, 1)
+        return {
+            name: _layout(x.shape, x if fits else None, count)
+            for name, x, fits, count in zip((Q, K, V), arrays, plan.fits, groups, strict=True)
+        }
+
+    def _fitting(self, call: CudaCall, plan: CudnnPlan) -> CudaCall:
+        """The call with copies of the operands that cuDNN does not read as they lie."""
+        q, k, v = (
+            x if fits else self.xp.array(x, order="C", copy=True)
+            for x, fits in zip((call.q, call.k, call.v), plan.fits, strict=True)
+        )
+        return call._replace(q=q, k=k, v=k if call.v is call.k else v)
+
+    def _ready(self, call: CudaCall, band: Band | None, layouts: dict[int, Layout]) -> Ready:
+        device = self.xp.cuda.runtime.getDevice()
+        description = Description(
+            device, call.q.dtype.name, call.scale, band or Band(None, None, False), tuple(layouts.items())
+        )
         try:
-            handle = self._handle(device)
-            if description not in self._graphs:
-                if len(self._graphs) >= MOST_GRAPHS:
-                    self._graphs.clear()
-                self._graphs[description] = self._build(description, handle)
-            graph = self._graphs[description]
-            workspace = self._cupy.empty(max(1, graph.get_workspace_size()), dtype="uint8")
-            pointers = {name: x.data.ptr for name, (x, _) in heads.items()}
-            graph.execute(pointers, workspace.data.ptr, handle=handle)
-        except self._cupy.cuda.runtime.CUDARuntimeError:
+            graph = self._build(description, self._handle())
+            return Ready(description, graph, max(1, graph.get_workspace_size()))
+        except self.xp.cuda.runtime.CUDARuntimeError:
             raise  # a RuntimeError, but the device's and not cuDNN's: nothing that follows would be right
         except self._refusals as error:
-            self._graphs[description] = None
-            self.refused[str(description)] = reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            logging.getLogger("attnbackends").info("cuDNN refuses attention %s: %s", description, reason)
+            self._note(description, error)
+            return Ready(description, None, 0)
+
+    def _execute(self, ready: Ready, pointers: dict[int, int]) -> bool:
+        """Execute a graph for these arrays; False if cuDNN refuses."""
+        workspace = self.xp.cuda.alloc(ready.workspace)
+        try:
+            ready.graph.execute(pointers, workspace.ptr, handle=self._handle())
+        except self.xp.cuda.runtime.CUDARuntimeError:
+            raise
+        except self._refusals as error:
+            self._note(ready.description, error)
             return False
         return True
 
-    def _handle(self, device: int) -> Any:
-        stream = self._cupy.cuda.get_current_stream().ptr
-        if (device, stream) not in self._handles:
-            self._handles[device, stream] = self._cudnn.create_handle()
-            self._cudnn.set_stream(handle=self._handles[device, stream], stream=stream)
-        return self._handles[device, stream]
+    def _note(self, description: Description, error: Exception) -> None:
+        self.refused[str(description)] = reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        logging.getLogger("attnbackends").info("cuDNN refuses attention %s: %s", description, reason)
+
+    def _handle(self) -> Any:
+        cuda = self.xp.cuda
+        place = cuda.runtime.getDevice(), cuda.get_current_stream().ptr
+        if place not in self._handles:
+            self._handles[place] = self._cudnn.create_handle()
+            self._cudnn.set_stream(handle=self._handles[place], stream=place[1])
+        return self._handles[place]
 
     def _build(self, description: Description, handle: Any) -> Any:
         cudnn = self._cudnn
@@ -226,34 +325,6 @@ def _of_backend() -> Any:
     return get_backend("cupy")._cudnn  # type: ignore[attr-defined]
 
 
-class CudnnResult(OwnAttention):
-    """What `CudnnAttention` returns.
-
-    Parameters
-    ----------
-    way : CudnnAttention
-    call : CudaCall
-        With operands as cuDNN reads them.
-    out : array (B, R, D_v)
-        The caller's to write to.
-    stats : array (B, R, 1)
-        Log-sum-exp, float32.
-    kept : array (B, R, D_v)
-        The output as backward reads it.
-    """
-
-    def __init__(self, way: CudnnAttention, call: CudaCall, out: Array, stats: Array, kept: Array) -> None:
-        self._way, self.call, self.out, self.stats, self.kept = way, call, out, stats, kept
-
-    @property
-    def lse(self) -> Array:
-        return self.stats.copy()
-
-    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        found: tuple[Array, Array, Array | None] | None = self._way.backward(self, dout, dlse)
-        return found
-
-
 def _fits(x: Array) -> bool:
     """Whether cuDNN reads and writes it as it lies: dense rows (·, ·, D) that begin at multiples of 16 bytes."""
     unit = ALIGNED * x.dtype.itemsize
@@ -261,9 +332,9 @@ def _fits(x: Array) -> bool:
     return bool(x.strides[2] == x.dtype.itemsize and all(n > 0 and n % unit == 0 for n in [*steps, x.data.ptr]))
 
 
-def _layout(x: Array, groups: int) -> Layout:
-    """Dims and strides of rows (B, groups * T, D) as heads (B, groups, T, D)."""
-    B, R, D = x.shape
-    item = x.dtype.itemsize
-    down = x.strides[1] // item if R > 1 else D
-    return (B, groups, R // groups, D), (x.strides[0] // item if B > 1 else R * down, R // groups * down, down, 1)
+def _layout(shape: tuple[int, ...], x: Array | None, groups: int) -> Layout:
+    """Dims and strides of rows (B, groups * T, D) as heads (B, groups, T, D); dense where there is no array."""
+    B, R, D = shape
+    down = D if x is None or R == 1 else x.strides[1] // x.itemsize
+    across = R * down if x is None or B == 1 else x.strides[0] // x.itemsize
+    return (B, groups, R // groups, D), (across, R // groups * down, down, 1)

@@ -6,16 +6,18 @@ comes again finds its `Plan`, allocates its results, and gives their addresses t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._attention import Array, OwnAttention
+from .._attention import Array
 from .._registry import get_backend
-from .attention import KERNELS, Addresses, Backward, Forward, SmallKernel, TiledKernel, padded
+from .attention import KERNELS, Addresses, Backward, Forward, SmallKernel, TiledKernel
 from .call import CudaCall
 from .compiled import Kernels
 from .recent import Recent
+from .result import CudaResult, room_of
 
 PLANS = 256
 """Plans that are kept: more than the shapes of a training in buckets of length, at about 2 KB each."""
@@ -25,9 +27,6 @@ UPLOADS = 64
 
 LARGEST_UPLOAD = 4096
 """Bytes of the largest one that is kept."""
-
-ALIGNMENT = 256
-"""Bytes between what shares an allocation, as CUDA aligns allocations themselves."""
 
 
 class Plan(NamedTuple):
@@ -75,32 +74,32 @@ class CudaAttention:
         """A copy, or what is unpickled, is the one of the backend."""
         return _of_backend, ()
 
-    def attention(self, call: CudaCall) -> CudaResult | None:
-        """Forward; None where no kernel serves the call."""
-        plan = self.plan(call)
+    def attention(self, call: CudaCall, key: Hashable) -> CudaResult | None:
+        """Forward of a call with its key; None where no kernel serves it."""
+        plan = self.plans.get(key) or self.plans.put(key, self._new_plan(call))
         if plan.forward is None:
             return None
         if plan.dense != (True, True, True):
             call = self._dense(call, plan)
         xp = self.xp
         sight = self._sight(call)
-        out, room = xp.ndarray(plan.out, dtype=call.q.dtype), xp.cuda.alloc(plan.room)
+        out, room = xp.ndarray(plan.out, call.q.dtype), xp.cuda.alloc(plan.room)
         kept = room.ptr + plan.kept_at if plan.kept_at else 0
         plan.forward(_operands(call), _addresses(sight), out.data.ptr, kept, room.ptr)
         return CudaResult(self, plan, call, sight, out, room)
 
     def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        """As `CudaResult.backward`."""
+        """As `CudaResult.backward`; the memory of `result` begins with stats (2, B, R), see `Forward`."""
         plan, call, room, xp = result.plan, result.call, result.room, self.xp
-        if plan.backward is None:
+        if plan is None or plan.backward is None:
             return None
         strides, itemsize, dtype = dout.strides, dout.itemsize, call.q.dtype
         if strides[2] != itemsize:
             dout = xp.ascontiguousarray(dout)
             strides = dout.strides
         dlse = None if dlse is None else xp.ascontiguousarray(dlse)
-        dq, dk = xp.ndarray(call.q.shape, dtype=dtype), xp.ndarray(call.k.shape, dtype=dtype)
-        dv = None if call.keys_are_values else xp.ndarray(call.v.shape, dtype=dtype)
+        dq, dk = xp.ndarray(call.q.shape, dtype), xp.ndarray(call.k.shape, dtype)
+        dv = None if call.keys_are_values else xp.ndarray(call.v.shape, dtype)
         plan.backward(
             _operands(call),
             _addresses(result.sight),
@@ -120,13 +119,21 @@ class CudaAttention:
         key = call.key
         return self.plans.get(key) or self.plans.put(key, self._new_plan(call))
 
+    def lse(self, result: CudaResult) -> Array:
+        """As `CudaResult.lse`."""
+        xp, (B, R, _) = self.xp, result.call.q.shape
+        shift, inverse = xp.ndarray((2, B, R, 1), dtype=_stats_dtype(result.call), memptr=result.room)
+        lse = shift - xp.log(inverse)
+        xp.copyto(lse, -np.inf, where=inverse == 0)
+        return lse
+
     def _new_plan(self, call: CudaCall) -> Plan:
         forward = next((run for kernel in self._kernels if (run := kernel.forward(call))), None)
         backwards = ((kernel.backward(call), kernel.reads_out) for kernel in self._kernels)
         backward, reads_out = next((found for found in backwards if found[0]), (None, False))
         B, R, _ = call.q.shape
         out = B, R, call.v.shape[2]
-        stats = padded(2 * B * R * _stats_dtype(call).itemsize, ALIGNMENT)
+        stats = room_of(2 * B * R * _stats_dtype(call).itemsize)
         dense = bool(call.q.flags.c_contiguous), bool(call.k.flags.c_contiguous), bool(call.v.flags.c_contiguous)
         kept = B * R * out[2] * call.q.itemsize if reads_out else 0
         return Plan(forward, backward, dense, out, stats if kept else 0, stats + kept)
@@ -169,54 +176,3 @@ def _operands(call: CudaCall) -> Addresses:
 
 def _addresses(arrays: tuple[Array | None, ...]) -> Addresses:
     return tuple([0 if array is None else array.data.ptr for array in arrays])
-
-
-class CudaResult(OwnAttention):
-    """What `CudaAttention` returns, and all that its backward needs.
-
-    Parameters
-    ----------
-    kernels : CudaAttention
-    plan : Plan
-    call : CudaCall
-        With operands as the kernels read them.
-    sight : tuple of arrays or None
-    out : array (B, R, D_v)
-        The caller's to write to.
-    room : memory
-        Stats (2, B, R, 1), which make weights again: ``exp(score - stats[0]) * stats[1]``. Then, where backward reads
-        it, the output.
-    """
-
-    def __init__(
-        self,
-        kernels: CudaAttention,
-        plan: Plan,
-        call: CudaCall,
-        sight: tuple[Array | None, ...],
-        out: Array,
-        room: Any,
-    ) -> None:
-        self._kernels, self.plan, self.call, self.sight, self.out, self.room = kernels, plan, call, sight, out, room
-
-    @property
-    def lse(self) -> Array:
-        xp, (B, R, _) = self._kernels.xp, self.call.q.shape
-        shift, inverse = xp.ndarray((2, B, R, 1), dtype=_stats_dtype(self.call), memptr=self.room)
-        lse = shift - xp.log(inverse)
-        xp.copyto(lse, -np.inf, where=inverse == 0)
-        return lse
-
-    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        return self._kernels.backward(self, dout, dlse)
-
-    def __getstate__(self) -> tuple[Any, ...]:
-        """What can be copied: arrays, not the plan."""
-        room = self._kernels.xp.ndarray((self.plan.room,), dtype=np.uint8, memptr=self.room)
-        return self._kernels, self.call, self.sight, self.out, room
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self._kernels, self.call, self.sight, self.out, room = state
-        self.plan, self.room = self._kernels.plan(self.call), room.data
-        if self.plan.room != room.size:  # unpickled on a device where another kernel has what follows
-            self.plan = self.plan._replace(backward=None)

@@ -1,39 +1,37 @@
-"""A memory of bounded size that forgets what was asked for longest ago."""
+"""A memory of bounded size that forgets what was not asked for in a while."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
-from threading import Lock
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
 
 class Recent(Generic[V]):
-    """Values by key, the `most` that were used last. Threads may share it.
+    """Values by key: all of the last `most` / 2 different keys that were asked for, and at most `most`.
 
-    Two threads that miss the same key may both make its value; the later one stays.
+    To find a key takes one look into a `dict`, which is what a call on a device has time for. There are two, of young
+    keys and of old ones: a key that is asked for becomes young, and where too many are young, the old ones are dropped
+    and the young ones are the old. Threads may share it: at worst a value that another one put there is lost.
     """
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: OrderedDict[Hashable, V] = OrderedDict()
-        self._lock = Lock()
+        self._half = most // 2
+        self._young: dict[Hashable, V] = {}
+        self._old: dict[Hashable, V] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._young.keys() | self._old.keys())
 
     def get(self, key: Hashable) -> V | None:
-        with self._lock:
-            value = self._kept.get(key)
-            if value is not None:
-                self._kept.move_to_end(key)
-            return value
+        value = self._young.get(key)
+        if value is None and (value := self._old.get(key)) is not None:
+            self.put(key, value)
+        return value
 
     def put(self, key: Hashable, value: V) -> V:
-        with self._lock:
-            self._kept[key] = value
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+        if len(self._young) >= self._half:
+            self._old, self._young = self._young, {}
+        self._young[key] = value
         return value

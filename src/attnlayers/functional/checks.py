@@ -1,7 +1,7 @@
 """One checker for every argument of the library: library, device, dtype, rank and axes."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from attnbackends import Array, Backend, backend_of
@@ -34,12 +34,26 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
     BackendError
         If the arguments live in more than one library or device.
     """
-    given = {name: (array, spec) for name, (array, spec) in arguments.items() if array is not None}
-    backend = backend_of(**{name: array for name, (array, _) in given.items()})
+    arrays, given = {}, []
+    for name, (array, spec) in arguments.items():
+        if array is not None:
+            arrays[name] = array
+            given.append((name, spec, getattr(array, "shape", None), getattr(array, "dtype", None)))
+    backend = backend_of(**arrays)
+    _hold(backend, tuple(given))
+    return backend
+
+
+Described = tuple[tuple[str, str, tuple[int, ...], Any], ...]
+
+
+@lru_cache(maxsize=1024)
+def _hold(backend: Backend, given: Described) -> None:
+    """What `check` does, of arguments by name: axes, shape and dtype. What fits is remembered, errors are not."""
     sizes: dict[str, int | tuple[int, ...]] = {}
     first_float: tuple[str, Any] | None = None
-    for name, (array, spec) in given.items():
-        (axes, kind), dtype = _parse(spec), array.dtype
+    for name, spec, shape, dtype in given:
+        axes, kind = _parse(spec)
         if kind != "float" or first_float is None or dtype != first_float[1]:
             if not backend.is_dtype(dtype, _KINDS[kind]):
                 raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {dtype}: convert it with xp.astype")
@@ -50,14 +64,12 @@ def check(**arguments: tuple[Array | None, str]) -> Backend:
                 )
             if kind == "float":
                 first_float = (name, dtype)
-        shape = tuple(array.shape)
         found = _match(shape, axes)
         if found is None:
             raise ValueError(_message(name, shape, axes, sizes, given))
         for axis, n in found.items():
             if sizes.setdefault(axis, n) != n:
                 raise ValueError(_message(name, shape, axes, sizes, given))
-    return backend
 
 
 def check_gradient(name: str, gradient: Array, *, like: Array) -> None:
@@ -100,18 +112,19 @@ def _message(
     shape: tuple[int, ...],
     axes: tuple[str, ...],
     sizes: dict[str, int | tuple[int, ...]],
-    given: dict[str, tuple[Array, str]],
+    given: Described,
 ) -> str:
     wanted = _tuple(axes)
-    before = list(given)[: list(given).index(name)]
-    partners = [other for other in before if set(_parse(given[other][1])[0]) & set(axes) - {"*"}]
+    names = [other for other, *_ in given]
+    before = given[: names.index(name)]
+    partners = [(other, theirs) for other, spec, theirs, _ in before if set(_parse(spec)[0]) & set(axes) - {"*"}]
     if not partners:
         return f"`{name}` must have shape {wanted}, got {shape}"
     known: list[object] = []
     for axis in axes:
         size = sizes.get(axis, axis)
         known.extend(size if isinstance(size, tuple) else [size])
-    beside = ", ".join(f"{other} {tuple(given[other][0].shape)}" for other in partners)
+    beside = ", ".join(f"{other} {theirs}" for other, theirs in partners)
     return f"`{name}` must have shape {wanted} = {_tuple(known)} to go with {beside}, got {shape}"
 
 

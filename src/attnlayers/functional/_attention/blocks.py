@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -36,8 +37,8 @@ class Chain(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-def plan(backend: Backend, visibility: Visibility, count: int, itemsize: int, width: int) -> tuple[Chain, ...]:
-    """Cut the scores of `count` flat entries into chains of blocks, which together cover every row once.
+class Cut:
+    """The scores of some flat entries cut into chains of blocks, which together cover every row once.
 
     Parameters
     ----------
@@ -45,19 +46,28 @@ def plan(backend: Backend, visibility: Visibility, count: int, itemsize: int, wi
         Says how much to work on at a time.
     visibility : Visibility
     count : int
+        Flat entries.
     itemsize : int
         Bytes of a number in the dtype to compute in.
     width : int
         D + D_v.
     """
-    R, T_k = visibility.groups * visibility.T_q, visibility.T_k
-    rows_at_once, _ = backend.block_of_scores(R, T_k, itemsize)
-    if visibility.offsets is None and visibility.T_q <= rows_at_once:
-        entry_bytes, entry_flops = itemsize * (R * T_k + (R + T_k) * width), 2 * R * T_k * width
-        entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
-    else:
-        entries = [slice(b, b + 1) for b in range(count)]
-    return _chains(visibility, entries, rows_at_once)
+
+    def __init__(self, backend: Backend, visibility: Visibility, count: int, itemsize: int, width: int) -> None:
+        self._known = backend, visibility, count, itemsize, width
+
+    @cached_property
+    def chains(self) -> tuple[Chain, ...]:
+        """Made when they are first asked for."""
+        backend, visibility, count, itemsize, width = self._known
+        R, T_k = visibility.groups * visibility.T_q, visibility.T_k
+        rows_at_once, _ = backend.block_of_scores(R, T_k, itemsize)
+        if visibility.offsets is None and visibility.T_q <= rows_at_once:
+            entry_bytes, entry_flops = itemsize * (R * T_k + (R + T_k) * width), 2 * R * T_k * width
+            entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
+        else:
+            entries = [slice(b, b + 1) for b in range(count)]
+        return _chains(visibility, entries, rows_at_once)
 
 
 def _chains(visibility: Visibility, entries: list[slice], rows_at_once: int) -> tuple[Chain, ...]:

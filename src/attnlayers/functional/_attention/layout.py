@@ -35,9 +35,9 @@ class Layout(NamedTuple):
     v: Shape
 
     @classmethod
-    def of(cls, q: Array, k: Array, v: Array | None, grouped: bool) -> Self:
-        """Read the shapes off the arguments; v is None where keys are the values."""
-        shapes = {name: tuple(x.shape) for name, x in (("q", q), ("k", k), ("v", v)) if x is not None}
+    def of(cls, q: Shape, k: Shape, v: Shape | None, grouped: bool) -> Self:
+        """From the shapes of the arguments; v is None where keys are the values."""
+        shapes = {name: shape for name, shape in (("q", q), ("k", k), ("v", v)) if shape is not None}
         leads = {name: shape[:-2] for name, shape in shapes.items()}
         groups = 1
         if grouped:
@@ -56,6 +56,12 @@ class Layout(NamedTuple):
                 f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {_listed(shapes)}"
             ) from None
         return cls(lead, groups, shapes["q"], shapes["k"], shapes.get("v", shapes["k"]))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all arguments are in flat form as they come."""
+        flat = (prod(self.lead),)
+        return self.groups == 1 and self.q[:-2] == self.k[:-2] == self.v[:-2] == flat
 
     @property
     def T_q(self) -> int:
@@ -110,16 +116,18 @@ class Layout(NamedTuple):
         every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
         return xp.reshape(every, (prod(self.lead), self.rows, 1))
 
-    def flatten_gradient(self, xp: Any, name: str, gradient: Array, like: Array, last: Shape) -> Array:
+    def flatten_gradient(self, backend: Backend, name: str, gradient: Array, like: Array, last: Shape) -> Array:
         """An incoming gradient (..., T_q, *last) -> (B, R, · or 1); `like` is an argument of the forward pass."""
-        check(q=(like, "*"), **{name: (gradient, "*")})
+        same = type(gradient) is type(like) and gradient.dtype == like.dtype
+        if not (same and backend.are_here((like, gradient))):
+            check(q=(like, "*"), **{name: (gradient, "*")})
         shape = (*self.out_lead, self.T_q, *last)
-        if tuple(gradient.shape) != shape:
+        if gradient.shape != shape:
             raise ValueError(
                 f"`{name}` must have the shape of what the forward pass returned, {shape}, got {tuple(gradient.shape)}"
             )
         flat = (prod(self.lead), self.rows, *(last or (1,)))
-        return gradient if shape == flat else xp.reshape(gradient, flat)
+        return gradient if shape == flat else backend.xp.reshape(gradient, flat)
 
     # -- results from flat form
 

@@ -43,7 +43,8 @@ class Mask(NamedTuple):
         xp = backend.xp
         if boolean:  # what was broadcast before holds nothing new; the gradient of a bias has a place for it
             strides = getattr(mask, "strides", ())
-            mask = mask[tuple([slice(0, 1) if stride == 0 else slice(None) for stride in strides])] if strides else mask
+            if 0 in strides:
+                mask = mask[tuple([slice(0, 1) if stride == 0 else slice(None) for stride in strides])]
         shape = (1,) * (len(lead) + 2 - mask.ndim) + tuple(mask.shape)
         *own, rows, keys = shape
         heads = 1

@@ -13,9 +13,8 @@ from ..dtypes import narrow, widen
 from ..integers import integer
 from . import plain
 from .dense import Dense
+from .form import Form
 from .gradients import OutputGrads
-from .layout import Layout
-from .positions import visibility
 from .problem import Problem
 from .run import Result, SavedAttention, backward, log_sum_exp, run_dense, run_tiled
 
@@ -179,7 +178,9 @@ def attention(
         and window is None
         and softcap is None
         and not (causal or grouped or dropout or return_weights or return_lse)
-        and (backend := _plain_backend(q, k, v, keep_bytes)) is not None
+        and getattr(q, "ndim", 0) >= 2
+        and (backend := backend_of(q=q, k=k) if v is None else backend_of(q=q, k=k, v=v)).on_host
+        and _is_plain(backend, q, k, v, keep_bytes)
     ):
         return plain.forward(backend, q, k, v, _scale(scale, q))
     backend = check(
@@ -190,11 +191,12 @@ def attention(
         bias=(bias, "*"),
         sinks=(sinks, "*"),
     )
-    keep_bytes = integer("keep_bytes", keep_bytes, least=0)
-    layout = Layout.of(q, k, v, grouped)
-    visible = visibility(layout, causal, query_start, window, key_lengths, query_offsets, key_offsets)
-    problem = Problem.of(backend, layout, visible, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
-    xp = backend.xp
+    if type(keep_bytes) is not int or keep_bytes < 0:
+        keep_bytes = integer("keep_bytes", keep_bytes, least=0)
+    positions = causal, query_start, window, key_lengths, query_offsets, key_offsets
+    form = Form.of(backend, q, k, v, grouped, *positions)
+    problem = Problem.of(backend, form, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
+    layout, xp = form.layout, backend.xp
     result: Result | None = None if return_weights else backend.attention(problem)
     if isinstance(result, OwnAttention):
         out = result.out
@@ -204,7 +206,8 @@ def attention(
     else:
         result = run_tiled(problem)
         out = xp.astype(result.out, q.dtype, copy=True)
-    shapes = {name: tuple(x.shape) for name, x in (("bias", bias), ("sinks", sinks)) if x is not None}
+    further_inputs = () if bias is sinks is None else (("bias", bias), ("sinks", sinks))
+    shapes = {name: tuple(x.shape) for name, x in further_inputs if x is not None}
     saved = SavedAttention(problem, layout, result, shapes)
     further: list[Array] = []
     if return_weights:
@@ -250,8 +253,7 @@ def attention_backward(
     problem, flat = saved.problem, saved.flat_gradient
     if dweights is not None and not isinstance(saved.result, Dense):
         raise ValueError("`dweights` needs weights that were returned: call attention with return_weights=True")
-    unknown = set(grads) - set(saved.shapes)
-    if unknown:
+    if grads and set(grads) - set(saved.shapes):
         raise ValueError(f"`grads` may name 'bias' and 'sinks' where they were given, got {sorted(grads)}")
     incoming = OutputGrads(
         flat("dout", dout, (problem.values.shape[-1],)),
@@ -265,21 +267,14 @@ def _scale(scale: float | None, q: Array) -> float:
     return 1 / sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
 
 
-def _plain_backend(q: Array, k: Array, v: Array | None, keep_bytes: int) -> Backend | None:
-    """The backend of a call without options that is small and right; None for any other."""
+def _is_plain(backend: Backend, q: Array, k: Array, v: Array | None, keep_bytes: int) -> bool:
+    """Whether a call without options is small and right, with nothing to broadcast or to widen."""
     values = k if v is None else v
-    try:
-        *lead, T_q, D = q.shape
-        *key_lead, T_k, key_D = k.shape
-        dtype = q.dtype
-        right = key_lead == lead and key_D == D and [*values.shape[:-1]] == [*lead, T_k]
-        same = type(q) is type(k) is type(values) and dtype == k.dtype == values.dtype
-    except (AttributeError, TypeError, ValueError):
-        return None
-    scores = prod(lead) * T_q * T_k
-    known = right and same and type(keep_bytes) is int
-    if not (known and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
-        return None
-    backend = backend_of(q=q, k=k, v=values)
-    plain_dtype = backend.is_dtype(dtype, "real floating") and backend.bits(dtype) >= 32
-    return backend if backend.on_host and plain_dtype else None
+    (*lead, T_q, D), dtype = q.shape, q.dtype
+    if not (k.ndim == values.ndim == q.ndim and k.shape[-1] == D and dtype == k.dtype == values.dtype):
+        return False
+    T_k, scores = k.shape[-2], prod(lead) * T_q * k.shape[-2]
+    fit = [*k.shape[:-2]] == lead and [*values.shape[:-1]] == [*lead, T_k] and type(keep_bytes) is int
+    if not (fit and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
+        return False
+    return backend.is_dtype(dtype, "real floating") and backend.bits(dtype) >= 32

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from attnbackends import Array, Backend, current_share
 
 from ..arrays import or_zero
-from ..dtypes import wide, widen
+from ..dtypes import widen
 from ..integers import integer
-from .blocks import Chain, plan
-from .layout import Layout
+from .blocks import Chain, Cut
+from .form import Form
 from .masks import Mask
 from .visibility import Block, Visibility
 
@@ -54,7 +54,8 @@ class Problem(NamedTuple):
         Whether that is half precision.
     may_hide : bool
         Whether there may be queries that attend to nothing, or keys that no query of an entry attends to.
-    chains : tuple of Chain
+    cut : Cut
+        The blocks, once they are asked for: a library with an attention of its own needs none.
     """
 
     backend: Backend
@@ -75,14 +76,13 @@ class Problem(NamedTuple):
     operand_dtype: Any
     is_half: bool
     may_hide: bool
-    chains: tuple[Chain, ...]
+    cut: Cut
 
     @classmethod
     def of(
         cls,
         backend: Backend,
-        layout: Layout,
-        visibility: Visibility,
+        form: Form,
         q: Array,
         k: Array,
         v: Array | None,
@@ -94,7 +94,7 @@ class Problem(NamedTuple):
         dropout: float = 0.0,
         seed: int | None = None,
     ) -> Problem:
-        """Hold the options against each other, flatten the arguments, and lay out the blocks."""
+        """Hold the options against each other, and flatten the arguments."""
         if softcap is not None and not softcap > 0:
             raise ValueError(f"`softcap` must be positive, got {softcap}")
         if not 0 <= dropout < 1:
@@ -103,33 +103,36 @@ class Problem(NamedTuple):
             raise ValueError(
                 "`dropout` needs a `seed`, another one for each call: the same seed drops the same weights"
             )
-        xp, dtype = backend.xp, wide(backend, q.dtype)
-        flat_q, flat_k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
-        flat_v = None if v is None else layout.flatten(xp, v)
-        itemsize, operand_dtype = backend.bits(dtype) // 8, backend.operand_dtype(q.dtype)
-        share = current_share()
-        width = flat_q.shape[2] + (flat_k if flat_v is None else flat_v).shape[2]
+        xp, (layout, is_flat, visibility, dtype, itemsize, operand_dtype, is_half, may_hide) = backend.xp, form
+        if not is_flat:
+            q, k = layout.flatten_queries(xp, q), layout.flatten(xp, k)
+            v = None if v is None else layout.flatten(xp, v)
+        share, B = current_share(), q.shape[0]
         return cls(
-            backend=backend,
-            q=flat_q,
-            k=flat_k,
-            v=flat_v,
-            scale=scale,
-            visibility=visibility,
-            mask=None if mask is None else layout.flatten_mask(backend, "mask", mask),
-            bias=None if bias is None else layout.flatten_mask(backend, "bias", bias),
-            softcap=None if softcap == inf else softcap,
-            sinks=None if sinks is None else widen(backend, layout.flatten_sinks(xp, sinks)),
-            dropout=dropout,
-            seed=0 if seed is None else integer("seed", seed),
-            first_entry=0 if share is None else share.start(flat_q.shape[0]),
-            dtype=dtype,
-            itemsize=itemsize,
-            operand_dtype=operand_dtype,
-            is_half=bool(operand_dtype != dtype),
-            may_hide=mask is not None or visibility.leaves_out,
-            chains=plan(backend, visibility, flat_q.shape[0], itemsize, width),
+            backend,
+            q,
+            k,
+            v,
+            scale,
+            visibility,
+            None if mask is None else layout.flatten_mask(backend, "mask", mask),
+            None if bias is None else layout.flatten_mask(backend, "bias", bias),
+            None if softcap == inf else softcap,
+            None if sinks is None else widen(backend, layout.flatten_sinks(xp, sinks)),
+            dropout,
+            0 if seed is None else integer("seed", seed),
+            0 if share is None else share.start(B),
+            dtype,
+            itemsize,
+            operand_dtype,
+            is_half,
+            may_hide or mask is not None,
+            Cut(backend, visibility, B, itemsize, layout.q[-1] + layout.v[-1]),
         )
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        return self.cut.chains
 
     @property
     def values(self) -> Array:

@@ -37,7 +37,7 @@ class SavedAttention(NamedTuple):
 
     def flat_gradient(self, name: str, gradient: Array, last: Shape) -> Array:
         """An incoming gradient (..., T_q, *last) in flat form, held against the shape of what it belongs to."""
-        return self.layout.flatten_gradient(self.problem.backend.xp, name, gradient, self.problem.q, last)
+        return self.layout.flatten_gradient(self.problem.backend, name, gradient, self.problem.q, last)
 
     @property
     def weights(self) -> Array:

@@ -9,9 +9,8 @@ from attnbackends import Array
 
 from ..checks import check
 from ..dtypes import narrow
+from .form import Form
 from .gradients import OutputGrads
-from .layout import Layout
-from .positions import visibility
 from .problem import Problem
 from .run import SavedAttention, backward, run_dense
 
@@ -40,10 +39,10 @@ def attention_weights(
     saved : SavedWeights
     """
     backend = check(q=(q, "* T_q D"), k=(k, "* T_k D"), mask=(mask, "*: bool"))
-    layout = Layout.of(q, k, None, grouped=False)
+    form = Form.of(backend, q, k, None)
     scale = 1 / sqrt(max(1, q.shape[-1])) if scale is None else float(scale)
-    problem = Problem.of(backend, layout, visibility(layout), q, k, None, scale, mask)
-    saved = SavedAttention(problem, layout, run_dense(problem, None), {})
+    problem = Problem.of(backend, form, q, k, None, scale, mask)
+    saved = SavedAttention(problem, form.layout, run_dense(problem, None), {})
     return narrow(backend, saved.weights, q.dtype), SavedWeights(saved)
 
 
