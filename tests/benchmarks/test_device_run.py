@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cuda_on_cpu import environment, unavailable
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +21,7 @@ from support import ROOT, run_python
 
 from attnbackends import available_backends
 from attnlayers.bench.contenders import LeftOutError
+from attnlayers.bench.processes import Failure
 from benchmarks.device import sanitizer, suite, table
 from benchmarks.device.clock import times
 from benchmarks.device.results import Section, read
@@ -99,6 +102,28 @@ def test_a_section_is_whole_after_every_item(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_results_name_no_folder_of_the_machine(tmp_path: Path) -> None:
+    """A failure within the repository, an installed package, Python's library and a temporary folder."""
+    program = tmp_path / "program.py"
+    program.write_text("def given(*arguments):\n    raise ValueError(arguments)\n")
+    found: dict[str, Any] = {}
+    try:
+        exec(compile(program.read_text(), program, "exec"), found)
+        np.errstate(all="ignore")(json.loads)("{}", object_hook=found["given"])
+    except ValueError as error:
+        found = {"failed": asdict(Failure.of("measuring", error))}
+    text = found["failed"]["traceback"]
+    for folder in (str(ROOT), "site-packages", str(tmp_path)):
+        assert folder in text
+    Section(tmp_path, "step").add({"item": "fails", "places": [[str(ROOT / "Makefile")]], **found})
+    (entry,) = read(tmp_path)["step"]["items"]
+    names = re.findall(r'File "([^"]*)"', entry["failed"]["traceback"])
+    assert {"tests/benchmarks/test_device_run.py", "json/decoder.py"} <= {*names}
+    assert any(name.startswith("numpy/") for name in names)
+    assert not [name for name in names if name.startswith(("/", "."))]
+    assert entry["places"] == [["Makefile"]]
+
+
 # -- times
 
 
@@ -150,7 +175,9 @@ def test_cupy_skipped(): pytest.skip("no reason")
 def test_cupy_wrong(): assert False
 def test_cupy_poisons(): raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 def test_cupy_behind(): pass
-def test_cupy_dies(): os._exit(11)
+def test_cupy_dies():
+    os.write(2, b"words of a library")
+    os.kill(os.getpid(), 11)
 def test_cupy_last(): pass
 """
 
@@ -164,7 +191,14 @@ def test_a_file_goes_on_behind_a_test_that_poisons_or_kills_its_process(tmp_path
     assert [name.partition("::")[2] for name in entry["failures"]] == [
         "test_cupy_wrong", "test_cupy_poisons", "test_cupy_dies: its process ended",
     ]  # fmt: skip
-    assert entry["failed"]["reason"] == "3 tests failed"
+    assert entry["failed"]["reason"].split(" | ") == [
+        "test_cupy_wrong: assert False",
+        "test_cupy_poisons: RuntimeError: cudaErrorIllegalAddress: an illegal memory access was encountered",
+        "test_cupy_dies: its process ended: SIGSEGV",
+    ]
+    last = entry["failed"]["traceback"].partition("test_cupy_dies: its process ended:\n")[2]
+    assert "words of a library" in last
+    assert "in test_cupy_dies" in last
     names = re.findall(r'testcase [^>]*name="([^"]*)"', (tmp_path / suite.FILE).read_text())
     assert {"test_right[cupy]", "test_cupy_wrong", "test_cupy_poisons", "test_cupy_last"} <= {*names}
 
