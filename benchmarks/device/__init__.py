@@ -14,5 +14,5 @@ process. What a step cannot begin before its time is over is an entry, too.
 | attention | `attention` | all cases of `attnlayers bench` against each kernel of PyTorch: wall, host and device |
 | training | `training` | a training step, an epoch, and the device's time by kernel |
 | tuning | `tuning` | small kernel against tiles, the cost of a launch, ceilings |
-| table | `table` | at most 40 lines of all of it |
+| table | `table` | at most 48 lines of all of it |
 """

@@ -1,5 +1,6 @@
 """The run for a device: its workers, its plugin for pytest, its table, and all of it on a device that is not there."""
 
+import fcntl
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from support import ROOT, run_python
 
 from attnbackends import available_backends
 from attnlayers.bench.contenders import LeftOutError
-from attnlayers.bench.processes import Failure
+from attnlayers.bench.processes import Failure, in_process
 from benchmarks.device import sanitizer, suite, table
 from benchmarks.device.clock import times
 from benchmarks.device.results import Section, read
@@ -86,6 +88,47 @@ def test_a_step_ends_in_time() -> None:
     measured([Item(f"{i}", hangs, (i,), 60, False) for i in range(3)], found.append, 7.0, 2)
     assert time.monotonic() - start < 40
     assert [entry["left_out"].partition(" ")[0] for entry in found] == ["cut", "cut", "not"]
+
+
+def locks_and_hangs(path: Path) -> None:
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write("held")
+    file.flush()
+    time.sleep(600)
+
+
+def starts_another(path: Path) -> dict[str, Any]:
+    in_process(locks_and_hangs, path)
+    return {}
+
+
+def test_what_a_worker_started_ends_with_it_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lock"
+    found: list[dict[str, Any]] = []
+    measured([Item("starts another", starts_another, (path,), 5, False)], found.append, 60.0)
+    assert found[0]["failed"]["reason"] == "no answer within 5 s: killed"
+    assert path.read_text() == "held"
+    end = time.monotonic() + 30
+    with path.open() as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < end, "the other process is still there"
+                time.sleep(0.05)
+    assert capfd.readouterr() == ("", "")
+
+
+def warns() -> dict[str, Any]:
+    warnings.warn("a word of a library", UserWarning, stacklevel=1)
+    return {}
+
+
+def test_warnings_stay_out_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    measured([Item("warns", warns, (), 60, False)], lambda entry: None, 60.0)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_section_is_whole_after_every_item(tmp_path: Path) -> None:
@@ -252,7 +295,7 @@ def test_a_table_of_nothing() -> None:
     assert lines[1].count("MISSING") == len(STEPS)
 
 
-def test_a_table_has_at_most_forty_lines() -> None:
+def test_a_table_has_at_most_so_many_lines() -> None:
     measured_us = {"wall_us": 30.0, "host_us": 20.0, "events_us": 20.0, "device_us": 10.0}
     theirs = {key: 2 * value for key, value in measured_us.items()}
     failure = {"stage": "measuring", "reason": "a cause", "traceback": "a trace"}
