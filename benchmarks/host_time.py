@@ -190,7 +190,9 @@ def signatures() -> dict[str, int]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.cu*")))
     macros = dict(re.findall(r"^#define (\w+)[ \\\n]+((?:[^\n]*\\\n)*[^\n]*)", text, re.MULTILINE))
     found = {}
-    for name, parameters in re.findall(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^{]*?)\)\s*{", text):
+    for name, parameters in re.findall(
+        r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^{]*?)\)\s*{", text
+    ):
         whole = re.sub(r"\b[A-Z_]+_PARAMETERS\b", lambda match: macros[match.group()], parameters)
         found[name] = whole.count(",") + 1
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sysconfig
 import tempfile
@@ -17,9 +16,11 @@ from .setting import REHEARSAL, ROOT
 
 FILE = "results.json"
 
-FOLDERS = {str(ROOT), os.getcwd(), sysconfig.get_path("stdlib"), tempfile.gettempdir(), str(Path.home())} - {"/"}
+FOLDERS = {str(ROOT), str(Path.cwd()), sysconfig.get_path("stdlib"), tempfile.gettempdir(), str(Path.home())} - {"/"}
 PLACES = re.compile(
-    "|".join([r"(?:/[^/\s\"']+)*/(?:site|dist)-packages/", *(f"{re.escape(x)}/" for x in sorted(FOLDERS, reverse=True))])
+    "|".join(
+        [r"(?:/[^/\s\"']+)*/(?:site|dist)-packages/", *(f"{re.escape(x)}/" for x in sorted(FOLDERS, reverse=True))]
+    )
 )
 """Where things lie on this machine: what a path begins with before it means the same elsewhere."""
 

@@ -53,7 +53,15 @@ def tested(path: Path, folder: Path) -> Entry:
             report, done = Path(room, f"{attempt}.xml"), Path(room, "done")
             command = [sys.executable, "-m", "pytest", "-q", "-k", "cupy", "-p", "benchmarks.device.plugin"]
             # Only Python's own output is captured: what a library prints before it ends the process must come here.
-            command += ["-p", "no:cacheprovider", "--capture=sys", "--tb=short", f"--junitxml={report}", f"--done={done}", str(path)]
+            command += [
+                "-p",
+                "no:cacheprovider",
+                "--capture=sys",
+                "--tb=short",
+                f"--junitxml={report}",
+                f"--done={done}",
+                str(path),
+            ]
             changes = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             ended = subprocess.run(
                 command, env=environment(**changes), cwd=ROOT, capture_output=True, text=True, check=False
