@@ -127,7 +127,7 @@ __device__ inline void multiply(Four (&sums)[COUNT], const REAL *left, int left_
 __device__ inline void load_states(REAL *to, int lead, int depth, const REAL *from, long long apart, int rows, int H) {
     const int PIECE = 16 / sizeof(REAL), EACH = ROWS / 8, AT_ONCE = 2;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (H % PIECE || (from && apart % PIECE)) {
+    if (from && apart % PIECE) {
         for (int row = warp; row < ROWS; row += 8)
             for (int k = lane; k < depth; k += 32)
                 to[row * lead + k] = from && row < rows && k < H ? __ldcg(from + row * apart + k) : REAL(0);
@@ -148,7 +148,10 @@ __device__ inline void load_states(REAL *to, int lead, int depth, const REAL *fr
 #pragma unroll
             for (int j = 0; j < EACH; j++) {
                 const int at = k + i * 32 * PIECE;
-                if (at < depth) *(float4 *)(to + (warp + 8 * j) * lead + at) = found[i][j];
+                REAL *piece = to + (warp + 8 * j) * lead + at;
+                if (at < depth) *(float4 *)piece = found[i][j];
+                if (at < H)
+                    for (int l = H - at; l < PIECE; l++) piece[l] = 0;  // what stands behind the state in a row
             }
     }
 }
