@@ -39,19 +39,31 @@ struct Kept {
     int T, H, width;
 };
 
+struct Cell {
+    REAL f, g, i, o, c, h;
+};
+
 // From the sums `a` of the gates of one unit, and its state before the step.
-__device__ inline void finish_step(const Kept &kept, const REAL *a, bool live, REAL old_h, REAL old_c, int n, int t,
-                                   int unit) {
-    const int T = kept.T, H = kept.H;
-    const long long step = (long long)n * T + t, state = (long long)n * H + unit;
+__device__ inline Cell step_of(const REAL *a, bool live, REAL old_h, REAL old_c) {
     const REAL f = sigmoid(a[0]), g = tanh(a[1]), i = sigmoid(a[2]), o = sigmoid(a[3]);
+    const REAL c = live ? f * old_c + g * i : old_c;
+    return {f, g, i, o, c, live ? o * tanh(c) : old_h};
+}
+
+// The state in the row of the next step.
+__device__ inline void hand_on(const Kept &kept, REAL h, int n, int t, int unit) {
+    if (t + 1 < kept.T) kept.rows[((long long)n * kept.T + t + 1) * kept.width + unit] = h;
+}
+
+// The rest.
+__device__ inline void keep(const Kept &kept, const Cell &cell, REAL old_h, REAL old_c, int n, int t, int unit) {
+    const int H = kept.H;
+    const long long step = (long long)n * kept.T + t, state = (long long)n * H + unit;
     REAL *gates = kept.gates + step * 4 * H + unit;
-    gates[0] = f, gates[H] = g, gates[2 * H] = i, gates[3 * H] = o;
-    const REAL new_c = live ? f * old_c + g * i : old_c, new_h = live ? o * tanh(new_c) : old_h;
+    gates[0] = cell.f, gates[H] = cell.g, gates[2 * H] = cell.i, gates[3 * H] = cell.o;
     if (!t) kept.rows[step * kept.width + unit] = old_h;
-    if (t + 1 < T) kept.rows[(step + 1) * kept.width + unit] = new_h;
-    kept.c[step * H + unit] = old_c, kept.last_c[state] = new_c;
-    kept.hs[step * H + unit] = kept.last_h[state] = new_h;
+    kept.c[step * H + unit] = old_c, kept.last_c[state] = cell.c;
+    kept.hs[step * H + unit] = kept.last_h[state] = cell.h;
 }
 
 // What stands behind the state in a row, from place `begin` on in strides of `by`.
@@ -189,12 +201,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const int n = tile + own_row;
             const long long step = (long long)n * T + t;
             const bool own = own_row < ROWS && n < end && unit < H;
-            REAL a[4], cell = 0;
+            REAL a[4], old_c = 0;
             bool live = true;
             if (own) {
 #pragma unroll
                 for (int gate = 0; gate < 4; gate++) a[gate] = gates[step * 4 * H + gate * H + unit] + bias[gate];
-                cell = t ? last_c[(long long)n * H + unit] : first_c ? first_c[(long long)n * H + unit] : REAL(0);
+                old_c = t ? last_c[(long long)n * H + unit] : first_c ? first_c[(long long)n * H + unit] : REAL(0);
                 live = !mask || mask[step];
             }
             if (t && tile == first)
@@ -214,16 +226,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             for (int i = 0; i < ROWS / 8; i++)
                 *(Four *)(parts + ((part * ROWS + row + 8 * i) * UNITS + own_unit) * 4) = sums[i];
             __syncthreads();
-            if (!own) continue;
+            Cell cell;
+            REAL old_h;
+            if (own) {
 #pragma unroll
-            for (int i = 0; i < PARTS; i++) {
-                const Four sum = *(const Four *)(parts + (i * ROWS * UNITS + threadIdx.x) * 4);
+                for (int i = 0; i < PARTS; i++) {
+                    const Four sum = *(const Four *)(parts + (i * ROWS * UNITS + threadIdx.x) * 4);
 #pragma unroll
-                for (int gate = 0; gate < 4; gate++) a[gate] += sum.x[gate];
+                    for (int gate = 0; gate < 4; gate++) a[gate] += sum.x[gate];
+                }
+                old_h = before[own_row * lead + unit], cell = step_of(a, live, old_h, old_c);
+                hand_on(kept, cell.h, n, t, unit);
             }
-            finish_step(kept, a, live, before[own_row * lead + unit], cell, n, t, unit);
+            if (t + 1 < T && tile + ROWS >= end) arrive(count);  // others wait for the state alone
+            if (own) keep(kept, cell, old_h, old_c, n, t, unit);
         }
-        if (t + 1 < T) arrive(count);
     }
     if (T > 1) leave(count, T * gridDim.x);
 }
@@ -326,8 +343,11 @@ extern "C" __global__ void lstm_cell(REAL *gates, const REAL *from_h, const REAL
 #pragma unroll
     for (int i = 0; i < 4; i++)
         a[i] = gates[(step * 4 + i) * H + unit] + b[i * H + unit] + from_h[((long long)n * 4 + i) * H + unit];
-    finish_step({gates, hs, rows, c, last_h, last_c, T, H, width}, a, !mask || mask[step], last_h[at], last_c[at], n, t,
-                unit);
+    const Kept kept = {gates, hs, rows, c, last_h, last_c, T, H, width};
+    const REAL old_h = last_h[at], old_c = last_c[at];
+    const Cell cell = step_of(a, !mask || mask[step], old_h, old_c);
+    hand_on(kept, cell.h, n, t, unit);
+    keep(kept, cell, old_h, old_c, n, t, unit);
     finish_row(rows + step * width + H, x + step * D, D, width - H, unit, H);
 }
 
