@@ -96,7 +96,7 @@ class CudaLSTM:
         """As `OwnLSTM.vjp`."""
         xp, (rows, gates, c), (N, T, H) = self._xp, kept, kept.c.shape
         D, Wh = call.Wx.shape[0], xp.ascontiguousarray(call.Wh)
-        da = xp.empty_like(gates)
+        da = xp.empty(gates.shape, gates.dtype)
         if dhs.strides[2] != dhs.itemsize:
             dhs = xp.ascontiguousarray(dhs)
         mask = None if call.mask is None else xp.ascontiguousarray(call.mask)
