@@ -90,6 +90,22 @@ def output_of(code: str, timeout: float = 60, **environ: str) -> str:
     return ended.stdout.strip()
 
 
+def tiny_gpt2(folder: Path) -> Path:
+    """A folder as `transformers` writes one of GPT-2: weights by chance, and a token for each byte."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    from attnlayers.models import CausalLM
+
+    model = CausalLM(256, 8, 2, 16, 1, max_length=64)
+    model.tokenizer = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
+    model.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.tokenizer.decoder = decoders.ByteLevel()
+    model.save_pretrained(folder)
+    return folder
+
+
 def largest_error(actual: np.ndarray, exact: np.ndarray) -> float:
     """The largest difference, relative to the largest of the exact numbers."""
     assert actual.shape == exact.shape

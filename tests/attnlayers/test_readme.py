@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from support import ROOT, tiny_gpt2
 
 from attnlayers.functional import attention
-from attnlayers.models import CausalLM
 
 NAMES = ("README.md", "README.ja.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
@@ -40,11 +38,7 @@ def test_a_language_model(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The lines run on a folder of weights by chance, with a token for each byte."""
-    alphabet = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(alphabet, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
-    CausalLM(256, 8, 2, 16, 1, max_length=64).save_pretrained(tmp_path / "gpt2")
-    tokenizer.save(str(tmp_path / "gpt2" / "tokenizer.json"))
+    tiny_gpt2(tmp_path / "gpt2")
     monkeypatch.chdir(tmp_path)
     _, example = blocks(name, "python")
     exec(example, {})

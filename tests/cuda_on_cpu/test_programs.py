@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT, search_path
+from support import ROOT, search_path, tiny_gpt2
 
 from cuda_on_cpu import environment
 from cuda_on_cpu.bench_process import needs_bench
@@ -18,15 +18,6 @@ COMMAND = "from attnlayers.cli import main; main()"
 TINY_CASES = """
 from attnlayers.bench import cases
 cases.TABLE = (cases.Case("book", 2, 3, 5, 7, shared=True), cases.Case("mid", 2, 3, 5, 7))
-"""
-A_FOLDER = """
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from attnlayers.models import CausalLM
-alphabet = {letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-tokenizer = Tokenizer(models.BPE(alphabet, []))
-tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
-CausalLM(256, 8, 2, 16, 1, max_length=64).save_pretrained("gpt2")
-tokenizer.save("gpt2/tokenizer.json")
 """
 PAIRS = "".join(f"{a}{b}{c}\t{c}{b}{a}\n" for a in "abc" for b in "abc" for c in "abc")
 SMALL = ("--epochs", "1", "--embedding-size", "8", "--hidden-size", "8", "--batch-size", "9", "--out", "run")
@@ -54,7 +45,8 @@ def test_the_examples_of_the_readme(name: str, tmp_path: Path) -> None:
     ten_lines, writing = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     assert "input 1" in on_cuda(ten_lines)
     where = "\nfrom attnbackends import backend; print(); print(backend.name)"
-    assert on_cuda(A_FOLDER + writing + where, cwd=tmp_path).splitlines()[-1] == "cupy"
+    tiny_gpt2(tmp_path / "gpt2")
+    assert on_cuda(writing + where, cwd=tmp_path).splitlines()[-1] == "cupy"
 
 
 def test_decoding_step_by_step() -> None:

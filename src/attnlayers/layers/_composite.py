@@ -1,5 +1,7 @@
 """Layers made of layers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,16 @@ def set_training(layer: Any, training: bool) -> None:
         layer.training = training
     for inner in getattr(layer, "layers", {}).values():
         set_training(inner, training)
+
+
+@contextmanager
+def not_training(layer: Any) -> Iterator[None]:
+    """Without dropout and label smoothing: its ``training`` is off within, and what it was before behind."""
+    before, layer.training = layer.training, False
+    try:
+        yield
+    finally:
+        layer.training = before
 
 
 def forget(layer: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data import Vocabulary
+from ..layers._composite import not_training
 from ..models import CausalLM, Translator
 from ..translation import Translation
 from .page import Page
@@ -60,11 +61,8 @@ def text_page(model: CausalLM, vocabulary: Vocabulary, texts: Sequence[str], *, 
         ids = vocabulary.encode(text)
         if not ids:
             raise ValueError(f"a page needs texts with tokens, got {text!r}")
-        before, model.training = model.training, False
-        try:
+        with not_training(model):
             model.forward(model.backend.asarray(np.array([ids], dtype=np.int64)))
-        finally:
-            model.training = before
         weights = np.asarray(model.backend.to_numpy(model.attention_weights["decoder"])[0], dtype=np.float32)
         tokens = vocabulary.names(ids)
         named.append((_name(number, text), [Attention("decoder", weights, tokens, tokens, ("token", "text so far"))]))
@@ -81,11 +79,8 @@ def attentions(model: Translator, vocabulary: Vocabulary, answer: Translation, *
     source = np.array([answer.source_ids], dtype=np.int64)
     labels = np.array([answer.target_ids], dtype=np.int64)
     inputs = np.concatenate(([[vocabulary.BOS]], labels[:, :-1]), axis=1)
-    before, model.training = model.training, False
-    try:
+    with not_training(model):
         model.forward(*map(model.backend.asarray, (source[:, ::-1].copy() if reverse else source, inputs, labels)))
-    finally:
-        model.training = before
     read = vocabulary.names(inputs[0])
     # The step that writes a token has read the one before it.
     tokens = {

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data import IGNORE, Batch, PairDataset
 from ..distributed import Ranks
+from ..layers._composite import not_training
 from ..models import Translator
 
 
@@ -81,12 +82,8 @@ class Evaluation:
         return _Found(number, loss, batch.num_tokens, right, answers)
 
     def _loss(self, batch: Batch) -> float:
-        self.model.training = False
-        try:
-            with np.errstate(all="ignore"):
-                return float(self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask))
-        finally:
-            self.model.training = True
+        with not_training(self.model), np.errstate(all="ignore"):
+            return float(self.model.forward(batch.sources, batch.inputs, batch.labels, batch.source_mask))
 
     def _answers(self, batch: Batch) -> np.ndarray:
         vocabulary = self.data.vocabulary

@@ -10,6 +10,7 @@ from attnbackends import Array, Backend
 
 from ..data import Batch, TextDataset
 from ..distributed import Ranks
+from ..layers._composite import not_training
 from ..models import CausalLM
 from ..translation import Translation
 
@@ -111,12 +112,8 @@ class Likelihood:
         self.loss = sum(loss for _, loss, _ in everywhere) / sum(tokens for _, _, tokens in everywhere)
 
     def _loss(self, batch: Batch) -> float:
-        self.model.training = False
-        try:
-            with np.errstate(all="ignore"):
-                return float(self.model.forward(batch.sources, batch.inputs, batch.labels))
-        finally:
-            self.model.training = True
+        with not_training(self.model), np.errstate(all="ignore"):
+            return float(self.model.forward(batch.sources, batch.inputs, batch.labels))
 
 
 def attention_of(model: TextModel, data: TextDataset) -> list[Translation]:
@@ -124,11 +121,8 @@ def attention_of(model: TextModel, data: TextDataset) -> list[Translation]:
     lm, window = model.lm, data.windows[0][: PICTURED_TOKENS + 1]
     window = window[window >= 0]
     ids, following = window[:-1], window[1:]
-    lm.training = False
-    try:
+    with not_training(lm):
         lm.forward(lm.backend.asarray(ids[None]))
-    finally:
-        lm.training = True
     heads = lm.backend.to_numpy(lm.attention_weights["decoder"])[0].astype(np.float32)  # (layers, heads, T, T)
     names = data.vocabulary.names
     return [Translation(data.vocabulary.decode(following), names(ids), names(following), heads.mean((0, 1)), heads)]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
-
-from attnlayers.models import CausalLM
+from support import tiny_gpt2
 
 TINY = ("--architecture", "lm", "--hidden-size", "8", "--embedding-size", "8", "--heads", "2", "--depth", "1",
         "--context", "8", "--batch-size", "16", "--warmup", "0", "--lr", "0.02")  # fmt: skip
@@ -24,15 +23,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> Path:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    model = CausalLM(256, 8, 2, 16, 1, max_length=32)
-    model.tokenizer = Tokenizer(models.BPE(alphabet, []))
-    model.tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    model.tokenizer.decoder = decoders.ByteLevel()
-    model.save_pretrained(tmp_path / "gpt2")
-    return tmp_path / "gpt2"
+    return tiny_gpt2(tmp_path / "gpt2")
 
 
 def test_train_resume_and_generate(attnlayers: Any, text: Path) -> None:
@@ -89,7 +80,7 @@ def test_a_folder_of_transformers(attnlayers: Any, pretrained: Any) -> None:
     assert "9 tokens in" in alone.stderr
     assert second
     greedy = attnlayers("generate", pretrained, "Once", "--max-tokens", "99", "--temperature", "0")
-    assert "29 tokens in" in greedy.stderr  # 32 positions, and the token after the last
+    assert "61 tokens in" in greedy.stderr  # 64 positions, and the token after the last
     stopped = attnlayers("generate", pretrained, "Once", "--temperature", "0", "--stop", greedy.stdout[6:8])
     assert stopped.stdout == greedy.stdout[: greedy.stdout.index(greedy.stdout[6:8], 4)] + "\n"
 
@@ -98,7 +89,7 @@ def test_errors(attnlayers: Any, text: Path, pretrained: Any, trained: Any) -> N
     assert "config.json is missing" in attnlayers.fails("generate", "nowhere", "a")
     assert "there is nothing to go on with" in attnlayers.fails("generate", pretrained)
     assert "--top-p must lie in (0, 1]" in attnlayers.fails("generate", pretrained, "a", "--top-p", "2")
-    assert "a prompt may have 32 tokens with this model, got 40" in attnlayers.fails("generate", pretrained, "a" * 40)
+    assert "a prompt may have 64 tokens with this model, got 70" in attnlayers.fails("generate", pretrained, "a" * 70)
     assert "which translates: attnlayers translate" in attnlayers.fails("generate", trained.path, "a")
     assert "learns from plain text" in attnlayers.fails("train", "dates", "--architecture", "lm")
     assert "words forget white space" in attnlayers.fails("train", text, *TINY, "--unit", "word")
