@@ -15,8 +15,8 @@ MOST_PIECES = 4
 """Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in eight pieces a
 third of the time of a gradient of recurrent weights."""
 
-PIECE_READ = 1_000_000
-"""Bytes of a matrix that make its product with one row worth a thread: about 0.1 ms of one core where they come from
+PIECE_READ = 2_000_000
+"""Bytes of a matrix that make its product with one row worth a thread: about 0.2 ms of one core where they come from
 memory, as the weights of a language model do for each token."""
 
 LONG_INNER = 2
