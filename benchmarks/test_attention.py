@@ -47,7 +47,7 @@ def test_attention(benchmark: Any, name: str, peer: str, direction: str) -> None
     if direction not in case.directions:
         pytest.skip(f"{name} is {case.directions[0]} alone")
     benchmark.group = f"{name}, {direction}, {backend.name}"
-    benchmark.extra_info.update(backend.describe())
+    benchmark.extra_info.update(backend.machine.describe())
     agreeing = {}
     for heading, contender in contenders_of(peer, case).items():
         try:

@@ -61,6 +61,6 @@ def test_layer(benchmark: Any, name: str, way: str) -> None:
         return result
 
     benchmark.group = f"{name}, {backend.name}"
-    benchmark.extra_info.update(backend.describe())
+    benchmark.extra_info.update(backend.machine.describe())
     benchmark(call)
     assert backend.to_numpy(out).shape == backend.to_numpy(layer.forward(*inputs)).shape

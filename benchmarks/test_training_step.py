@@ -13,7 +13,7 @@ from attnlayers.bench.training import FIRST_STEPS, TOLERANCE, draw_batches, our_
 @pytest.mark.parametrize("library", ["attnlayers", "PyTorch"])
 def test_training_step(benchmark: Any, library: str) -> None:
     benchmark.group = f"training step, {backend.name}"
-    benchmark.extra_info.update(backend.describe())
+    benchmark.extra_info.update(backend.machine.describe())
     batches = draw_batches()
     step, model = our_step(backend, batches)
     weights = model.state()

@@ -11,9 +11,10 @@ from ._base import Backend, DType
 from ._cpu.memory import keep_freed_memory
 from ._errors import BackendError
 from ._lstm import LSTMCall, OwnLSTM
+from ._machine import Machine
 from ._packed_keys import PackedKeys
 from ._quiet import quiet
-from ._random import current_share, share_of_batch
+from ._random import Uniform, current_share, share_of_batch
 from ._registry import Availability, available_backends, backend_of, chosen_backend, get_backend
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "BackendError",
     "DType",
     "LSTMCall",
+    "Machine",
     "OwnAttention",
     "OwnLSTM",
     "PackedKeys",
+    "Uniform",
     "available_backends",
     "backend",
     "backend_of",

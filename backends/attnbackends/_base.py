@@ -11,16 +11,17 @@ better. An operation stands here because libraries disagree on it, and its comme
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
-from ._device_sums import DeviceSums
 from ._ids import Check, outside
 from ._lstm import LSTMCall, OwnLSTM
+from ._machine import Machine
 from ._packed_keys import PackedKeys
-from ._random import Index, Uniform, uniform
+from ._random import Index, uniform
 
 Array = Any
 """Within a backend: of the library's own type. What a caller sees is `_array.Array`."""
@@ -95,13 +96,6 @@ class Backend:
             An array of the device on which they are wanted.
         """
         return self.asarray(uniform(key, index, R, T), like=like)
-
-    def generator(self, seed: int) -> Uniform:
-        """A seeded source of float32 numbers, uniform over [0, 1), the same for every backend.
-
-        Called with a shape and, where it is not the default device that they are wanted on, an array of that device.
-        """
-        return Uniform(self, seed)
 
     # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
 
@@ -266,17 +260,13 @@ class Backend:
         """
         return dtype if self.bits(dtype) >= 32 else self.xp.float32
 
-    def operand(self, array: Array) -> Array:
-        """An array as `matmul` takes it; itself where it has that dtype already."""
-        dtype = self.operand_dtype(array.dtype)
-        return array if array.dtype == dtype else self.xp.astype(array, dtype)
-
     def vecdot(self, a: Array, b: Array) -> Array:
         """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
 
         NumPy has the standard's ``vecdot``, CuPy has none.
         """
-        return self.xp.vecdot(self.operand(a), self.operand(b))
+        a, b = (self.xp.astype(x, self.operand_dtype(x.dtype), copy=False) for x in (a, b))
+        return self.xp.vecdot(a, b)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         """Matrix product over the last two axes.
@@ -286,7 +276,7 @@ class Backend:
         Parameters
         ----------
         a : array (..., M, K)
-            From `operand`, unless its dtype is wide by itself.
+            In the dtype that `operand_dtype` tells, as b.
         b : array (..., K, N)
         out : array (..., M, N), optional
             Where to put the product.
@@ -349,38 +339,12 @@ class Backend:
         for piece in pieces:
             function(piece)
 
-    # -- several processes that train one model
+    # -- for people, and for several processes that train one model
 
-    def use_device(self, place: int) -> str:
-        """Compute on the device of that place on this host from now on, counted anew after the last one.
-
-        CUDA has a current device. Returns what tells the device from every other one, or "" on a CPU.
-        """
-        return ""
-
-    def device_sums(self) -> DeviceSums | str:
-        """What adds up arrays of several processes from device to device, or why nothing does."""
-        return f"{self.name} has none"
-
-    def rounding(self) -> dict[str, str]:
-        """What the last bit of a result depends on, under headings as in `describe`."""
-        return {"library": self.describe()["library"]}
-
-    # -- for `attnlayers info` and the benchmarks
-
-    def refusals(self) -> dict[str, str]:
-        """What ways of the library's own have refused in this process so that another one took it, and why, by way."""
-        return {}
-
-    def trial(self) -> dict[str, str]:
-        """What only a call tells, under headings as in `describe`: whether an optional way works here."""
-        return {}
-
-    def describe(self) -> dict[str, str]:
-        """What is in use, one short text for each heading; `library` and `device` are always there."""
-        from importlib.metadata import version  # takes a third of the time of `import numpy`
-
-        return {"library": f"{self.name} {version(self.name)}", "device": "CPU"}
+    @cached_property
+    def machine(self) -> Machine:
+        """Devices and versions."""
+        return Machine(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {', '.join(self.describe().values())}>"
+        return f"<{type(self).__name__}: {', '.join(self.machine.describe().values())}>"

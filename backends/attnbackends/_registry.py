@@ -92,7 +92,7 @@ def available_backends() -> dict[str, Availability]:
     found = {}
     for name in _known():
         try:
-            described = get_backend(name).describe()
+            described = get_backend(name).machine.describe()
             found[name] = Availability(True, f"{described['library']} on {described['device']}")
         except BackendError as error:
             found[name] = Availability(False, str(error))

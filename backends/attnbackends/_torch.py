@@ -4,12 +4,14 @@ Its autograd is not used: every gradient in this project is explicit.
 """
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ._base import Array, Backend, DType
 from ._errors import BackendError
+from ._machine import Machine
 
 
 class TorchBackend(Backend):
@@ -59,9 +61,20 @@ class TorchBackend(Backend):
     def scatter_add(self, target: Array, ids: Array, values: Array) -> None:
         target.index_add_(0, ids.to(self._torch.int64), values)
 
+    @cached_property
+    def machine(self) -> Machine:
+        return TorchMachine(self)
+
+
+class TorchMachine(Machine):
+    """PyTorch's device and threads."""
+
+    backend: TorchBackend
+
     def describe(self) -> dict[str, str]:
+        torch = self.backend._torch
         return {
-            "library": f"torch {self._torch.__version__}",
-            "device": str(self._device),
-            "threads": str(self._torch.get_num_threads()),
+            "library": f"torch {torch.__version__}",
+            "device": str(self.backend._device),
+            "threads": str(torch.get_num_threads()),
         }

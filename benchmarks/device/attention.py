@@ -73,7 +73,7 @@ def compared(case: Case, dtype: str) -> Entry:
     if case.directions[-1] == "both":
         operations, moved = case.work("both", 4 if dtype == "float32" else 2)
         entry["work"] = {"operations": operations, "bytes": moved}
-    if refused := backend.refusals():
+    if refused := backend.machine.refusals():
         entry["refused"] = refused
     return entry
 

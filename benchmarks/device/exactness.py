@@ -165,7 +165,7 @@ def compare(name: str, dtype: str, poisoned: bool = True) -> Entry:
     error = largest_difference(exact, [x.astype(np.float64) for x in first])
     same = all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
     found: Entry = {"error": error, "allowed": ALLOWED[dtype], "same": same, "launched": names}
-    found |= {"refused": refused} if (refused := backend.refusals()) else {}
+    found |= {"refused": refused} if (refused := backend.machine.refusals()) else {}
     if not error <= ALLOWED[dtype]:
         raise ArithmeticError(f"{name}, {dtype}: an error of {error:.1e}, {ALLOWED[dtype]:.0e} allowed; {found}")
     if not same and dtype not in HALF:  # cuDNN sums the gradient of queries in any order

@@ -69,7 +69,7 @@ def packages() -> Entry:
 
 def library() -> Entry:
     """As `attnlayers info` and the benchmark describe it: whether cuDNN takes a call, and TF32."""
-    return describe(["cupy"]) | get_backend("cupy").trial()
+    return describe(["cupy"]) | get_backend("cupy").machine.trial()
 
 
 def peer(name: str) -> Entry:

@@ -71,7 +71,7 @@ def test_calls_that_go_elsewhere(library: Library, cudnn: ModuleType, done_since
     assert forward(q=longer, causal=True, query_start="start") == TAKEN
     assert forward(q=new(library, 2, 5, 11), k=new(library, 2, 7, 11)) == REFUSED
     assert forward(*(x.astype("f4") for x in arrays[:3]))[0] == []
-    assert library.backend.refusals() == {}
+    assert library.backend.machine.refusals() == {}
 
 
 def test_what_is_refused_is_told_and_not_asked_again(
@@ -82,7 +82,7 @@ def test_what_is_refused_is_told_and_not_asked_again(
         done_since()
         F.attention(*arrays[:3], scale=0.25)
         assert (ways(cudnn), done_since().products > 0) == (asked, True)
-    ((call, reason),) = library.backend.refusals().items()
+    ((call, reason),) = library.backend.machine.refusals().items()
     assert call == f"cuDNN, forward in float16, queries (2, 1, 5, 8), keys (2, 1, 7, 8), {Band(None, None, False)}"
     assert reason == "cudnnGraphNotSupportedError: sdpa"
 
@@ -154,11 +154,12 @@ def test_arrays_that_are_not_dense(
 
 def test_described(library: Library, cudnn: ModuleType) -> None:
     backend = library.backend
-    assert backend.trial() == {"cuDNN": "frontend 1.32.0, takes float16"}
+    assert backend.machine.trial() == {"cuDNN": "frontend 1.32.0, takes float16"}
     cudnn.refuse.add("sdpa_backward")
     backend._cudnn._graphs.clear()
-    assert backend.trial()["cuDNN"].startswith("frontend 1.32.0, refuses float16: cudnnGraphNotSupportedError: ")
-    assert backend.describe()["cuDNN"] == "frontend 1.32.0"
+    told = backend.machine.trial()["cuDNN"]
+    assert told.startswith("frontend 1.32.0, refuses float16: cudnnGraphNotSupportedError: ")
+    assert backend.machine.describe()["cuDNN"] == "frontend 1.32.0"
 
 
 def test_described_where_it_is_not_installed(
@@ -167,11 +168,11 @@ def test_described_where_it_is_not_installed(
     backend = library.backend
     monkeypatch.setitem(sys.modules, "cudnn", None)
     monkeypatch.delitem(backend.__dict__, "_cudnn_or_reason")
-    assert backend.refusals() == {}, "not asked so far"
-    for told in (backend.describe(), backend.refusals()):
+    assert backend.machine.refusals() == {}, "not asked so far"
+    for told in (backend.machine.describe(), backend.machine.refusals()):
         assert told["cuDNN"].startswith("not used (ModuleNotFoundError: import of cudnn halted")
         assert "install attnlayers[cudnn12] or attnlayers[cudnn13]" in told["cuDNN"]
-    assert backend.trial() == {}
+    assert backend.machine.trial() == {}
     done_since()
     F.attention(*arrays[:3])
     assert done_since().products > 0

@@ -8,7 +8,7 @@ from cuda_on_cpu.bench_process import needs_bench, output_of
 pytestmark = needs_bench
 
 BEGIN = """
-from attnbackends import get_backend
+from attnbackends import Uniform, get_backend
 from attnbackends._errors import BackendError
 backend = get_backend("cupy")
 rng = np.random.default_rng(0)
@@ -23,7 +23,7 @@ OPERATIONS = {
     "empty": "backend.empty((2, 3), like=far)",
     "arange": "backend.arange(5, like=far)",
     "uniform": "backend.uniform(3, (slice(0, 2), slice(0, 3), slice(0, 9)), 3, 9, like=far)",
-    "generator": "backend.generator(3)((2, 5), far)",
+    "Uniform": "Uniform(backend, 3)((2, 5), far)",
     "matmul of two": "backend.matmul(there(3, 4), there(4, 5))",
     "matmul of stacks": "backend.matmul(there(2, 3, 4), there(2, 5, 4).mT)",
     "vecdot": "backend.vecdot(there(3, 4), there(3, 4))",

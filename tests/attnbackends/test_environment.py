@@ -146,7 +146,7 @@ def test_threads_that_are_no_number(value: str) -> None:
 
 
 def test_threads_are_as_many_as_asked_for() -> None:
-    code = "from attnbackends import backend; print(backend.workers.count, backend.describe()['threads'])"
+    code = "from attnbackends import backend; print(backend.workers.count, backend.machine.describe()['threads'])"
     assert output_of(code, ATTN_THREADS="7") == "7 7"
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Library
 
-from attnbackends import get_backend
+from attnbackends import Uniform, get_backend
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.standard_normal((2, 3, 5))
@@ -198,7 +198,7 @@ def test_apply_in_place(library: Library) -> None:
 
 
 def test_generator_is_seeded_and_uniform(library: Library) -> None:
-    first, again, other = (library.backend.generator(seed) for seed in (7, 7, 8))
+    first, again, other = (Uniform(library.backend, seed) for seed in (7, 7, 8))
     drawn = library.numpy(first((40, 250)))
     assert drawn.dtype == np.float32
     assert drawn.min() >= 0

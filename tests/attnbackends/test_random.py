@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Draw, Library
 
-from attnbackends import get_backend
+from attnbackends import Uniform, get_backend
 from attnlayers import Dropout
 from attnlayers import functional as F
 
@@ -49,7 +49,7 @@ def test_each_number_has_its_place_in_numpys_stream(
 @drawn
 @given(seed=st.integers(-(2**63), 2**64), shapes=st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=5))
 def test_a_generator_is_a_stream_in_rounds_of_eight(library: Library, seed: int, shapes: list[list[int]]) -> None:
-    draw, like = library.backend.generator(seed), library.array([1.0])
+    draw, like = Uniform(library.backend, seed), library.array([1.0])
     stream = np.random.Generator(np.random.Philox(key=seed % 2**64))
     for shape in shapes:
         count = int(np.prod(shape, dtype=int))
@@ -74,7 +74,7 @@ def test_every_library_drops_alike(library: Library) -> None:
     reference = Library(get_backend("numpy"))
     outs = []
     for one in (reference, library):
-        dropped, _ = F.dropout(one.array(x), 0.4, one.backend.generator(9))
+        dropped, _ = F.dropout(one.array(x), 0.4, Uniform(one.backend, 9))
         out, _ = F.attention(one.array(q), one.array(k), one.array(v), dropout=0.4, seed=9)
         outs.append((one.numpy(dropped), one.numpy(out)))
     assert np.array_equal(outs[0][0], outs[1][0])

@@ -31,10 +31,12 @@ def test_public_names() -> None:
         "DType",
         "GPU",
         "LSTMCall",
+        "Machine",
         "OwnAttention",
         "OwnLSTM",
         "PackedKeys",
         "REASON",
+        "Uniform",
         "available_backends",
         "backend",
         "backend_of",
@@ -142,7 +144,7 @@ def test_copies_of_a_backend_are_the_backend(library: Library) -> None:
 def test_available_backends_says_what_or_why() -> None:
     found = available_backends()
     assert found["numpy"] == Availability(
-        True, f"numpy {np.__version__} on {get_backend('numpy').describe()['device']}"
+        True, f"numpy {np.__version__} on {get_backend('numpy').machine.describe()['device']}"
     )
     assert not found["broken"].usable
     assert found["broken"].detail.endswith("OSError: libfast.so.3: cannot open shared object file")
@@ -151,7 +153,7 @@ def test_available_backends_says_what_or_why() -> None:
 
 
 def test_description(library: Library) -> None:
-    described = library.backend.describe()
+    described = library.backend.machine.describe()
     assert {"library", "device"} <= set(described)
     assert described["library"].startswith(library.backend.name)
     assert all(isinstance(text, str) and text for text in described.values())

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._base import Array, DType
 from .._lstm import LSTMCall, OwnLSTM
+from .._machine import Machine
 from .._packed_keys import PackedKeys
 from .._quiet import quiet
 from .._select import select_threads
@@ -164,14 +165,25 @@ class NumpyBackend(UfuncBackend):
     def map(self, function: Callable[[Any], object], pieces: Iterable[Any]) -> None:
         self.workers.map(function, pieces)
 
-    def rounding(self) -> dict[str, str]:
-        return {heading: text for heading, text in self.describe().items() if heading in ("library", "BLAS")}
+    @cached_property
+    def machine(self) -> Machine:
+        return CpuMachine(self)
+
+
+class CpuMachine(Machine):
+    """NumPy's BLAS, cores and threads."""
+
+    backend: NumpyBackend
 
     def describe(self) -> dict[str, str]:
-        blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in self.workers.blas()]
+        workers = self.backend.workers
+        blas = [f"{lib['internal_api']} {lib['version']} ({lib['architecture']})" for lib in workers.blas()]
         return {
             "library": f"numpy {np.__version__}",
             "device": f"CPU, {os.cpu_count()} cores",
             "BLAS": ", ".join(blas) or "not one that its threads can be counted of",
-            "threads": str(self.workers.count),
+            "threads": str(workers.count),
         }
+
+    def rounding(self) -> dict[str, str]:
+        return {heading: text for heading, text in self.describe().items() if heading in ("library", "BLAS")}

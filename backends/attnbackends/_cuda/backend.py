@@ -9,10 +9,10 @@ import numpy as np
 
 from .._attention import AttentionCall, OwnAttention
 from .._base import Array, DType
-from .._device_sums import DeviceSums
 from .._errors import BackendError
 from .._ids import Check
 from .._lstm import LSTMCall, OwnLSTM
+from .._machine import Machine
 from .._random import COUNT, Index, panel
 from .._ufunc import UfuncBackend
 from .attention import CudaAttention, CudaResult
@@ -21,16 +21,11 @@ from .compiled import Kernels
 from .cudnn import CudnnAttention
 from .ids import DeviceIds
 from .lstm import CudaLSTM, Kept
-from .nccl import NcclSums, nccl_of
-from .nccl import describe as nccl_version
+from .machine import CudaMachine
 from .products import Products
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
-
-
-TRIAL_LENGTH = 64
-"""Length and head size of the attention that tells whether cuDNN works at all."""
 
 
 def _blocks(count: int) -> tuple[int, int]:
@@ -265,72 +260,13 @@ class CupyBackend(UfuncBackend):
             array.dtype == first and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays
         )
 
-    def use_device(self, place: int) -> str:
-        runtime = self.xp.cuda.runtime
-        number = place % runtime.getDeviceCount()
-        self.xp.cuda.Device(number).use()
-        found = runtime.getDeviceProperties(number)
-        # Parts of one device share its place on the bus, and CuPy reads a UUID up to its first 0.
-        uuid = bytes(found["uuid"]).hex()
-        return f"{found['pciDomainID']}:{found['pciBusID']}:{found['pciDeviceID']} {uuid}"
-
-    def device_sums(self) -> DeviceSums | str:
-        nccl = nccl_of(self.xp)
-        return nccl if isinstance(nccl, str) else NcclSums(self.xp, nccl)
-
-    def rounding(self) -> dict[str, str]:
-        runtime = self.xp.cuda.runtime
-        properties = runtime.getDeviceProperties(runtime.getDevice())
-        return {
-            "library": f"cupy {self.xp.__version__}",
-            "device": f"{properties['name'].decode()}, compute capability {properties['major']}.{properties['minor']}",
-            "CUDA": f"runtime {runtime.runtimeGetVersion()}",
-        }
-
-    def describe(self) -> dict[str, str]:
-        runtime = self.xp.cuda.runtime
-        device = runtime.getDevice()
-        properties = runtime.getDeviceProperties(device)
-        free, total = runtime.memGetInfo()
-        capability = f"{properties['major']}.{properties['minor']}"
-        nccl = nccl_of(self.xp)
-        return {
-            "library": f"cupy {self.xp.__version__}",
-            "device": f"{properties['name'].decode()} (number {device} of {runtime.getDeviceCount()}, "
-            f"compute capability {capability})",
-            "memory": f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB",
-            "CUDA": f"runtime {runtime.runtimeGetVersion()}, driver {runtime.driverGetVersion()}",
-            "cuDNN": self._describe_cudnn(),
-            "NCCL": nccl if isinstance(nccl, str) else f"version {nccl_version(nccl)}",
-        }
-
-    def _describe_cudnn(self) -> str:
-        cudnn = self._cudnn_or_reason
-        return cudnn if isinstance(cudnn, str) else f"frontend {cudnn.version}"
-
-    def refusals(self) -> dict[str, str]:
-        cudnn = self.__dict__.get("_cudnn_or_reason")  # not loaded, it was not asked
-        if cudnn is None:
-            return {}
-        if isinstance(cudnn, str):
-            return {"cuDNN": cudnn}
-        return {f"cuDNN, {call}": reason for call, reason in cudnn.refused.items()}
-
-    def trial(self) -> dict[str, str]:
-        """Attention in half precision, forward and backward, by cuDNN."""
-        cudnn, xp = self._cudnn, self.xp
-        if cudnn is None:
-            return {}
-        q, k, v, dout, out, dq, dk, dv = (xp.zeros((2, TRIAL_LENGTH, TRIAL_LENGTH), dtype=xp.float16) for _ in range(8))
-        stats = xp.zeros((2, 2, TRIAL_LENGTH, 1), dtype=xp.float32)
-        call = CudaCall(q, k, v, 1.0, 1, None, None, 0, None, None)
-        taken = cudnn.forward(call, out, stats) and cudnn.backward(call, out, stats, dout, None, dq, dk, dv)
-        what = "takes float16" if taken else f"refuses float16: {'; '.join(cudnn.refused.values())}"
-        return {"cuDNN": f"{self._describe_cudnn()}, {what}"}
+    @cached_property
+    def machine(self) -> Machine:
+        return CudaMachine(self)
 
 
 for _name in (
-    *("attention", "operand", "matmul", "vecdot", "pack_keys"),
+    *("attention", "matmul", "vecdot", "pack_keys"),
     *("sum_of_squares", "softmax", "softmax_backward", "fill", "apply", "scatter_add"),
     *("take_rows", "ids_within", "adam_step", "lstm"),
 ):

@@ -69,7 +69,7 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
             with outcome.watching(name, "first call"):
                 results[name] = contenders[name].results()
         if OURS not in results:
-            outcome.refused.update(backend.refusals())
+            outcome.refused.update(backend.machine.refusals())
             return outcome
     expected = results.pop(OURS)
     exact = exact_results(case, sets[0]) if dtype != "float32" else None
@@ -104,7 +104,7 @@ def duel(case: Case, backend_name: str, dtype: str, peer: str, seconds: float) -
                 of_both = timings[OURS], timings[name], differences[name], errors.get(name)
                 made = row(*place, *of_both, timings.get(PRODUCTS), contenders[name].precision)
                 outcome.rows.append(replace(made, work=work))
-    outcome.refused.update(backend.refusals())
+    outcome.refused.update(backend.machine.refusals())
     return outcome
 
 

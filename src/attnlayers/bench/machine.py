@@ -29,7 +29,7 @@ def describe(backends: list[str]) -> dict[str, str]:
         found["load before"] = f"{os.getloadavg()[0]:.1f}"
     for name in backends:
         try:
-            described = get_backend(name).describe()
+            described = get_backend(name).machine.describe()
         except Exception as error:  # a device that answers, and then does not
             described = {"not described": f"{type(error).__name__}: {error}"}
         found[name] = ", ".join(f"{key} {value}" for key, value in described.items())

@@ -70,7 +70,7 @@ class Outcome:
     failed : dict of str to Failure
         By contender: the exception that put it out.
     refused : dict of str to str
-        What a backend's own ways refused, as `Backend.refusals` tells.
+        What a backend's own ways refused, as `Machine.refusals` tells.
     """
 
     rows: list[Row] = field(default_factory=list)

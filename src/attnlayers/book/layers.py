@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy
 
-from attnbackends import Array, backend_of
+from attnbackends import Array, Uniform, backend_of
 
 from .. import functional as F
 from .. import layers
@@ -169,7 +169,7 @@ def draw_like(x: Array) -> Any:
     if backend.on_host:
         return lambda shape, like=None: numpy.random.rand(*shape)  # noqa: NPY002  the book's scripts seed this one
     if backend.name not in _draws:
-        _draws[backend.name] = backend.generator(int(numpy.random.randint(2**31)))  # noqa: NPY002
+        _draws[backend.name] = Uniform(backend, int(numpy.random.randint(2**31)))  # noqa: NPY002
     return _draws[backend.name]
 
 

@@ -27,7 +27,7 @@ def info() -> None:
     rows = [("attnlayers", f"{__version__} on Python {platform.python_version()}, {platform.platform()}")]
     if failure is None:
         rows.append(("backend", f"{attnbackends.backend.name}, because {attnbackends.REASON}"))
-        rows += (attnbackends.backend.describe() | attnbackends.backend.trial()).items()
+        rows += (attnbackends.backend.machine.describe() | attnbackends.backend.machine.trial()).items()
     else:
         rows.append(("backend", f"none: {failure}"))
     rows.append(("MPI", describe_mpi()))

@@ -135,7 +135,7 @@ def _train_run(ranks: Ranks, run: RunFolder, console: Screen, interrupted: Inter
     if trainer.finished:
         console.print(_ending(trainer))
         return False
-    backend = trainer.backend.describe()
+    backend = trainer.backend.machine.describe()
     hosts = len(set(ranks.gather(ranks.host)))
     console.print(
         f"{len(trainer.train):,} {'windows' if text else 'pairs'} to learn from, {len(trainer.test):,} held out, "

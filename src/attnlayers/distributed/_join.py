@@ -131,7 +131,7 @@ def _together(channel: MPIChannel, end: Callable[[BaseException], object]) -> Ra
     ranks.agree({"the backend": backend.name}, "set ATTN_GPU and ATTN_BACKEND alike for all ranks")
     ranks.use_devices(backend)
     ranks.agree(
-        backend.rounding(),
+        backend.machine.rounding(),
         "ranks stay equal to the bit only on machines of one kind, with the same libraries "
         "(OPENBLAS_CORETYPE makes CPUs compute alike)",
     )

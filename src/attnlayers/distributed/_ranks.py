@@ -96,7 +96,7 @@ class Ranks:
         if backend.on_host or self.size == 1:
             return
         hosts = self._channel.gather(self.host)
-        own = backend.use_device(hosts[: self.rank].count(self.host))
+        own = backend.machine.use_device(hosts[: self.rank].count(self.host))
         seen: dict[tuple[str, str], int] = {}
         for rank, place in enumerate(zip(hosts, self._channel.gather(own), strict=True)):
             if place in seen:
@@ -105,7 +105,7 @@ class Ranks:
                     f"ranks {seen[place]} and {rank} on {place[0]} would share a device: start at most {count} there"
                 )
             seen[place] = rank
-        found = backend.device_sums()
+        found = backend.machine.device_sums()
         reasons = self._channel.gather(found if isinstance(found, str) else "")
         missing = [(rank, reason) for rank, reason in enumerate(reasons) if reason]
         if missing:

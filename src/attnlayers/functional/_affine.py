@@ -6,7 +6,7 @@ from attnbackends import Array, Backend
 
 from .arrays import flat_rows, row_sums
 from .checks import check
-from .dtypes import narrow
+from .dtypes import narrow, operand
 
 
 class SavedAffine(NamedTuple):
@@ -33,10 +33,10 @@ def affine(x: Array, W: Array, b: Array | None = None) -> tuple[Array, SavedAffi
     saved : SavedAffine
     """
     backend = check(x=(x, "* D"), W=(W, "D H"), b=(b, "H"))
-    rows, own_W = backend.operand(flat_rows(backend, x)), backend.operand(W)
+    rows, own_W = operand(backend, flat_rows(backend, x)), operand(backend, W)
     out = backend.matmul(rows, own_W, dtype=x.dtype if b is None else None)  # (M, D) x (D, H) -> (M, H)
     if b is not None:
-        out += backend.operand(b)
+        out += operand(backend, b)
         out = narrow(backend, out, x.dtype)
     return backend.xp.reshape(out, (*x.shape[:-1], W.shape[1])), SavedAffine(backend, x, W, b is not None)
 
@@ -46,7 +46,7 @@ def affine_backward(saved: SavedAffine, dout: Array) -> tuple[Array, ...]:
     backend, x, W = saved.backend, saved.x, saved.W
     xp = backend.xp
     check(x=(x, "... D"), W=(W, "D H"), dout=(dout, "... H"))
-    rows, own_W, drows = (backend.operand(array) for array in (flat_rows(backend, x), W, flat_rows(backend, dout)))
+    rows, own_W, drows = (operand(backend, array) for array in (flat_rows(backend, x), W, flat_rows(backend, dout)))
     dx = backend.matmul(drows, xp.matrix_transpose(own_W), dtype=x.dtype)  # (M, H) x (H, D) -> (M, D)
     dW = backend.matmul(xp.matrix_transpose(rows), drows, dtype=x.dtype)  # (D, M) x (M, H) -> (D, H)
     dx = xp.reshape(dx, x.shape)

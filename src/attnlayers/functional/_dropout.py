@@ -24,7 +24,7 @@ def dropout(x: Array, dropout: float, draw: Callable[..., Array]) -> tuple[Array
     dropout : float
         Share of the values that are dropped, 0 <= dropout < 1.
     draw : callable
-        Called with a shape and `x`; uniform numbers over [0, 1) on its device: ``backend.generator(seed)``.
+        Called with a shape and `x`; uniform numbers over [0, 1) on its device: ``attnbackends.Uniform(backend, seed)``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The dtype to compute in."""
+"""The dtypes to compute and to multiply in."""
 
 from attnbackends import Array, Backend, DType
 
@@ -17,3 +17,8 @@ def widen(backend: Backend, array: Array) -> Array:
 def narrow(backend: Backend, array: Array, dtype: DType) -> Array:
     """A result in the dtype of the arguments; itself where it has that already."""
     return array if array.dtype == dtype else backend.xp.astype(array, dtype)
+
+
+def operand(backend: Backend, array: Array) -> Array:
+    """`array` as `Backend.matmul` takes it; itself where it has that dtype already."""
+    return narrow(backend, array, backend.operand_dtype(array.dtype))

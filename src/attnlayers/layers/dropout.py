@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from attnbackends import Array, backend_of
+from attnbackends import Array, Uniform, backend_of
 
 from .. import functional as F
 from ..functional.checks import check
@@ -45,7 +45,7 @@ class Dropout(Layer):
             self._saved = (None,)  # all passed
             return x
         if self._draw is None:
-            self._draw = backend_of(x=x).generator(self._seed)
+            self._draw = Uniform(backend_of(x=x), self._seed)
         out, saved = F.dropout(x, self.dropout, self._draw)
         self._saved = (saved,)
         return out

@@ -160,7 +160,7 @@ def test_a_kernel_that_refuses_is_left_out_with_the_reason() -> None:
 
 def test_what_a_backend_refused_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = get_backend("numpy")
-    monkeypatch.setattr(backend, "refusals", lambda: {"a way": "a reason"}, raising=False)
+    monkeypatch.setattr(backend.machine, "refusals", lambda: {"a way": "a reason"}, raising=False)
     outcome = duel(CASE, "numpy", "float32", "loops", 0.0)
     assert outcome.refused == {"a way": "a reason"}
     monkeypatch.setattr(run, "in_process", lambda function, *arguments, **options: outcome)

@@ -174,6 +174,6 @@ def test_ranks_of_mpiexec_on_the_bench_with_cupy(mpiexec: Any, tmp_path: Path, d
 
 def test_numpy_has_no_devices() -> None:
     backend = library_of("numpy").backend
-    assert backend.use_device(3) == ""
-    assert backend.device_sums() == "numpy has none"
-    assert backend.rounding().keys() == {"library", "BLAS"}
+    assert backend.machine.use_device(3) == ""
+    assert backend.machine.device_sums() == "numpy has none"
+    assert backend.machine.rounding().keys() == {"library", "BLAS"}

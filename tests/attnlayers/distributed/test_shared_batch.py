@@ -9,7 +9,7 @@ from conftest import library_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attnbackends import share_of_batch
+from attnbackends import Uniform, share_of_batch
 from attnlayers import functional as F
 from attnlayers.data import PairDataset, Vocabulary
 from attnlayers.models import AttentionSeq2seq, Transformer, Translator
@@ -71,10 +71,10 @@ def test_numbers_are_those_of_the_rows(name: str, shape: tuple[int, int, int], c
     backend = library_of(name).backend
     rows = shape[0]
     cut = min(cut, rows)
-    draw = backend.generator(seed)
+    draw = Uniform(backend, seed)
     whole = [backend.to_numpy(draw(shape)) for _ in range(calls)]
     for part in (slice(0, cut), slice(cut, rows)):
-        draw = backend.generator(seed)
+        draw = Uniform(backend, seed)
         with share_of_batch(part.start, part.stop - part.start, rows):
             for expected in whole:
                 own = backend.to_numpy(draw((part.stop - part.start, *shape[1:])))

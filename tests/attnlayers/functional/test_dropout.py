@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support import Draw, Library
 
+from attnbackends import Uniform
 from attnlayers import functional as F
 
 
@@ -24,7 +25,7 @@ def test_by_hand(library: Library) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_share_is_dropped_and_the_mean_stays(library: Library, dtype: str, ratio: float) -> None:
     x = library.array(np.ones((307, 211)), dtype)
-    out, _ = F.dropout(x, ratio, library.backend.generator(3))
+    out, _ = F.dropout(x, ratio, Uniform(library.backend, 3))
     assert out.dtype == x.dtype
     values = library.numpy(out)
     kept = values != 0
@@ -35,7 +36,7 @@ def test_a_share_is_dropped_and_the_mean_stays(library: Library, dtype: str, rat
 
 def test_the_seed_decides(library: Library) -> None:
     x = Draw(library)(13, 11)
-    first, again, other = (library.numpy(F.dropout(x, 0.5, library.backend.generator(s))[0]) for s in (1, 1, 2))
+    first, again, other = (library.numpy(F.dropout(x, 0.5, Uniform(library.backend, s))[0]) for s in (1, 1, 2))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -43,20 +44,20 @@ def test_the_seed_decides(library: Library) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3)])
 def test_any_shape(library: Library, shape: tuple[int, ...]) -> None:
     x = Draw(library)(*shape)
-    out, saved = F.dropout(x, 0.5, library.backend.generator(0))
+    out, saved = F.dropout(x, 0.5, Uniform(library.backend, 0))
     assert tuple(out.shape) == tuple(F.dropout_backward(saved, out).shape) == shape
 
 
 @pytest.mark.parametrize("ratio", [1.0, 1.5, -0.1, float("nan")])
 def test_a_ratio_out_of_range(library: Library, ratio: float) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(f'`dropout` must lie in [0, 1), got {ratio}')}$"):
-        F.dropout(Draw(library)(2, 3), ratio, library.backend.generator(0))
+        F.dropout(Draw(library)(2, 3), ratio, Uniform(library.backend, 0))
 
 
 def test_bad_input(library: Library) -> None:
     draw = Draw(library)
     with pytest.raises(TypeError, match=r"^`x` must be floating point, got .*int64: convert it with xp.astype$"):
-        F.dropout(library.array([1, 2]), 0.5, library.backend.generator(0))
-    _, saved = F.dropout(draw(2, 3), 0.5, library.backend.generator(0))
+        F.dropout(library.array([1, 2]), 0.5, Uniform(library.backend, 0))
+    _, saved = F.dropout(draw(2, 3), 0.5, Uniform(library.backend, 0))
     with pytest.raises(ValueError, match=r"^`dout` must have shape .*, got \(3, 2\)$"):
         F.dropout_backward(saved, draw(3, 2))

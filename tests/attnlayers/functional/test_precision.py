@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import Draw, Library
 
+from attnbackends import Uniform
 from attnlayers import functional as F
 
 HALVES = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -69,7 +70,7 @@ def cross_entropy(d: Draw, T: int) -> list[Any]:
 
 
 def dropout(d: Draw, T: int) -> list[Any]:
-    out, saved = F.dropout(d(3, T), 0.5, d.library.backend.generator(0))
+    out, saved = F.dropout(d(3, T), 0.5, Uniform(d.library.backend, 0))
     return [out, F.dropout_backward(saved, d(3, T))]
 
 
