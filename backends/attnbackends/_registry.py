@@ -119,7 +119,10 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
     values = (*arrays, *named.values())
     if values and (found := _of_type.get(type(values[0]))) is not None:  # the usual case, in a small layer's time
         kind, place = type(values[0]), found.device(values[0])
-        if all(type(value) is kind and found.device(value) == place for value in values):
+        for value in values:
+            if type(value) is not kind or found.device(value) != place:
+                break
+        else:
             found.check_device(place)
             return found
     arguments = {f"argument {i}": array for i, array in enumerate(arrays, 1)} | named

@@ -345,7 +345,8 @@ class CausalLM(Network):
         *_, top = self.blocks.stack
         for layer, cache in zip(self.blocks.stack, caches, strict=True):
             x = layer.step(x, cache, mask, last=1 if last and layer is top else None)
-            forget(layer)  # a long prompt leaves more behind in all layers than the weights take
+            if ids.shape[1] > 1:  # a long prompt leaves more behind in all layers than the weights take
+                forget(layer)
         return x
 
     def generate(
