@@ -18,6 +18,8 @@ SHAPES = {
     "long": ((73, 4001), (4001, 59)),
     "column": ((20011, 211), (211, 1)),
     "row": ((1, 211), (211, 20011)),
+    "long row": ((1, 3001), (3001, 211)),
+    "short row": ((1, 101), (101, 211)),
     "stack": ((13, 97, 83), (13, 83, 101)),
     "two axes of stacks": ((5, 7, 97, 61), (5, 7, 61, 67)),
     "second broadcast": ((17, 97, 83), (83, 101)),
@@ -29,7 +31,7 @@ SHAPES = {
     "nothing to sum": ((3, 0), (0, 7)),
     "no stack": ((0, 3, 5), (0, 5, 7)),
 }
-WHOLE = {"small", "column", "row", "no rows", "nothing to sum", "no stack"}
+WHOLE = {"small", "column", "short row", "no rows", "nothing to sum", "no stack"}
 
 
 @cache
@@ -84,8 +86,18 @@ def test_pieces_of_a_product_write_each_number_once(name: str) -> None:
         out_part += 1
     assert (out == 1).all()
     assert all((part == 1).all() for part in sums)
-    assert bool(sums) == (name in {"long", "deep"})
+    assert bool(sums) == (name in {"long", "deep", "long row"})
     assert (len(pieces) == 1) == (name in WHOLE)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_each_piece_of_a_matrix_with_one_row_is_one_place_in_memory(order: str) -> None:
+    a, b = operands("long row", "float64")
+    b = np.asarray(b, order=order)
+    pieces, sums = in_parts.pieces(a, b, np.empty((1, 211)))
+    assert len(pieces) == in_parts.MOST_PIECES
+    assert len(sums) == (in_parts.MOST_PIECES - 1 if order == "C" else 0)
+    assert all(part.flags[f"{order}_CONTIGUOUS"] for _, part, _ in pieces)
 
 
 @pytest.mark.parametrize("turned", ["neither", "first", "second"])

@@ -15,6 +15,10 @@ MOST_PIECES = 4
 """Pieces to make of a product of matrices at most: BLAS arranges the other operand anew for each, in eight pieces a
 third of the time of a gradient of recurrent weights."""
 
+PIECE_READ = 2_000_000
+"""Bytes of a matrix that make its product with one row worth a thread: about 0.2 ms of one core where they come from
+memory, as the weights of a language model do for each token."""
+
 LONG_INNER = 2
 """How many times the longer side of a product its inner axis must be to be cut itself: no operand is arranged twice
 then, and the sum of what the pieces make is the smaller price."""
@@ -70,6 +74,8 @@ def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Arr
     inner = a.shape[-1]
     flops = 2 * out.size * inner
     rows, columns = out.shape[-2:]
+    if rows == 1 and out.ndim == 2:
+        return _pieces_of_row(a, b, out)
     if flops < 2 * PIECE_FLOPS:
         return [(a, b, out)], []
     if out.ndim > 2:
@@ -88,11 +94,24 @@ def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Arr
     return [(a, b[:, p], out[:, p]) for p in split(columns, count)], []
 
 
+def _pieces_of_row(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Array]], list[Array]]:
+    """The same of one row and a matrix, each piece of which lies in one place: it is read once and in order."""
+    inner, columns = b.shape
+    count = min(MOST_PIECES, b.nbytes // PIECE_READ)
+    if count < 2:
+        return [(a, b, out)], []
+    if b.strides[0] < b.strides[1] or inner < 64 * count:  # column by column, or few long rows
+        return [(a, b[:, p], out[:, p]) for p in split(columns, min(count, columns))], []
+    sums = [np.empty(out.shape, dtype=out.dtype) for _ in range(count - 1)]
+    shares = zip(split(inner, count), [out, *sums], strict=True)
+    return [(a[:, p], b[p], place) for p, place in shares], sums
+
+
 def multiply_in_parts(a: Array, b: Array, out: Array) -> None:
     """``np.matmul(a, b, out=out)`` of parts that are small enough to need no operand arranged anew."""
     (M, K), N = a.shape[-2:], b.shape[-1]
     turned = b.strides[-1] != b.itemsize  # or of an order that needs arranging in any case
-    rows, columns = (M, N) if turned or M * K * N <= PART_MULTIPLICATIONS else _part(M, K, N)
+    rows, columns = (M, N) if turned or M == 1 or M * K * N <= PART_MULTIPLICATIONS else _part(M, K, N)
     if rows >= M and columns >= N:
         np.matmul(a, b, out=out)
         return

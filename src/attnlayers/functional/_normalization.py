@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows, over_rows, wide_empty
+from .arrays import flat_rows, over_rows
 from .checks import check, check_gradient
-from .dtypes import narrow, widen
+from .dtypes import narrow, wide, widen
 
 
 class SavedNorm(NamedTuple):
@@ -94,9 +94,6 @@ def _normalize(
 ) -> tuple[Array, SavedNorm]:
     xp = backend.xp
     rows = flat_rows(backend, x)
-    out = backend.empty(rows.shape, like=x)
-    normal = wide_empty(backend, rows.shape, like=x)
-    inverse = wide_empty(backend, (rows.shape[0], 1), like=x)
     wide_gain, wide_bias = widen(backend, gain), None if bias is None else widen(backend, bias)
 
     def chunk(x: Array) -> tuple[Array, Array, Array]:
@@ -104,9 +101,13 @@ def _normalize(
         scale = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + epsilon)
         x = x * scale
         scaled = x * wide_gain
-        return (scaled if wide_bias is None else scaled + wide_bias), x, scale
+        if wide_bias is not None:
+            scaled += wide_bias
+        return scaled, x, scale
 
-    over_rows(backend, chunk, (rows,), (out, normal, inverse))
+    row, wide_dtype = (rows.shape[1],), wide(backend, x.dtype)
+    kinds = (row, x.dtype), (row, wide_dtype), ((1,), wide_dtype)
+    out, normal, inverse = over_rows(backend, chunk, (rows,), kinds)
     return xp.reshape(out, x.shape), SavedNorm(backend, x, gain, normal, inverse, centred)
 
 
@@ -115,7 +116,6 @@ def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
     backend, xp = saved.backend, saved.backend.xp
     check_gradient("dout", dout, like=saved.x)
     drows: Any = widen(backend, flat_rows(backend, dout))
-    dx = backend.empty(drows.shape, like=dout)
     gain = widen(backend, saved.gain)
 
     def chunk(d: Array, normal: Array, inverse: Array) -> tuple[Array]:
@@ -123,7 +123,8 @@ def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
         d = d - normal * xp.mean(d * normal, axis=-1, keepdims=True) - _mean(xp, d, saved.centred)
         return (d * inverse,)
 
-    over_rows(backend, chunk, (drows, saved.normal, saved.inverse), (dx,))
+    arrays = drows, saved.normal, saved.inverse
+    (dx,) = over_rows(backend, chunk, arrays, (((drows.shape[1],), dout.dtype),))
     dgain = narrow(backend, xp.sum(drows * saved.normal, axis=0), dout.dtype)
     return xp.reshape(dx, saved.x.shape), dgain, drows
 

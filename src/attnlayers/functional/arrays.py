@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, DType
 
 from .dtypes import narrow, wide, widen
 
@@ -21,34 +21,47 @@ def widen_seen(backend: Backend, x: Array, mask: Array | None) -> Array:
 
 
 def over_rows(
-    backend: Backend, function: Callable[..., tuple[Array, ...]], arrays: tuple[Array, ...], outs: tuple[Array, ...]
-) -> None:
-    """Write what `function` returns for chunks of some rows.
+    backend: Backend,
+    function: Callable[..., tuple[Array, ...]],
+    arrays: tuple[Array, ...],
+    results: tuple[tuple[tuple[int, ...], DType], ...],
+) -> tuple[Array, ...]:
+    """What `function` returns for all rows, made from chunks of some of them.
 
     Parameters
     ----------
     backend : Backend
     function : callable
-        Takes a chunk of each of `arrays`, in the dtype to compute in, and returns one for each of `outs`.
-    arrays, outs : tuples of arrays (M, ·)
+        Takes a chunk of each of `arrays`, in the dtype to compute in, and returns arrays that are not among them.
+    arrays : tuple of arrays (M, ·)
+    results : tuple of (tuple of int, dtype)
+        Shape of a row and dtype of each result.
     """
     rows = arrays[0].shape[0]
-    numbers = sum(prod(array.shape[1:]) for array in (*arrays, *outs))
-    touched = 2 * numbers * backend.bits(outs[0].dtype) // 8
+    numbers = sum(prod(array.shape[1:]) for array in arrays) + sum(prod(row) for row, _ in results)
+    pieces = backend.chunks(rows, 2 * numbers * backend.bits(results[0][1]) // 8)
+    outs: list[Array] = []
+
+    def compute(*parts: Array) -> list[Array]:
+        found = function(*(widen(backend, part) for part in parts))
+        return [narrow(backend, array, dtype) for array, (_, dtype) in zip(found, results, strict=True)]
 
     def chunk(m: slice) -> None:
-        results = function(*(widen(backend, array[m, ...]) for array in arrays))
-        for out, result in zip(outs, results, strict=True):
-            out[m, ...] = backend.xp.astype(result, out.dtype, copy=False)
+        for out, found in zip(outs, compute(*(array[m, ...] for array in arrays)), strict=True):
+            out[m, ...] = found
 
-    backend.map(chunk, backend.chunks(rows, touched))
+    if len(pieces) == 1:  # no copy, and for a small array half of the time
+        backend.map(lambda _: outs.extend(compute(*arrays)), pieces)
+    else:
+        outs.extend(backend.empty((rows, *row), like=arrays[0], dtype=dtype) for row, dtype in results)
+        backend.map(chunk, pieces)
+    return tuple(outs)
 
 
 def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, count: int = 1) -> tuple[Array, ...]:
     """`count` results of an element-wise function of arrays of one shape, each in the dtype of the first."""
     flat = tuple(backend.xp.reshape(array, (-1,)) for array in arrays)
-    outs = tuple(backend.empty(flat[0].shape, like=arrays[0]) for _ in range(count))
-    over_rows(backend, function, flat, outs)
+    outs = over_rows(backend, function, flat, (((), arrays[0].dtype),) * count)
     return tuple(backend.xp.reshape(out, arrays[0].shape) for out in outs)
 
 

@@ -39,11 +39,14 @@ class Residual:
         dh, *others = gradients if isinstance(gradients, tuple) else (gradients,)
         return d + (self.norm.backward(dh) if self.pre_norm else dh), *others
 
-    def around(self, x: Array, function: Callable[[Array], Array]) -> Array:
-        """The residual connection around `function` instead of the layer's forward."""
-        if self.pre_norm:
-            return x + function(self.norm.forward(x))
-        return self.norm.forward(x + function(x))
+    def around(self, x: Array, function: Callable[[Array], Array], last: int | None = None) -> Array:
+        """The residual connection around `function` instead of the layer's forward.
+
+        With `last`, `function` returns that many of the last steps alone.
+        """
+        h = function(self.norm.forward(x) if self.pre_norm else x)
+        out = (x if last is None else x[:, -last:, :]) + h
+        return out if self.pre_norm else self.norm.forward(out)
 
 
 class ResidualLayer(Composite):

@@ -77,9 +77,9 @@ class KVCache:
         TypeError
             For another dtype.
         """
-        for name, new, buffer in zip(("keys", "values"), (keys, values), self._all, strict=True):
-            check(**{name: (new, "N heads T D"), "the cache": (buffer, "N heads capacity D")})
-        check(keys=(keys, "N heads T D"), values=(values, "N heads T D_v"))
+        held = {"the cache of keys": (self._all[0], "N heads capacity D")}
+        further = {"the cache of values": (self._all[1], "N heads capacity D_v")}
+        check(keys=(keys, "N heads T D"), **held, values=(values, "N heads T D_v"), **further)
         end = self.length + int(keys.shape[2])
         if end > self.capacity:
             raise ValueError(

@@ -179,7 +179,12 @@ class MultiHeadAttention(Composite):
     @property
     def attention_weights(self) -> Array | None:
         """(N, heads, T_q, T_k) of the last forward or step, before dropout."""
-        return None if self._attention is None else self._attention.weights
+        if self._attention is None:
+            return None
+        weights = self._attention.weights
+        N, heads, rows, T_k = weights.shape
+        shape = N, self.heads, heads * rows // self.heads, T_k  # a step's heads may stand as rows of their key head
+        return self.backend.xp.reshape(weights, shape)
 
     def forward(
         self,
@@ -273,20 +278,35 @@ class MultiHeadAttention(Composite):
         cache.append(*self._keys_and_values(context))
         return cache
 
-    def step(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
-        """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D_out), as `causal` gives it."""
+    def step(self, x: Array, cache: KVCache, mask: Array | None = None, *, last: int | None = None) -> Array:
+        """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D_out), as `causal` gives it.
+
+        With `last`, only that many of the last steps come out: the others are for the cache.
+        """
         check(x=(x, "N T D"))
-        start = cache.length
-        q = split(self.query.forward(x), self.heads)
+        first = 0 if last is None else max(0, x.shape[1] - integer("last", last, least=1))
+        begin, start = cache.length, cache.length + first
         k, v = self._keys_and_values(x)
+        q = split(self.query.forward(x[:, first:, :]), self.heads)
         if self.rotary:
-            q, k = self._turn(q, start)[0], self._turn(k, start)[0]
-        return self._attend_cached(q, *cache.append(k, v), mask, causal=True, query_start=start)
+            q, k = self._turn(q, start)[0], self._turn(k, begin)[0]
+        k, v = cache.append(k, v)
+        farthest = None if self.window is None else self.window[0]
+        if q.shape[2] == 1 and mask is None and (farthest is None or farthest >= start):
+            return self._attend_all(q, k, v)
+        return self._attend_cached(q, k, v, mask, causal=True, query_start=start)
 
     def attend(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
         """Attend to what a cache holds: x (N, T, D), mask (N, T_k) -> (N, T, D_out)."""
         check(x=(x, "N T D"))
         return self._attend_cached(split(self.query.forward(x), self.heads), cache.keys, cache.values, mask)
+
+    def _attend_all(self, q: Array, k: Array, v: Array) -> Array:
+        """One step that sees all keys; heads that share them become rows: q (N, heads, 1, D) -> (N, 1, D_out)."""
+        N, heads, _, D = q.shape
+        self._saved, shape = None, (N, self.key_heads, heads // self.key_heads, D)
+        out, self._attention = F.attention(self.backend.xp.reshape(q, shape), k, v, softcap=self.softcap)
+        return self.output.forward(self.backend.xp.reshape(out, (N, 1, heads * v.shape[-1])))
 
     def _attend_cached(self, q: Array, k: Array, v: Array, mask: Array | None, **options: Any) -> Array:
         check(keys=(k, "N heads T_k D"), mask=(mask, "N T_k: bool"))

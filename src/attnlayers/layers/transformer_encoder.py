@@ -76,10 +76,13 @@ class TransformerEncoderLayer(ResidualLayer):
         """An empty cache for `step`."""
         return self.attention.new_cache(batch_size, capacity)
 
-    def step(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
-        """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D), as `causal` gives it."""
+    def step(self, x: Array, cache: KVCache, mask: Array | None = None, *, last: int | None = None) -> Array:
+        """Go on by one step or more: x (N, T, D), mask (N, all steps so far) -> (N, T, D), as `causal` gives it.
+
+        With `last`, only that many of the last steps come out.
+        """
         first, second = self.residuals
-        x = first.around(x, lambda h: self.attention.step(h, cache, mask))
+        x = first.around(x, lambda h: self.attention.step(h, cache, mask, last=last), last)
         return second.around(x, self.feed_forward.forward)
 
 

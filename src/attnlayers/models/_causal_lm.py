@@ -335,17 +335,18 @@ class CausalLM(Network):
         array (N, T, V), or (N, 1, V) with `last`
         """
         check(ids=(ids, "N T: int"), mask=(mask, "N T_all: bool"))
-        x = self._advance(ids, caches, mask)
-        logits, _ = self._logits(self.blocks.finish(x[:, -1:, :] if last else x))
+        logits, _ = self._logits(self.blocks.finish(self._advance(ids, caches, mask, last)))
         forget(self)
         return logits
 
-    def _advance(self, ids: Array, caches: Sequence[KVCache], mask: Array | None) -> Array:
-        """Go on without logits: ids (N, T) -> (N, T, D)."""
+    def _advance(self, ids: Array, caches: Sequence[KVCache], mask: Array | None, last: bool) -> Array:
+        """Go on without logits: ids (N, T) -> (N, T, D), or (N, 1, D) with `last`."""
         x = self._embedded(ids, caches[0].length, mask)
+        *_, top = self.blocks.stack
         for layer, cache in zip(self.blocks.stack, caches, strict=True):
-            x = layer.step(x, cache, mask)
-            forget(layer)  # a long prompt leaves more behind in all layers than the weights take
+            x = layer.step(x, cache, mask, last=1 if last and layer is top else None)
+            if ids.shape[1] > 1:  # a long prompt leaves more behind in all layers than the weights take
+                forget(layer)
         return x
 
     def generate(
@@ -420,7 +421,7 @@ class CausalLM(Network):
         size = max(LEAST_AT_ONCE, TOKENS_AT_ONCE // N)
         for begin in range(0, T - size, size):
             here = None if mask is None else mask[:, : begin + size]
-            self._advance(backend.asarray(ids[:, begin : begin + size]), caches, here)
+            self._advance(backend.asarray(ids[:, begin : begin + size]), caches, here, True)
         ids = ids[:, caches[0].length :]
         for step in range(max_tokens):
             here = None if mask is None else mask[:, : T + step]

@@ -167,13 +167,15 @@ def same_as_full(library: Library, dtype: str, options: dict[str, Any], lengths:
     x = Draw(library, dtype)(N, total, D)
     full = library.numpy(layer.forward(x, causal=True))
     weights = library.numpy(layer.attention_weights)
-    cache = layer.new_cache(N, total + 2)
+    cache, other = layer.new_cache(N, total + 2), layer.new_cache(N, total + 2)
     memory = [id(array) for array in cache._all]
     outs, end = [], 0
     for length in lengths:
         outs.append(library.numpy(layer.step(x[:, end : end + length, :], cache)))
         found = library.numpy(layer.attention_weights)
         np.testing.assert_allclose(found, weights[:, :, end : end + length, : end + length], rtol=1e-4, atol=1e-6)
+        some = library.numpy(layer.step(x[:, end : end + length, :], other, last=2))
+        assert largest_error(some, full[:, : end + length][:, -min(2, length) :]) < 20 * float(np.finfo(dtype).eps)
         end += length
         assert cache.length == end
     assert largest_error(np.concatenate(outs, axis=1), full) < 20 * float(np.finfo(dtype).eps)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import Library
 
 from attnbackends import get_backend
-from attnlayers import gradcheck
+from attnlayers import TransformerEncoderLayer, gradcheck
 from attnlayers.models import CausalLM, WeightsError
 from attnlayers.models._sampling import Sampler
 
@@ -130,6 +130,16 @@ def test_steps_are_the_forward(kind: str) -> None:
     caches = own.new_cache(3, 9)
     parts = [own.step(part, caches) for part in np.split(ids, [4, 5, 6, 8], axis=1)]
     np.testing.assert_allclose(np.concatenate(parts, axis=1), own.forward(ids), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_last_steps_of_a_layer(pre_norm: bool) -> None:
+    layer = TransformerEncoderLayer.create(8, 2, 16, pre_norm=pre_norm, seed=0, dtype="float64")
+    x = np.random.default_rng(0).standard_normal((3, 5, 8))
+    full, cache = layer.forward(x, causal=True), layer.new_cache(3, 5)
+    for part, last in ((slice(0, 3), 2), (slice(3, 5), 7)):
+        found = layer.step(x[:, part], cache, last=last)
+        np.testing.assert_allclose(found, full[:, part][:, -last:], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("kind", KINDS)
