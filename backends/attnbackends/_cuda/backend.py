@@ -180,7 +180,7 @@ class CupyBackend(UfuncBackend):
         self.xp.add.at(target, ids, values)
 
     def sum_rows(self, x: Array) -> Array:
-        return self._rows.sum(x)
+        return self._rows.sum(x) if x.dtype.itemsize > 2 else super().sum_rows(x)  # cuBLAS reads half precision
 
     @cached_property
     def _rows(self) -> CudaRows:
