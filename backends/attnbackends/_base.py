@@ -238,7 +238,7 @@ class Backend:
         dweights *= weights
         return dweights
 
-    def clip(self, arrays: list[Array], max_norm: float) -> Array:
+    def clip_norm(self, arrays: list[Array], max_norm: float) -> Array:
         """Scale one or more arrays down, in place, so that their common norm is at most `max_norm`.
 
         A CPU leaves alone what is short enough; a device is not waited for, and CUDA takes all arrays in two kernels.

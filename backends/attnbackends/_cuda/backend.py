@@ -180,7 +180,7 @@ class CupyBackend(UfuncBackend):
         self.xp.add.at(target, ids, values)
 
     def sum_rows(self, x: Array) -> Array:
-        return self._rows.sum(x)
+        return self._rows.sum(x) if x.dtype.itemsize > 2 else super().sum_rows(x)  # cuBLAS reads half precision
 
     @cached_property
     def _rows(self) -> CudaRows:
@@ -264,9 +264,9 @@ class CupyBackend(UfuncBackend):
             reason = f"not used ({type(error).__name__}: {' '.join(str(error).split())})"
             return f"{reason}: {NO_CUDNN}" if isinstance(error, ModuleNotFoundError) else reason
 
-    def clip(self, arrays: list[Array], max_norm: float) -> Array:
+    def clip_norm(self, arrays: list[Array], max_norm: float) -> Array:
         if not self._optimizer.takes(arrays):
-            return super().clip(arrays, max_norm)
+            return super().clip_norm(arrays, max_norm)
         return self._optimizer.clip(arrays, max_norm)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
@@ -334,7 +334,7 @@ class CupyBackend(UfuncBackend):
 
 for _name in (
     *("matmul", "vecdot", "pack_keys"),
-    *("clip", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
+    *("clip_norm", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
     *("take_rows", "ids_within", "adam_step", "lstm", "cross_entropy"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

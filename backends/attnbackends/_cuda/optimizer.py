@@ -24,7 +24,7 @@ itself."""
 
 
 class CudaOptimizer:
-    """`Backend.clip` and `Backend.adam_step` on contiguous arrays of one dtype, float32 or float64.
+    """`Backend.clip_norm` and `Backend.adam_step` on contiguous arrays of one dtype, float32 or float64.
 
     Where arrays lie is written into a table on the device, once for the same arrays.
 
@@ -45,7 +45,7 @@ class CudaOptimizer:
         )
 
     def clip(self, arrays: Sequence[Array], max_norm: float) -> Array:
-        """See `Backend.clip`."""
+        """See `Backend.clip_norm`."""
         dtype, count = arrays[0].dtype, np.int32(len(arrays))
         table, blocks = self._table((arrays,))
         sums, norm = self._xp.empty(blocks, dtype), self._xp.empty((), dtype)
@@ -73,7 +73,13 @@ class CudaOptimizer:
         """What the kernels read of these arrays, and how many blocks to launch."""
         places = [[array.data.ptr for array in row] for row in rows]
         sizes = [array.size for array in rows[0]]
-        key = (self._xp.cuda.runtime.getDevice(), *sizes, *flags, *(place for row in places for place in row))
+        key = (
+            self._xp.cuda.runtime.getDevice(),
+            len(rows),
+            *sizes,
+            *flags,
+            *(place for row in places for place in row),
+        )
         found = self._tables.get(key)
         if found is None:
             chunks = np.cumsum([0, *(-(-size // CHUNK) for size in sizes)])

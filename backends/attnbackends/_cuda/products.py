@@ -8,7 +8,7 @@ looks for each of them once, and where one is missing there are no `Products`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -118,6 +118,35 @@ Product = Callable[[int, int, int], None]
 """A product that is ready: called with the addresses of ``a``, ``b`` and ``out``."""
 
 
+class Plan(NamedTuple):
+    """How arrays of some shapes, strides and dtypes are multiplied.
+
+    Attributes
+    ----------
+    shape, dtype
+        Of the product.
+    run : Product or None
+        None where the product is all zeros, as there is nothing to add up.
+    copied : tuple of int
+        Which of the two operands, 0 and 1, have to be copied first.
+    begins : list of tuples of int
+        For each call that it takes, how many bytes from the first element of each array it begins.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any
+    run: Product | None
+    copied: tuple[int, ...] = ()
+    begins: Sequence[Sequence[int]] = ()
+
+
+MOST_PLANS = 1024
+"""Plans that are kept; what grows step by step, as a cache of keys does, would fill the memory otherwise. Making one
+takes ten times as long as finding it."""
+
+UNKNOWN: Any = object()
+
+
 class Products:
     """Products of matrices and of stacks of them.
 
@@ -136,6 +165,7 @@ class Products:
         self._cupy = cupy
         self._handle = cupy.cuda.get_cublas_handle
         self._gemm, self._algorithm = cublas.gemmStridedBatchedEx, cublas.CUBLAS_GEMM_DEFAULT
+        self._single, self._plans = cublas.gemmEx, dict[Any, Plan | None]()
         self._get_mode, self._set_mode = cublas.getMathMode, cublas.setMathMode
         single = cublas.CUBLAS_COMPUTE_32F
         tf32 = os.environ.get("CUPY_TF32", "0") not in ("", "0")  # the same switch as for CuPy's own products
@@ -169,13 +199,35 @@ class Products:
         array or None
             None, with nothing written: not a product for this way.
         """
+        like_out = None if out is None else (out.dtype, out.shape, out.strides)
+        device = a.dtype.itemsize == 2 and self._cupy.cuda.runtime.getDevice()  # not all multiply half precision
+        key = a.dtype, a.shape, a.strides, b.dtype, b.shape, b.strides, like_out, dtype, device
+        plan = self._plans.get(key, UNKNOWN)
+        if plan is UNKNOWN:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[key] = self._plan(a, b, out, dtype)
+        if plan is None:
+            return None
+        if out is None:
+            out = self._cupy.empty(plan.shape, dtype=plan.dtype)
+        if plan.run is None:
+            out.fill(0)
+            return out
+        if plan.copied:
+            a, b = (self._cupy.ascontiguousarray(x) if i in plan.copied else x for i, x in enumerate((a, b)))
+        at_a, at_b, at_out = a.data.ptr, b.data.ptr, out.data.ptr
+        for of_a, of_b, of_out in plan.begins:
+            plan.run(at_a + of_a, at_b + of_b, at_out + of_out)
+        return out
+
+    def _plan(self, a: Array, b: Array, out: Array | None, dtype: Any) -> Plan | None:
+        """How to multiply arrays that lie like these; None where that is not for this way."""
         if a.dtype != b.dtype or a.ndim < 2 or b.ndim < 2 or not self.takes(a.dtype):
             return None
         if a.shape[-1] != b.shape[-2]:
             return None
         half = a.dtype.itemsize == 2
-        if not half and _as_cupy_does(a, b, out):
-            return None
         leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         shape = (*leading, a.shape[-2], b.shape[-1])
         wanted = out.dtype if out is not None else np.dtype(dtype or ("float32" if half else a.dtype))
@@ -186,13 +238,21 @@ class Products:
         if out.shape != shape:
             return None
         if 0 in (*a.shape, *b.shape):
-            out.fill(0)
-            return out
+            return Plan(shape, wanted, None)
         if (_rows(out) or (True,))[0]:
             return None
-        a, b = (x if _rows(x) else self._cupy.ascontiguousarray(x) for x in (a, b))
-        self._multiply(a, b, out, leading)
-        return out
+        copied = tuple(i for i, x in enumerate((a, b)) if not _rows(x))
+        a, b = (self._cupy.ascontiguousarray(x) if i in copied else x for i, x in enumerate((a, b)))
+        count, steps, begins = stacks(leading, [_leading_strides(x, leading) for x in (a, b, out)])
+        of_a, of_b, of_out = (
+            Stack(*_rows(x), step=step)  # type: ignore[misc]
+            for x, step in zip((a, b, out), steps, strict=True)
+        )
+        sizes = a.shape[-2], a.shape[-1], b.shape[-1]
+        run = self.ready((a.dtype.name, out.dtype.name), count, sizes, of_a, of_b, of_out)
+        itemsizes = a.itemsize, b.itemsize, out.itemsize
+        in_bytes = [tuple(n * size for n, size in zip(begin, itemsizes, strict=True)) for begin in begins]
+        return Plan(shape, wanted, run, copied, in_bytes)
 
     def ready(
         self,
@@ -226,7 +286,13 @@ class Products:
         alpha = factors.ctypes.data
         beta = alpha + factors.itemsize
         handle_of, gemm, get_mode, set_mode = self._handle, self._gemm, self._get_mode, self._set_mode
-        algorithm = self._algorithm
+        algorithm, single = self._algorithm, self._single
+
+        def run_single(at_a: int, at_b: int, at_out: int, factors: Any = factors) -> None:
+            single(
+                handle_of(), int(b.turned), int(a.turned), N, M, K,
+                alpha, at_b, kind, b.lead, at_a, kind, a.lead, beta, at_out, kind_out, out.lead, compute, algorithm,
+            )  # fmt: skip
 
         def run(at_a: int, at_b: int, at_out: int, factors: Any = factors) -> None:
             handle = handle_of()
@@ -245,30 +311,7 @@ class Products:
                 if half:
                     set_mode(handle, mode)
 
-        return run
-
-    def _multiply(self, a: Array, b: Array, out: Array, leading: tuple[int, ...]) -> None:
-        count, steps, begins = stacks(leading, [_leading_strides(x, leading) for x in (a, b, out)])
-        of_a, of_b, of_out = (
-            Stack(*_rows(x), step=step)  # type: ignore[misc]
-            for x, step in zip((a, b, out), steps, strict=True)
-        )
-        shape = a.shape[-2], a.shape[-1], b.shape[-1]
-        run = self.ready((a.dtype.name, out.dtype.name), count, shape, of_a, of_b, of_out)
-        for begin in begins:
-            run(*(x.data.ptr + offset * x.itemsize for x, offset in zip((a, b, out), begin, strict=True)))
-
-
-def _as_cupy_does(a: Array, b: Array, out: Array | None) -> bool:
-    """Whether CuPy multiplies these without a copy: then it is left to it.
-
-    It copies what has gaps between its rows, and in stacks what is transposed.
-    """
-    if out is not None and not out.flags.c_contiguous:
-        return False
-    if a.ndim == b.ndim == 2:
-        return all(x.flags.c_contiguous or x.flags.f_contiguous for x in (a, b))
-    return bool(a.shape[:-2] == b.shape[:-2] and a.flags.c_contiguous and b.flags.c_contiguous)
+        return run if half or count > 1 else run_single
 
 
 def _rows(x: Array) -> tuple[bool, int] | None:

@@ -23,7 +23,7 @@ larger part of a layer's. More of them, in a table of more rows than that, take 
 
 
 class CudaRows:
-    """`Backend.sum_rows` and `Backend.scatter_add` of floating point numbers, added up in float32 or float64.
+    """`Backend.sum_rows` of float32 and float64, and `Backend.scatter_add` of these and, in float32, of half precision.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class CudaRows:
 
     def sum(self, x: Array) -> Array:
         """See `Backend.sum_rows`."""
-        x, (rows, columns) = self._xp.ascontiguousarray(x, _wide(x.dtype)), x.shape
+        x, (rows, columns) = self._xp.ascontiguousarray(x), x.shape
         out = self._xp.empty(columns, x.dtype)
         if columns:
             grid, shared = (-(-columns // COLUMNS), COLUMNS * GROUPS), COLUMNS * GROUPS * x.itemsize

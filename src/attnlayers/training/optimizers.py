@@ -36,7 +36,7 @@ def clip_grads(grads: Sequence[Array], max_norm: float) -> Array:
     """
     if not grads:
         return attnbackends.backend.asarray(np.zeros((), np.float32))
-    return backend_of(*grads).clip(list(grads), max_norm)
+    return backend_of(*grads).clip_norm(list(grads), max_norm)
 
 
 class Optimizer:

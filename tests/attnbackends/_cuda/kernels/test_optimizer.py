@@ -28,7 +28,7 @@ def test_clip(library: Library, launched: list[str], sizes: list[int], dtype: st
     values = [rng.standard_normal(size).astype(dtype) for size in sizes]
     arrays = [library.array(value) for value in values]
     launched.clear()
-    norm = library.numpy(library.backend.clip(arrays, max_norm))
+    norm = library.numpy(library.backend.clip_norm(arrays, max_norm))
     assert launched == CLIP
     wide = [value.astype(np.longdouble) for value in values]
     exact = np.sqrt(sum(np.sum(value**2) for value in wide))
@@ -43,7 +43,7 @@ def test_clip(library: Library, launched: list[str], sizes: list[int], dtype: st
 @pytest.mark.parametrize(("bad", "scaled"), [(np.nan, [np.nan, 3]), (np.inf, [np.nan, 0])])
 def test_clip_of_what_is_not_finite(library: Library, bad: float, scaled: list[float]) -> None:
     array = library.array([bad, 3.0], "float32")
-    assert not np.isfinite(library.numpy(library.backend.clip([array], 1.0)))
+    assert not np.isfinite(library.numpy(library.backend.clip_norm([array], 1.0)))
     np.testing.assert_array_equal(library.numpy(array), scaled)
 
 
@@ -107,7 +107,7 @@ def test_arrays_with_gaps_and_of_two_dtypes_take_the_other_way(library: Library,
     for arrays in ([wide[:, ::2]], [wide + 0, library.array([1.0], "float64")]):
         before = [library.numpy(array) for array in arrays]
         exact = np.sqrt(sum(np.sum(x.astype(float) ** 2) for x in before))
-        norm = float(library.backend.clip(arrays, 0.5))
+        norm = float(library.backend.clip_norm(arrays, 0.5))
         assert norm == pytest.approx(exact, rel=1e-6)
         for array, value in zip(arrays, before, strict=True):
             np.testing.assert_allclose(library.numpy(array), value * 0.5 / exact, rtol=1e-5)
@@ -117,7 +117,7 @@ def test_arrays_with_gaps_and_of_two_dtypes_take_the_other_way(library: Library,
 def test_tables_of_arrays_that_are_gone_are_let_go(library: Library, launched: list[str]) -> None:
     kept: list[Any] = [library.array(np.full(3, 4.0), "float32") for _ in range(2 * MOST_TABLES)]
     for array in kept:
-        library.backend.clip([array], 1.0)
+        library.backend.clip_norm([array], 1.0)
     assert len(library.backend._optimizer._tables) == MOST_TABLES  # type: ignore[attr-defined]
     assert launched == len(kept) * CLIP
     np.testing.assert_allclose(library.numpy(kept[0]), 3**-0.5, rtol=1e-6)
