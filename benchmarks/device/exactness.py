@@ -145,6 +145,8 @@ CHECKS: dict[str, Check] = {
     "masked": attend((2, 70, 40), (2, 90, 40), 40, masked=True),
     "bias": attend((2, 70, 40), (2, 90, 40), 40, biased=True),
     "softcap": attend((2, 70, 40), (2, 90, 40), 40, softcap=5.0),
+    "products": attend((4, 200, 136), (4, 150, 136), 136, masked=True, softcap=5.0, dropout=0.2, seed=3),
+    "products, long rows": attend((2, 20, 160), (2, on_device(3000, 1100), 160), 160, dropout=0.2, seed=3),
     "dropout": attend((8, 40, 32), (8, 50, 32), 32, dropout=0.3, seed=5),
     "small, options": attend((8, 50, 32), (8, 50, 32), 32, softcap=5.0, sunk=True, dropout=0.3, seed=5, causal=True),
     "decode, options": attend(
@@ -277,7 +279,7 @@ def count_launches(backend: Any) -> dict[str, int]:
 
     counting.plain, counting_ready.plain = launch, ready  # type: ignore[attr-defined]
     kernels.launch, kernels.ready = counting, counting_ready
-    for kept in ("_attention_kernels", "_lstm_kernels"):  # which keep what they launch by
+    for kept in ("_attention_kernels", "_weighted", "_lstm_kernels"):  # which keep what they launch by
         backend.__dict__.pop(kept, None)
     return counted
 
