@@ -63,6 +63,8 @@ class AttentionCall(Protocol):
         A key of `Backend.uniform`.
     first_entry : int
         Where entry 0 stands among those that are drawn for.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     """
 
     @property
@@ -89,6 +91,8 @@ class AttentionCall(Protocol):
     def stream(self) -> int: ...
     @property
     def first_entry(self) -> int: ...
+    @property
+    def keep_bytes(self) -> int: ...
 
 
 class OwnAttention:

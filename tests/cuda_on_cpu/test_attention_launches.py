@@ -12,7 +12,7 @@ from cuda_on_cpu.counts import counts
 from attnbackends import get_backend
 from attnlayers import functional as F
 backend = get_backend("cupy")
-q, k, v, dout = (backend.asarray(np.ones((2, {T}, 64), np.float32)) for _ in range(4))
+q, k, v, dout = (backend.asarray(np.ones(({N}, {T}, 64), np.float32)) for _ in range(4))
 start = counts()
 out, saved = F.attention(q, k, v)
 middle = counts()
@@ -24,9 +24,9 @@ for after, before in ((middle, start), (end, middle)):
 """
 
 
-@pytest.mark.parametrize(("T", "kernel"), [(16, "attention_small"), (200, "attention_tiled")])
-def test_one_launch_each_way(T: int, kernel: str) -> None:
-    forward, backward = output_of(CALL.format(T=T))
+@pytest.mark.parametrize(("N", "T", "kernel"), [(2, 16, "attention_small"), (40, 200, "attention_tiled")])
+def test_one_launch_each_way(N: int, T: int, kernel: str) -> None:
+    forward, backward = output_of(CALL.format(N=N, T=T))
     assert forward == f"{{'{kernel}': 1}} 0 0 0 0"
     assert backward == f"{{'{kernel}_backward': 1}} 0 0 0 0"
 

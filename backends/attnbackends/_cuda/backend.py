@@ -23,6 +23,7 @@ from .lstm import CudaLSTM, Kept
 from .machine import CudaMachine
 from .plans import CudaAttention
 from .products import Products
+from .weighted import WeightedAttention
 
 NO_CUDNN = "for fused attention in half precision install attnlayers[cudnn12] or attnlayers[cudnn13]"
 INSTALL = "install attnlayers[cuda12] or attnlayers[cuda13], after the CUDA version that nvidia-smi shows"
@@ -203,15 +204,27 @@ class CupyBackend(UfuncBackend):
         own = CudaCall.of(call)
         if own is None:
             return None
-        key = own.key
-        result = self._attention_kernels.attention(own, key)
+        kernels, weighted, key = self._attention_kernels, self._weighted, own.key
+        plan = kernels.plan(own, key)
+        result: OwnAttention | None = None
+        if plan.gives_way and weighted is not None:
+            result = weighted.attention(own, key)
+        if result is None:
+            result = kernels.attention(own, plan)
         if result is None and self._cudnn is not None:
             result = self._cudnn.attention(own, key)
+        if result is None and weighted is not None:
+            result = weighted.attention(own, key)
         return result
 
     @cached_property
     def _attention_kernels(self) -> CudaAttention:
         return CudaAttention(self._kernels)
+
+    @cached_property
+    def _weighted(self) -> WeightedAttention | None:
+        products = self._products
+        return None if products is None else WeightedAttention(self._kernels, products, self._attention_kernels)
 
     @property
     def _cudnn(self) -> CudnnAttention | None:

@@ -48,6 +48,8 @@ class CudaCall(NamedTuple):
     dropout : float
     draws : (int, int, int)
         Where dropout draws: the number of the first entry, and the words of the stream's key, all signed.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     """
 
     q: Array
@@ -67,6 +69,7 @@ class CudaCall(NamedTuple):
     sinks: Array | None = None
     dropout: float = 0.0
     draws: tuple[int, int, int] = (0, 0, 0)
+    keep_bytes: int = 0
 
     @property
     def T_q(self) -> int:
@@ -97,6 +100,7 @@ class CudaCall(NamedTuple):
             call.sinks,
             call.dropout,
             (call.first_entry, *_signed(call.stream)) if call.dropout else (0, 0, 0),
+            call.keep_bytes,
         )
         return None if 0 in q.shape or 0 in own.v.shape else own
 
@@ -107,6 +111,20 @@ class CudaCall(NamedTuple):
             return 0
         softcap, bias, sinks = (x is not None for x in (self.softcap, self.bias, self.sinks))
         return softcap + 2 * bias + 4 * sinks + 8 * (self.dropout > 0)
+
+    @property
+    def may_hide(self) -> bool:
+        """Whether there may be queries that see nothing, or keys that no query of an entry sees."""
+        if self.mask is not None or self.lengths is not None:
+            return True
+        left, right, T_k = self.left, self.right, int(self.k.shape[1])
+        if left is None and right is None:
+            return False
+        if not isinstance(self.start, int):
+            return True
+        first, last = self.start, self.start + self.T_q - 1
+        at_start = left is not None and (first > left or last - left >= T_k)
+        return at_start or (right is not None and (first + right < 0 or last + right < T_k - 1))
 
     @property
     def is_near(self) -> bool:

@@ -20,6 +20,7 @@ FILES = {
     "random.cu": ("uniform",),
     "attention_small.cu": ("attention_small", "attention_small_backward"),
     "attention_decode.cu": ("attention_decode", "attention_decode_join"),
+    "attention_weights.cu": ("attention_weights", "attention_weights_backward"),
     "attention_tiled.cu": ("attention_tiled",),
     "attention_tiled_backward.cu": ("attention_tiled_backward",),
 }

@@ -71,10 +71,8 @@ class Shape(NamedTuple):
 
     @property
     def macros(self) -> str:
-        header, value = HALF.get(self.stored, (None, "REAL"))
-        include = f"#include <{header}>\n" if header else ""
         sizes = f"#define LANES {self.lanes}\n#define PIECES {self.pieces}\n#define ROWS {self.rows}\n"
-        return f"{include}#define VALUE {value}\n{sizes}#define OPTIONS {self.options}\n"
+        return f"{stored_as(self.stored)}{sizes}#define OPTIONS {self.options}\n"
 
 
 class DecodeKernel:
@@ -120,6 +118,13 @@ class DecodeKernel:
 
     def backward(self, call: CudaCall) -> None:
         """There is none: what has so few queries is rarely trained, and other ways serve it."""
+
+
+def stored_as(dtype: str) -> str:
+    """The lines that compile a kernel for arrays of a dtype: VALUE, which is REAL itself but in half precision."""
+    header, value = HALF.get(dtype, (None, "REAL"))
+    include = f"#include <{header}>\n" if header else ""
+    return f"{include}#define VALUE {value}\n"
 
 
 def _power_of_two(least: int) -> int:

@@ -8,8 +8,9 @@ looks for each of them once, and where one is missing there are no `Products`.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +80,42 @@ def stacks(shape: tuple[int, ...], strides: list[Strides]) -> tuple[int, Strides
         for place in product(*(range(size) for size, _ in joined))
     ]
     return count, steps, begins
+
+
+class Stack(NamedTuple):
+    """How matrices of one stack lie, as cuBLAS is told it.
+
+    Attributes
+    ----------
+    turned : bool
+        As `by_columns` finds it.
+    lead : int
+    step : int
+        From one matrix to the next, in elements.
+    """
+
+    turned: bool
+    lead: int
+    step: int
+
+    @classmethod
+    def dense(cls, rows: int, columns: int) -> Stack:
+        """Matrices in the order of C."""
+        return cls(False, columns, rows * columns)
+
+    @classmethod
+    def of(cls, x: Array) -> Stack | None:
+        """Those of an array (B, M, N); None where cuBLAS cannot read them as they lie."""
+        found, step = _rows(x), x.strides[0] // x.itemsize
+        return None if found is None or step < 0 else cls(*found, step)
+
+    @property
+    def mT(self) -> Stack:
+        return Stack(not self.turned, self.lead, self.step)
+
+
+Product = Callable[[int, int, int], None]
+"""A product that is ready: called with the addresses of ``a``, ``b`` and ``out``."""
 
 
 class Products:
@@ -157,28 +194,69 @@ class Products:
         self._multiply(a, b, out, leading)
         return out
 
-    def _multiply(self, a: Array, b: Array, out: Array, leading: tuple[int, ...]) -> None:
-        (kind, compute), (kind_out, _) = self._kinds[a.dtype.name], self._kinds[out.dtype.name]
-        (M, K), N = a.shape[-2:], b.shape[-1]
-        count, steps, begins = stacks(leading, [_leading_strides(x, leading) for x in (a, b, out)])
-        (turn_a, lead_a), (turn_b, lead_b), (_, lead_out) = map(_rows, (a, b, out))  # type: ignore[misc]
-        number = np.float64 if a.dtype.name == "float64" else np.float32
-        alpha, beta = np.array(1, number), np.array(0, number)
-        handle = self._handle()
-        mode = self._get_mode(handle)
-        self._set_mode(handle, mode | DISALLOW_REDUCED_PRECISION)
-        try:
-            for begin in begins:
-                at = [x.data.ptr + offset * x.dtype.itemsize for x, offset in zip((a, b, out), begin, strict=True)]
+    def ready(
+        self,
+        dtypes: tuple[str, str],
+        count: int,
+        shape: tuple[int, int, int],
+        a: Stack,
+        b: Stack,
+        out: Stack,
+        add: bool = False,
+    ) -> Product:
+        """A product of stacks, to be called whenever arrays of these layouts are multiplied.
+
+        Parameters
+        ----------
+        dtypes : (str, str)
+            Names of the dtypes of the operands and of the result, which may be float32 for half precision.
+        count : int
+            Matrices in a stack.
+        shape : (int, int, int)
+            M, K and N: (M, K) x (K, N) -> (M, N).
+        a, b, out : Stack
+            `out` is not turned.
+        add : bool
+            Whether to add the product to what `out` holds.
+        """
+        (kind, compute), (kind_out, _) = (self._kinds[name] for name in dtypes)
+        (M, K, N), half = shape, dtypes[0] not in ("float32", "float64")
+        number = np.float64 if dtypes[0] == "float64" else np.float32
+        factors = np.array((1, int(add)), number)
+        alpha = factors.ctypes.data
+        beta = alpha + factors.itemsize
+        handle_of, gemm, get_mode, set_mode = self._handle, self._gemm, self._get_mode, self._set_mode
+        algorithm = self._algorithm
+
+        def run(at_a: int, at_b: int, at_out: int, factors: Any = factors) -> None:
+            handle = handle_of()
+            if half:
+                mode = get_mode(handle)
+                set_mode(handle, mode | DISALLOW_REDUCED_PRECISION)
+            try:
                 # Columns for rows: out.T = b.T @ a.T, which is what lies in memory read the other way round.
-                self._gemm(
-                    handle, int(turn_b), int(turn_a), N, M, K,
-                    alpha.ctypes.data, at[1], kind, lead_b, steps[1], at[0], kind, lead_a, steps[0],
-                    beta.ctypes.data, at[2], kind_out, lead_out, steps[2],
-                    count, compute, self._algorithm,
+                gemm(
+                    handle, int(b.turned), int(a.turned), N, M, K,
+                    alpha, at_b, kind, b.lead, b.step, at_a, kind, a.lead, a.step,
+                    beta, at_out, kind_out, out.lead, out.step,
+                    count, compute, algorithm,
                 )  # fmt: skip
-        finally:
-            self._set_mode(handle, mode)
+            finally:
+                if half:
+                    set_mode(handle, mode)
+
+        return run
+
+    def _multiply(self, a: Array, b: Array, out: Array, leading: tuple[int, ...]) -> None:
+        count, steps, begins = stacks(leading, [_leading_strides(x, leading) for x in (a, b, out)])
+        of_a, of_b, of_out = (
+            Stack(*_rows(x), step=step)  # type: ignore[misc]
+            for x, step in zip((a, b, out), steps, strict=True)
+        )
+        shape = a.shape[-2], a.shape[-1], b.shape[-1]
+        run = self.ready((a.dtype.name, out.dtype.name), count, shape, of_a, of_b, of_out)
+        for begin in begins:
+            run(*(x.data.ptr + offset * x.itemsize for x, offset in zip((a, b, out), begin, strict=True)))
 
 
 def _as_cupy_does(a: Array, b: Array, out: Array | None) -> bool:

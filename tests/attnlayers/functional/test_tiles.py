@@ -48,6 +48,7 @@ def test_against_float64(
     monkeypatch.setattr(kernels, "shared_limit", lambda: limit)
     monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(kernels))
+    monkeypatch.setattr(library.backend, "_weighted", None)
     rng, T_q, T_k = np.random.default_rng(width), 70, 131
     q, k, v, dout = (
         rng.standard_normal((2, T, D)).astype("float32")

@@ -195,7 +195,9 @@ def attention(
         keep_bytes = integer("keep_bytes", keep_bytes, least=0)
     positions = causal, query_start, window, key_lengths, query_offsets, key_offsets
     form = Form.of(backend, q, k, v, grouped, *positions)
-    problem = Problem.of(backend, form, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed)
+    problem = Problem.of(
+        backend, form, q, k, v, _scale(scale, q), mask, bias, softcap, sinks, dropout, seed, keep_bytes
+    )
     layout, xp = form.layout, backend.xp
     result: Result | None = None if return_weights else backend.attention(problem)
     if isinstance(result, OwnAttention):

@@ -54,6 +54,8 @@ class Problem(NamedTuple):
         Whether that is half precision.
     may_hide : bool
         Whether there may be queries that attend to nothing, or keys that no query of an entry attends to.
+    keep_bytes : int
+        Bytes of weights that may be kept for backward.
     cut : Cut
         The blocks, once they are asked for: a library with an attention of its own needs none.
     """
@@ -76,6 +78,7 @@ class Problem(NamedTuple):
     operand_dtype: Any
     is_half: bool
     may_hide: bool
+    keep_bytes: int
     cut: Cut
 
     @classmethod
@@ -93,6 +96,7 @@ class Problem(NamedTuple):
         sinks: Array | None = None,
         dropout: float = 0.0,
         seed: int | None = None,
+        keep_bytes: int = 0,
     ) -> Problem:
         """Hold the options against each other, and flatten the arguments."""
         if softcap is not None and not softcap > 0:
@@ -127,6 +131,7 @@ class Problem(NamedTuple):
             operand_dtype,
             is_half,
             may_hide or mask is not None,
+            keep_bytes,
             Cut(backend, visibility, B, itemsize, layout.q[-1] + layout.v[-1]),
         )
 

@@ -8,6 +8,7 @@ from support import Library
 
 from attnbackends._cuda.lstm import CudaLSTM
 from attnbackends._cuda.plans import CudaAttention
+from attnbackends._cuda.weighted import WeightedAttention
 
 
 @pytest.fixture
@@ -31,6 +32,8 @@ def launched(library: Library, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(backend._kernels, "launch", noting)
     monkeypatch.setattr(backend._kernels, "ready", noting_ready)
-    monkeypatch.setattr(backend, "_attention_kernels", CudaAttention(backend._kernels))
+    own = CudaAttention(backend._kernels)
+    monkeypatch.setattr(backend, "_attention_kernels", own)
+    monkeypatch.setattr(backend, "_weighted", WeightedAttention(backend._kernels, backend._products, own))
     monkeypatch.setattr(backend, "_lstm_kernels", CudaLSTM(library.xp, backend.matmul, noting))
     return names

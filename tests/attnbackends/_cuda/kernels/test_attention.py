@@ -20,10 +20,11 @@ TILED = ["attention_tiled", "attention_tiled_backward"]
 
 
 @pytest.fixture
-def only_tiles(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def only_tiles(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Short sequences go to the kernels for long ones, too."""
     monkeypatch.setattr(CudaAttention, "KERNELS", (TiledKernel,))
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+    monkeypatch.setattr(library.backend, "_weighted", None)
 
 
 def draw(*shape: int) -> np.ndarray:
@@ -181,6 +182,7 @@ def test_large_scores(request: pytest.FixtureRequest, library: Library, launched
 
 
 def test_calls_that_no_kernel_serves(monkeypatch: pytest.MonkeyPatch, library: Library, launched: list[str]) -> None:
+    monkeypatch.setattr(library.backend, "_weighted", None)
     monkeypatch.setattr(library.backend._kernels, "shared_limit", lambda: 60 * 1024)
     for dtype, T_q, T_k, D in (
         ("float16", 3, 4, 5),
