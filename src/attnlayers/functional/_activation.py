@@ -97,7 +97,13 @@ def gelu(x: Array, *, approximate: bool = False) -> tuple[Array, SavedActivation
     """
     backend = check(x=(x, "*"))
     probability = _tanh_probability if approximate else _probability
-    (out,) = elementwise(backend, lambda x: (x * probability(backend.xp, x),), x)
+
+    def function(x: Array) -> tuple[Array]:
+        out = probability(backend.xp, x)
+        out *= x
+        return (out,)
+
+    (out,) = elementwise(backend, function, x)
     return out, SavedActivation(backend, x, approximate)
 
 
@@ -142,7 +148,14 @@ def swiglu(gate: Array, x: Array) -> tuple[Array, SavedSwiglu]:
     array([  0., 100.])
     """
     backend = check(gate=(gate, "..."), x=(x, "..."))
-    (out,) = elementwise(backend, lambda gate, x: (gate * sigmoid(backend.xp, gate) * x,), gate, x)
+
+    def function(gate: Array, x: Array) -> tuple[Array]:
+        out = sigmoid(backend.xp, gate)
+        out *= gate
+        out *= x
+        return (out,)
+
+    (out,) = elementwise(backend, function, gate, x)
     return out, SavedSwiglu(backend, gate, x)
 
 
@@ -160,7 +173,14 @@ def swiglu_backward(saved: SavedSwiglu, dout: Array) -> tuple[Array, Array]:
 
 def _tanh_probability(xp: Any, x: Array) -> Array:
     a, b = _TANH
-    return 0.5 * xp.tanh(a * x * (1 + b * x * x)) + 0.5
+    P = x * x  # in place from here on: memory for one more array takes a CPU as long as an operation on it
+    P *= a * b
+    P += a
+    P *= x
+    P = xp.tanh(P)
+    P *= 0.5
+    P += 0.5
+    return P
 
 
 def _probability(xp: Any, x: Array) -> Array:
@@ -168,9 +188,13 @@ def _probability(xp: Any, x: Array) -> Array:
     z = xp.abs(x) * sqrt(0.5)
     t = 2 / (2 + z)
     y = 2 * t - 1
+    twice = 2 * y
     terms = _ERFC if xp.finfo(x.dtype).bits == 64 else _ERFC[:_TERMS_32]
     b1, b2 = xp.full_like(y, terms[-1]), xp.zeros_like(y)
     for c in terms[-2:0:-1]:  # Clenshaw's recurrence
-        b1, b2 = 2 * y * b1 - b2 + c, b1
+        b = twice * b1
+        b -= b2
+        b += c
+        b1, b2 = b, b1
     tail = 0.5 * t * xp.exp(terms[0] + y * b1 - b2 - z * z)
     return xp.where(x > 0, 1 - tail, tail)

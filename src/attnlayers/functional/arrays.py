@@ -67,7 +67,10 @@ def elementwise(backend: Backend, function: Callable[..., Any], *arrays: Array, 
 
 def sigmoid(xp: Any, x: Array) -> Array:
     """``1 / (1 + exp(-x))``, for x of any size: there is no exponential that could overflow."""
-    return 0.5 * xp.tanh(0.5 * x) + 0.5
+    y = xp.tanh(0.5 * x)
+    y *= 0.5
+    y += 0.5
+    return y
 
 
 def flat_rows(backend: Backend, x: Array) -> Array:
