@@ -20,13 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
+from attnbackends._cuda.tiles import tile_for
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
 """Shared memory that a block may ask for, by compute capability; from the CUDA C++ programming guide."""
 
-WIDTHS = 64, 128
+WIDTHS = 64, 128, 256
 """What the rows of tiles are padded to."""
 
 

@@ -7,23 +7,13 @@ float32 to ``kernels/attention_tiled.cu`` and ``attention_tiled_backward.cu``. F
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._attention import Array, OwnAttention
 from .call import CudaCall
-
-TILES = (64, 64), (64, 32), (32, 32)
-"""Rows that a block of a tiled kernel holds, and those that it meets at a time, largest first: of those for which two
-blocks fit in a multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
-
-LAST_TILE = 32, 16
-"""The tile where nothing else fits: its products wait for their loads."""
-
-RESERVED = 1024
-"""Bytes of shared memory that CUDA keeps of each block, from compute capability 8.0 on."""
+from .tiles import Tile, tile_for
 
 FEWEST_ROWS = 16
 """Rows of queries that are worth a tile: fewer leave most of it empty, and plain products decode faster."""
@@ -35,52 +25,6 @@ UNBOUNDED = 2**30
 """The side of a window that has no end, as ``kernels/attention.cuh`` knows it: from no position to within reach."""
 
 NULL = np.uintp(0)
-
-
-class Tile(NamedTuple):
-    """What the tiled kernels are compiled for.
-
-    Attributes
-    ----------
-    width : int
-        What rows are padded to, 64 or 128.
-    down : int
-        Rows that a block holds.
-    across : int
-        Rows of the other side that it meets at a time.
-    """
-
-    width: int
-    down: int
-    across: int
-
-    def bytes(self, backward: bool) -> int:
-        """Shared memory of a block, as the kernels lay it out: numbers of 4 bytes, and what `Edges` holds."""
-        held, met = (rows * (self.width + 4) for rows in (self.down, self.across))
-        scores = self.down * (self.across + 4)
-        values = 2 * (held + met + scores) + 3 * self.down if backward else held + met + max(met, scores)
-        return 4 * values + 9 * self.down + self.across
-
-    @property
-    def macros(self) -> str:
-        return f"#define WIDTH {self.width}\n#define DOWN {self.down}\n#define ACROSS {self.across}\n"
-
-
-@cache
-def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
-    """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
-
-    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it.
-    """
-    padded = _padded(width, 64)
-    if padded > 128:
-        return None
-    for together, sizes in ((2, TILES), (1, (*TILES, LAST_TILE))):
-        for size in sizes:
-            tile = Tile(padded, *size)
-            if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:
-                return tile
-    return None
 
 
 class CudaAttention(NamedTuple):
@@ -112,7 +56,7 @@ class CudaAttention(NamedTuple):
             if kept is not None:  # backward is not for the small kernel, which happens for few shapes
                 kept[...] = out
         else:
-            grid = (B, _tiles(R, tile)), 128
+            grid = (B, tile.blocks(R)), tile.threads
             arguments = (*operands, out, NULL if kept is None else kept, *after)
             self.launch("attention_tiled", grid, arguments, tile.bytes(backward=False), tile.macros)
         return True
@@ -145,7 +89,7 @@ class CudaAttention(NamedTuple):
         if tile is None:
             self.launch("attention_small_backward", (B, 256), (*operands, *outgoing, *after), small, "")
         else:
-            grid = (B, _tiles(call.k.shape[1], tile) + _tiles(R, tile)), 128
+            grid = (B, tile.blocks(R, call.k.shape[1], values=dv is not None)), tile.threads
             arguments = (*operands, out, *outgoing, *after)
             self.launch("attention_tiled_backward", grid, arguments, tile.bytes(backward=True), tile.macros)
         return True
@@ -166,7 +110,7 @@ class CudaAttention(NamedTuple):
         if call.q.dtype.char != "f" or R < FEWEST_ROWS or not _served(call):
             return None
         tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self.shared_limit())
-        return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
+        return tile if tile is not None and tile.blocks(R, T_k, values=True) < 2**16 else None
 
     def _operands(self, call: CudaCall) -> tuple[Array, Array, Array]:
         k = self._dense(call.k)
@@ -207,10 +151,6 @@ def _served(call: CudaCall) -> bool:
 
 def _sizes(call: CudaCall) -> tuple[Any, ...]:
     return np.int32(call.q.shape[-1]), np.int32(call.v.shape[-1]), call.q.dtype.type(call.scale)
-
-
-def _tiles(length: int, tile: Tile) -> int:
-    return -(-length // tile.down)
 
 
 def _padded(width: int, to: int) -> int:
