@@ -11,9 +11,9 @@ import numpy as np
 
 from attnbackends import get_backend
 from attnbackends._attention import AttentionCall
-from attnbackends._cuda.attention import LAST_TILE, TILES, CudaAttention, Tile
+from attnbackends._cuda.attention import CudaAttention
+from attnbackends._cuda.tiles import Tile
 from attnlayers import functional as F
-from attnlayers.bench.cases import Case
 from attnlayers.bench.peers import allow_tf32, load
 
 from .clock import CupyEvents, Events, HostEvents, TorchEvents, times
@@ -53,12 +53,12 @@ class SmallAlone(CudaAttention):
         return None
 
 
-def tiles_of(down: int, across: int) -> type[CudaAttention]:
-    """The tiled kernels with tiles of one size, where shared memory holds them."""
+def tiles_of(*size: Any) -> type[CudaAttention]:
+    """The tiled kernels with one tile, as `Tile` is told after the width, where shared memory holds it."""
 
     class OneTile(TilesAlone):
         def _tile(self, call: AttentionCall, backward: bool) -> Tile | None:
-            tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, down, across)
+            tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, *size)
             return tile if tile.bytes(backward) <= self.shared_limit() else None
 
     return OneTile
@@ -67,10 +67,24 @@ def tiles_of(down: int, across: int) -> type[CudaAttention]:
 WAYS = {"small": SmallAlone, "tiles": TilesAlone}
 """By name; `TilesAlone` chooses its tile as the library does."""
 
-SIZES = (*TILES, LAST_TILE) if not SHORT else (LAST_TILE,)
+PLAIN = 64, 64, 1, 2, 4, False
+"""The largest tile without matrix units, to see what they gain."""
 
-SIZED = Case("sized", on_device(16, 1), on_device(1024, 40), on_device(1024, 40), 64)
-"""What tile sizes are measured on, and with a head size of 128."""
+SIZES: dict[int, tuple[tuple[Any, ...], ...]] = {
+    64: (
+        PLAIN,
+        *((64, 64), (64, 64, 1, 3), (64, 64, 2), (64, 32), (64, 32, 1, 3), (64, 32, 1, 3, 2)),
+        *((32, 32, 1, 4), (32, 64, 2, 3)),
+    ),
+    128: (PLAIN, (64, 64), (64, 32, 1, 3), (64, 32, 1, 2, 2), (32, 32, 1, 2, 2)),
+    256: ((32, 32, 1, 2, 2), (32, 16, 1, 2, 2), (32, 32, 2, 1, 2)),
+}
+if SHORT:
+    SIZES = {64: ((32, 16),)}
+"""Tiles that are measured for each head size."""
+
+SHAPES = {"long": on_device(16, 1), "few": on_device(4, 1)}
+"""Entries of a length of 1024: more tiles than multiprocessors, and fewer."""
 
 
 def items(folder: Path) -> Iterator[Item]:
@@ -83,10 +97,11 @@ def items(folder: Path) -> Iterator[Item]:
         for T in LENGTHS:
             for way in WAYS:
                 yield Item(f"{way}, T={T}, D={D}", attention, (way, (HEADS, T, D)), seconds)
-    for D in HEAD_SIZES:
-        for size in SIZES:
-            shape = SIZED.batch, SIZED.T_q, D
-            yield Item(f"tiles of {size[0]} x {size[1]}, D={D}", attention, (size, shape), seconds)
+    for D, sizes in SIZES.items():
+        for size in sizes:
+            for name, entries in SHAPES.items():
+                shape = entries, on_device(1024, 40), D
+                yield Item(f"tile {' '.join(map(str, size))}, {name}, D={D}", attention, (size, shape), seconds)
 
 
 def empty_launch() -> Entry:
@@ -143,7 +158,7 @@ def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
     return torch.mm(a, b)
 
 
-def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
+def attention(way: str | tuple[Any, ...], shape: tuple[int, int, int]) -> Entry:
     """Attention on arrays (entries, T, D) by one kernel alone, by name or by its tile, forward and with backward."""
     backend = get_backend("cupy")
     rng = np.random.default_rng(0)

@@ -26,6 +26,10 @@ class Tile(NamedTuple):
         Rows of the other side that it meets at a time.
     teams : int
         Warps that share the same rows, each with its part of `across`; 1 without matrix units.
+    together : int
+        Blocks of a multiprocessor that the compiler leaves registers for.
+    abreast : int
+        Tiles of 8 columns that a warp multiplies at a time: more hide how long a product takes, for more registers.
     matrix : bool
         Whether products are made by matrix units.
     """
@@ -34,6 +38,8 @@ class Tile(NamedTuple):
     down: int
     across: int
     teams: int = 1
+    together: int = 2
+    abreast: int = 4
     matrix: bool = True
 
     @property
@@ -54,37 +60,45 @@ class Tile(NamedTuple):
 
     @property
     def macros(self) -> str:
-        names = ("WIDTH", "DOWN", "ACROSS", "TEAMS", "MATRIX_UNITS")
+        names = ("WIDTH", "DOWN", "ACROSS", "TEAMS", "BLOCKS", "ABREAST", "MATRIX_UNITS")
         return "".join(f"#define {name} {int(value)}\n" for name, value in zip(names, self, strict=True))
 
 
-MATRIX_TILES = (64, 64, 1), (64, 32, 1), (32, 32, 1)
-PLAIN_TILES = (64, 64, 1), (64, 32, 1), (32, 32, 1)
-"""Rows that a block holds, those that it meets at a time, and teams, largest first: of those for which two blocks fit in a
-multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
+FORWARD = (
+    *(Tile(64, 64, 64), Tile(64, 64, 32), Tile(64, 32, 32)),
+    *(Tile(128, 64, 32, together=3), Tile(128, 32, 32)),
+    *(Tile(256, 32, 32, abreast=2), Tile(256, 32, 16, abreast=2)),
+)
+BACKWARD = (
+    *(Tile(64, 64, 32), Tile(64, 32, 32)),
+    *(Tile(128, 64, 32, abreast=2), Tile(128, 32, 32, abreast=2)),
+    *(Tile(256, 32, 32, abreast=2), Tile(256, 32, 16, abreast=2)),
+)
+"""Tiles on matrix units for rows up to a width; of one width those first that load least for each product."""
 
-LAST_TILE = 32, 16, 1
-"""The tile where nothing else fits: its products wait for their loads."""
+PLAIN = tuple(Tile(128, down, across, matrix=False) for down, across in ((64, 64), (64, 32), (32, 32), (32, 16)))
+"""The same without matrix units, for both directions."""
 
-WIDEST = {True: 256, False: 128}
-"""Width of rows, with matrix units and without."""
+
+def tiles_for(width: int, backward: bool, matrix: bool) -> list[Tile]:
+    """The tiles for rows of a width, those first that load least for each product; none: too wide."""
+    step = 32 if matrix else 64
+    padded = -(-width // step) * step
+    tiles = (BACKWARD if backward else FORWARD) if matrix else PLAIN
+    most = min((tile.width for tile in tiles if padded <= tile.width), default=0)
+    return [tile._replace(width=padded) for tile in tiles if tile.width == most]
 
 
 @cache
 def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
     """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
 
-    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it.
+    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it. It is the first tile of which
+    two blocks fit, as one hides the other's waiting, or else the first that fits.
     """
-    matrix = limit >= MATRIX_LIMIT
-    step = 32 if matrix else 64
-    padded = -(-width // step) * step
-    if padded > WIDEST[matrix]:
-        return None
-    tiles = MATRIX_TILES if matrix else PLAIN_TILES
-    for together, sizes in ((2, tiles), (1, (*tiles, LAST_TILE))):
-        for size in sizes:
-            tile = Tile(padded, *size, matrix)
+    tiles = tiles_for(width, backward, matrix=limit >= MATRIX_LIMIT)
+    for together in (2, 1):
+        for tile in tiles:
             if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:
                 return tile
     return None

@@ -10,7 +10,8 @@ import pytest
 from dense_attention import from_scores, visible
 from support import Library
 
-from attnbackends._cuda.attention import CudaAttention, tile_for
+from attnbackends._cuda.attention import CudaAttention
+from attnbackends._cuda.tiles import tile_for
 from attnlayers import functional as F
 
 OPTIONS: dict[str, dict[str, Any]] = {

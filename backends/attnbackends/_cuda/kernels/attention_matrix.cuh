@@ -12,7 +12,6 @@
 #define PLACES (WIDTH / 4)      // of a thread in a row of WIDTH
 #define LANES 4                 // threads of a warp that share a row
 #define SCRATCH 0
-#define TOGETHER 4              // tiles of 8 columns whose sums do not wait for each other
 
 __device__ inline int lane() { return threadIdx.x % 32; }
 __device__ inline int team() { return TEAMS == 1 ? 0 : threadIdx.x / 32 / WARPS; }
@@ -80,12 +79,12 @@ template <int N> struct Sums {
 // numbers of a row, a thread takes 8 that are neighbours: the order of the inner axis is free, and no two threads that
 // read at a time meet in a bank.
 template <bool SWAPPED> __device__ inline void dots(REAL (&sums)[ROWS][COLUMNS], const REAL *a, const REAL *b) {
-    constexpr int N = COLUMNS / 2 < TOGETHER ? COLUMNS / 2 : TOGETHER;
+    constexpr int N = COLUMNS / 2 < ABREAST ? COLUMNS / 2 : ABREAST;
     a += row_of(0) * PITCH + lane() % 4 * 8, b += (team() * SHARE + lane() / 4) * PITCH + lane() % 4 * 8;
 #pragma unroll
     for (int j = 0; j < COLUMNS / 2; j += N) {
         Sums<N> tiles;
-#pragma unroll 2
+#pragma unroll 1
         for (int d = 0; d < WIDTH; d += 32)
 #pragma unroll
             for (int half = 0; half < 8; half += 4) {
@@ -109,7 +108,7 @@ template <bool SWAPPED> __device__ inline void dots(REAL (&sums)[ROWS][COLUMNS],
 // sums[i] += weights[row_of(i)], of this team's columns, times the rows of x that belong to them. Of eight such rows a
 // thread takes 2t and 2t + 1, as it holds the weights.
 __device__ inline void combine(REAL (&sums)[ROWS][PLACES], const REAL (&weights)[ROWS][COLUMNS], const REAL *x, REAL *) {
-    constexpr int N = TOGETHER;
+    constexpr int N = ABREAST;
     x += (team() * SHARE + lane() % 4 * 2) * PITCH + lane() / 4;
 #pragma unroll
     for (int j = 0; j < PLACES / 2; j += N) {

@@ -1,7 +1,7 @@
 // What the kernels of attention in tiles share. A block holds DOWN rows of one side of the scores of an entry (queries, or
 // keys for their gradients) and meets the other side tile by tile, ACROSS of its rows at a time. Scores live in registers.
-// `tiles.py` chooses DOWN, ACROSS, TEAMS and WIDTH, which rows are padded to, and whether MATRIX_UNITS multiply: the two
-// headers for that say which rows and columns of a tile a thread has, and how tiles are multiplied.
+// `tiles.py` chooses these and WIDTH, which rows are padded to, and whether MATRIX_UNITS multiply: the two headers for that
+// say which rows and columns of a tile a thread has, and how tiles are multiplied.
 
 #include "attention.cuh"
 
@@ -10,6 +10,8 @@
 #define DOWN 64
 #define ACROSS 64
 #define TEAMS 1
+#define BLOCKS 2
+#define ABREAST 4
 #define MATRIX_UNITS 1
 #endif
 #define MOST (DOWN > ACROSS ? DOWN : ACROSS)
@@ -91,21 +93,27 @@ template <int FULL>
 __device__ inline void stage_tile(REAL *to, const REAL *from, long long gap, int width, int count,
                                   const unsigned char *keep) {
     const bool fours = in_fours(from, gap, width);
+#if MATRIX_UNITS && defined(__CUDA_ARCH__)
+    if (fours) {
 #pragma unroll 4
+        for (int at = threadIdx.x; at < FULL * (WIDTH / 4); at += THREADS) {
+            const int r = at / (WIDTH / 4), d = at % (WIDTH / 4) * 4;
+            const bool there = r < count && d < width && (!keep || keep[r]);
+            const REAL *const source = there ? from + r * gap + d : from;
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                             (unsigned)__cvta_generic_to_shared(to + r * PITCH + d)),
+                         "l"(source), "r"(there ? 16 : 0)
+                         : "memory");
+        }
+        return;
+    }
+#endif
+    constexpr int AT_ONCE = MATRIX_UNITS ? 1 : 4;
+#pragma unroll AT_ONCE
     for (int at = threadIdx.x; at < FULL * (WIDTH / 4); at += THREADS) {
         const int r = at / (WIDTH / 4), d = at % (WIDTH / 4) * 4;
         const bool there = r < count && d < width && (!keep || keep[r]);
-        REAL *const target = to + r * PITCH + d;
-#if MATRIX_UNITS && defined(__CUDA_ARCH__)
-        if (fours) {
-            const REAL *const source = there ? from + r * gap + d : from;
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((unsigned)__cvta_generic_to_shared(target)),
-                         "l"(source), "r"(there ? 16 : 0)
-                         : "memory");
-            continue;
-        }
-#endif
-        *(Four *)target = there ? load(from + r * gap, d, width, fours) : Four{0, 0, 0, 0};
+        *(Four *)(to + r * PITCH + d) = there ? load(from + r * gap, d, width, fours) : Four{0, 0, 0, 0};
     }
 }
 
@@ -151,6 +159,18 @@ struct Edges {
     }
     __device__ bool sees(const Visibility &visible, int row0, int r, int key) const {
         return key >= first[r] && key <= last[r] && !visible.masked(row0 + r, key);
+    }
+    // One bit for each of a thread's scores that is hidden, where the tile's rows are queries, or keys.
+    template <bool OF_KEYS> __device__ unsigned hidden(const Visibility &visible, int row0, int key0) const {
+        static_assert(ROWS * COLUMNS <= 32, "one bit for each");
+        unsigned bits = 0;
+#pragma unroll 1
+        for (int n = 0; n < ROWS * COLUMNS; n++) {
+            const int row = row_of(n / COLUMNS), column = column_of(n % COLUMNS);
+            const bool seen = sees(visible, row0, OF_KEYS ? column : row, key0 + (OF_KEYS ? row : column));
+            bits |= (unsigned)!seen << n;
+        }
+        return bits;
     }
     // Which keys of a tile some of DOWN rows see; a whole block calls this after `set` and a barrier.
     __device__ void look(const Visibility &visible, int row0, int key0) {

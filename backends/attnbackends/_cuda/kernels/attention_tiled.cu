@@ -53,7 +53,7 @@ struct Softmax {
 
 // kept gets what out gets, for backward: the caller may write to out. It may be null. `shared` holds tiles of queries, keys
 // and values, SCRATCH numbers and Edges. While a product of the tile works, the next product's rows come.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_tiled(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *kept, REAL *stats,
                     VISIBILITY_PARAMETERS, int D, int D_v, REAL scale) {
     const long long b = blockIdx.x;
@@ -95,13 +95,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         __syncthreads();
         if (next < span.end) stage_keys(next, next_limited);
         commit();
+        const unsigned hidden = limited ? edges.hidden<false>(visible, row0, key0) : 0;
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++) {
-                const bool hidden = limited && !edges.sees(visible, row0, row_of(i), key0 + column_of(j));
-                scores[i][j] = hidden ? -INFINITY : score_of(scores[i][j], scale);
-            }
+            for (int j = 0; j < COLUMNS; j++)
+                scores[i][j] = hidden >> (i * COLUMNS + j) & 1 ? -INFINITY : score_of(scores[i][j], scale);
         softmax.take(scores, sums);
         await<1>();  // the values
         __syncthreads();

@@ -45,10 +45,17 @@ struct Backward {
         await<0>();
         __syncthreads();
     }
-    // A product of query and key to their weight. The score is bit for bit that of the forward pass.
-    __device__ REAL weight(bool limited, int row0, int r, int key, REAL product) const {
-        const bool hidden = limited && !edges.sees(visible, row0, r, key);
-        return hidden ? 0 : weight_of(score_of(product, scale), shifts[r]) * inverses[r];
+    // Products of queries and keys to weights. The scores are bit for bit those of the forward pass.
+    template <bool OF_KEYS> __device__ void weigh(Scores &tile, bool limited, int row0, int key0) const {
+        const unsigned hidden = limited ? edges.hidden<OF_KEYS>(visible, row0, key0) : 0;
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+                const int r = OF_KEYS ? column_of(j) : row_of(i);
+                const REAL weight = weight_of(score_of(tile[i][j], scale), shifts[r]) * inverses[r];
+                tile[i][j] = hidden >> (i * COLUMNS + j) & 1 ? 0 : weight;
+            }
     }
     // The gradient of a weight to that of its product of query and key; what is hidden has a weight of 0.
     __device__ REAL through(int r, REAL weight, REAL dweight) const {
@@ -68,11 +75,7 @@ struct Backward {
             stage_rows<ACROSS>(across, across_v, row0);
             Scores weights, dproducts;
             dots<true>(weights, down, across);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++)
-                    weights[i][j] = weight(limited, row0, column_of(j), key0 + row_of(i), weights[i][j]);
+            weigh<true>(weights, limited, row0, key0);
             if (OF_VALUES && dv) combine(dvalues, weights, across_v, scratch);
             if (!OF_KEYS) continue;
             if (!dv) combine(dkeys, weights, across_v, scratch);
@@ -104,15 +107,12 @@ struct Backward {
             __syncthreads();
             Scores weights, dproducts;
             dots<false>(weights, down, across);
+            weigh<false>(weights, limited, row0, key0);
             dots<false>(dproducts, down_v, across_v);
 #pragma unroll
             for (int i = 0; i < ROWS; i++)
 #pragma unroll
-                for (int j = 0; j < COLUMNS; j++) {
-                    const int r = row_of(i);
-                    dproducts[i][j] =
-                        through(r, weight(limited, row0, r, key0 + column_of(j), weights[i][j]), dproducts[i][j]);
-                }
+                for (int j = 0; j < COLUMNS; j++) dproducts[i][j] = through(row_of(i), weights[i][j], dproducts[i][j]);
             combine(dqueries, dproducts, across, scratch);
         }
         finish(dq + (b * R + row0) * D, D, count, dqueries);
@@ -126,7 +126,7 @@ struct Backward {
 // Blocks with y below the number of tiles of keys make dk and dv, or dk and then dv where they stand APART; the others dq.
 // dlse may be null. `shared` holds DOWN rows of k and v and ACROSS of q and dout, or the other way round, SCRATCH numbers,
 // three values for each row, and Edges.
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_tiled_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *out, const REAL *stats,
                              const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D,
                              int D_v, REAL scale, long long dout_entry, long long dout_row) {
