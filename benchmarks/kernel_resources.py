@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
 from attnbackends._cuda.decode import Shape
 from attnbackends._cuda.lstm_grid import ROWS
+from attnbackends._cuda.tiles import tile_for
 from attnbackends._cuda.weighted import BLOCK, macros_for
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
@@ -32,7 +32,7 @@ SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 22
 OPTIONS = 0, 15
 """Sets of options of `CudaCall.options`: none, and all of them."""
 
-WIDTHS = 64, 128
+WIDTHS = 64, 128, 256
 """What the rows of tiles are padded to."""
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from attnbackends import get_backend
-from attnbackends._cuda.attention import LAST_TILE, TILES, SmallKernel, Tile, TiledKernel
+from attnbackends._cuda.attention import SmallKernel, TiledKernel
 from attnbackends._cuda.call import CudaCall
 from attnbackends._cuda.plans import CudaAttention
+from attnbackends._cuda.tiles import Tile
 from attnlayers import functional as F
-from attnlayers.bench.cases import Case
 from attnlayers.bench.peers import allow_tf32, load
 
 from .clock import CupyEvents, Events, HostEvents, TorchEvents, times
@@ -59,12 +59,12 @@ class NoKernel(CudaAttention):
     KERNELS = ()
 
 
-def tiles_of(down: int, across: int) -> type[CudaAttention]:
-    """The tiled kernels with tiles of one size, where shared memory holds them."""
+def tiles_of(*size: Any) -> type[CudaAttention]:
+    """The tiled kernels with one tile, as `Tile` is told after the width, where shared memory holds it."""
 
     class OneTile(TiledKernel):
         def tile(self, call: CudaCall, backward: bool) -> Tile | None:
-            tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, down, across)
+            tile = Tile(-(-max(call.q.shape[2], call.v.shape[2]) // 64) * 64, *size)
             return tile if tile.bytes(backward) <= self._kernels.shared_limit() else None
 
     class OneTileAlone(CudaAttention):
@@ -81,10 +81,24 @@ BESIDE_PRODUCTS = ((16, 256), (4, 1024), (8, 1024)) if not REHEARSAL else ((2, 4
 
 WIDER = (*HEAD_SIZES, 256) if not SHORT else HEAD_SIZES
 
-SIZES = (*TILES, LAST_TILE) if not SHORT else (LAST_TILE,)
+PLAIN = 64, 64, 1, 2, 4, False
+"""The largest tile without matrix units, to see what they gain."""
 
-SIZED = Case("sized", on_device(16, 1), on_device(1024, 40), on_device(1024, 40), 64)
-"""What tile sizes are measured on, and with a head size of 128."""
+SIZES: dict[int, tuple[tuple[Any, ...], ...]] = {
+    64: (
+        PLAIN,
+        *((64, 64), (64, 64, 1, 3), (64, 64, 2), (64, 32), (64, 32, 1, 3), (64, 32, 1, 3, 2)),
+        *((32, 32, 1, 4), (32, 64, 2, 3)),
+    ),
+    128: (PLAIN, (64, 64), (64, 32, 1, 3), (64, 32, 1, 2, 2), (32, 32, 1, 2, 2)),
+    256: ((32, 32, 1, 2, 2), (32, 16, 1, 2, 2), (32, 32, 2, 1, 2)),
+}
+if SHORT:
+    SIZES = {64: ((32, 16),)}
+"""Tiles that are measured for each head size."""
+
+SHAPES = {"long": on_device(16, 1), "few": on_device(4, 1)}
+"""Entries of a length of 1024: more tiles than multiprocessors, and fewer."""
 
 
 def items(folder: Path) -> Iterator[Item]:
@@ -101,10 +115,11 @@ def items(folder: Path) -> Iterator[Item]:
         for B, T in BESIDE_PRODUCTS:
             for way in ("tiles", "products"):
                 yield Item(f"{way}, B={B}, T={T}, D={D}", attention, (way, (B, T, D)), seconds)
-    for D in HEAD_SIZES:
-        for size in SIZES:
-            shape = SIZED.batch, SIZED.T_q, D
-            yield Item(f"tiles of {size[0]} x {size[1]}, D={D}", attention, (size, shape), seconds)
+    for D, sizes in SIZES.items():
+        for size in sizes:
+            for name, entries in SHAPES.items():
+                shape = entries, on_device(1024, 40), D
+                yield Item(f"tile {' '.join(map(str, size))}, {name}, D={D}", attention, (size, shape), seconds)
 
 
 def empty_launch() -> Entry:
@@ -161,7 +176,7 @@ def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
     return torch.mm(a, b)
 
 
-def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
+def attention(way: str | tuple[Any, ...], shape: tuple[int, int, int]) -> Entry:
     """Attention on arrays (entries, T, D) by one way alone, by name or by its tile, forward and with backward."""
     backend = get_backend("cupy")
     rng = np.random.default_rng(0)

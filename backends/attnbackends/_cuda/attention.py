@@ -7,21 +7,11 @@ A kernel more is one more class, here or in a file of its own, and in `KERNELS` 
 
 from __future__ import annotations
 
-from functools import cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from .call import CudaCall
 from .compiled import Kernels
-
-TILES = (64, 64), (64, 32), (32, 32)
-"""Rows that a block of a tiled kernel holds, and those that it meets at a time, largest first: of those for which two
-blocks fit in a multiprocessor, as one hides the other's waiting, the largest loads least for each product."""
-
-LAST_TILE = 32, 16
-"""The tile where nothing else fits: its products wait for their loads."""
-
-RESERVED = 1024
-"""Bytes of shared memory that CUDA keeps of each block, from compute capability 8.0 on."""
+from .tiles import Tile, tile_for
 
 FEWEST_ROWS = 16
 """Rows of queries that are worth a tile: fewer leave most of it empty, and plain products decode faster."""
@@ -39,52 +29,6 @@ FURTHER = "PPqqq qqqi rfr".replace(" ", "")
 """Kinds of `FURTHER_PARAMETERS`, which calls with options end with: first what each call has of its own."""
 
 Addresses = tuple[int, ...]
-
-
-class Tile(NamedTuple):
-    """What the tiled kernels are compiled for.
-
-    Attributes
-    ----------
-    width : int
-        What rows are padded to, 64 or 128.
-    down : int
-        Rows that a block holds.
-    across : int
-        Rows of the other side that it meets at a time.
-    """
-
-    width: int
-    down: int
-    across: int
-
-    def bytes(self, backward: bool) -> int:
-        """Shared memory of a block, as the kernels lay it out: numbers of 4 bytes, and what `Edges` holds."""
-        held, met = (rows * (self.width + 4) for rows in (self.down, self.across))
-        scores = self.down * (self.across + 4)
-        values = 2 * (held + met + scores) + 3 * self.down if backward else held + met + max(met, scores)
-        return 4 * values + 9 * self.down + self.across
-
-    @property
-    def macros(self) -> str:
-        return f"#define WIDTH {self.width}\n#define DOWN {self.down}\n#define ACROSS {self.across}\n"
-
-
-@cache
-def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
-    """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
-
-    A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it.
-    """
-    row = padded(width, 64)
-    if row > 128:
-        return None
-    for together, sizes in ((2, TILES), (1, (*TILES, LAST_TILE))):
-        for size in sizes:
-            tile = Tile(row, *size)
-            if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:
-                return tile
-    return None
 
 
 class Forward(Protocol):
@@ -201,7 +145,7 @@ class TiledKernel:
         if tile is None:
             return None
         B, R, _ = call.q.shape
-        kinds, grid = f"PPPPPP{VISIBILITY}{SIZES}", ((B, _tiles(R, tile)), 128)
+        kinds, grid = f"PPPPPP{VISIBILITY}{SIZES}", ((B, tile.blocks(R)), tile.threads)
         launch = self._kernels.ready("attention_tiled", "f", kinds, grid, tile.bytes(backward=False), tile.macros)
         fixed = numbers(call)
 
@@ -216,7 +160,7 @@ class TiledKernel:
             return None
         B, R, _ = call.q.shape
         kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq"
-        grid = (B, _tiles(call.k.shape[1], tile) + _tiles(R, tile)), 128
+        grid = (B, tile.blocks(R, call.k.shape[1], values=call.v is not call.k)), tile.threads
         name, size = "attention_tiled_backward", tile.bytes(backward=True)
         launch = self._kernels.ready(name, "f", kinds, grid, size, tile.macros)
         fixed = numbers(call)
@@ -245,7 +189,7 @@ class TiledKernel:
         if call.q.dtype.char != "f" or few or call.options or not call.is_near:
             return None
         tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self._kernels.shared_limit())
-        return tile if tile is not None and _tiles(R, tile) + _tiles(T_k, tile) < 2**16 else None
+        return tile if tile is not None and tile.blocks(R, T_k, values=True) < 2**16 else None
 
 
 def numbers(call: CudaCall) -> tuple[float, ...]:
@@ -279,10 +223,6 @@ def further_numbers(call: CudaCall) -> tuple[float, ...]:
 def option_macros(call: CudaCall) -> str:
     """What compiles a kernel for the options of a call."""
     return f"#define OPTIONS {call.options}\n" if call.options else ""
-
-
-def _tiles(length: int, tile: Tile) -> int:
-    return -(-length // tile.down)
 
 
 def padded(width: int, to: int) -> int:

@@ -10,8 +10,9 @@ import pytest
 from dense_attention import from_scores, visible
 from support import Library
 
-from attnbackends._cuda.attention import TiledKernel, tile_for
+from attnbackends._cuda.attention import TiledKernel
 from attnbackends._cuda.plans import CudaAttention
+from attnbackends._cuda.tiles import tile_for
 from attnlayers import functional as F
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -1,96 +1,77 @@
-// What the kernels of attention in tiles share. A block of 128 threads holds DOWN rows of one side of the scores of an
-// entry (queries, or keys for their gradients) and meets the other side tile by tile, ACROSS of its rows at a time.
-// Scores live in registers and shared memory alone. The smaller the tiles, the less shared memory and the fewer
-// registers, and the more loads for each product: `_cuda_attention.py` chooses DOWN (64 or 32), ACROSS (64, 32 or 16) and
-// WIDTH (64 or 128), which rows are padded to.
+// What the kernels of attention in tiles share. A block holds DOWN rows of one side of the scores of an entry (queries, or
+// keys for their gradients) and meets the other side tile by tile, ACROSS of its rows at a time. Scores live in registers.
+// `tiles.py` chooses these and WIDTH, which rows are padded to, and whether MATRIX_UNITS multiply: the two headers for that
+// say which rows and columns of a tile a thread has, and how tiles are multiplied.
 
 #include "attention.cuh"
 
 #ifndef WIDTH
 #define WIDTH 64
-#endif
-#ifndef DOWN
 #define DOWN 64
 #define ACROSS 64
+#define TEAMS 1
+#define BLOCKS 2
+#define ABREAST 4
+#define MATRIX_UNITS 1
 #endif
-#define THREADS 128
-#define LANES 16                   // threads that share a row
-#define STEP (THREADS / LANES)     // rows of all threads
-#define ROWS (DOWN / STEP)         // of a thread: its row number plus multiples of STEP
-#define COLUMNS (ACROSS / LANES)   // of a thread in a tile of scores: its column number plus multiples of LANES
-#define PARTS (WIDTH / 64)         // of a row of WIDTH: each thread has four values of each
-#define PITCH (WIDTH + 4)          // of rows in shared memory: eight lanes that read eight rows meet in no bank
-#define SCORES_PITCH (ACROSS + 4)  // the same for a tile of scores
+#define MOST (DOWN > ACROSS ? DOWN : ACROSS)
+#define PITCH (WIDTH + 4)  // of rows in shared memory: threads that read at a time meet in no bank
+
+#if MATRIX_UNITS
+#include "attention_matrix.cuh"
+#else
+#include "attention_plain.cuh"
+#endif
+
+typedef REAL Scores[ROWS][COLUMNS], Rows[ROWS][PLACES];
 
 extern __shared__ unsigned char shared[];
 
-// sums[i][j] = a[row + STEP i] . b[column + LANES j]
-__device__ inline void dots(REAL (&sums)[ROWS][COLUMNS], const REAL *a, const REAL *b) {
-    a += threadIdx.x / LANES * PITCH, b += threadIdx.x % LANES * PITCH;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++) sums[i][j] = 0;
-#pragma unroll 2
-    for (int d = 0; d < WIDTH; d += 4) {
-        Four y[COLUMNS];
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++) y[j] = *(const Four *)(b + j * LANES * PITCH + d);
-#pragma unroll
-        for (int i = 0; i < ROWS; i++) {
-            const Four x = *(const Four *)(a + i * STEP * PITCH + d);
-#pragma unroll
-            for (int j = 0; j < COLUMNS; j++) sums[i][j] = dot(x, y[j], sums[i][j]);
-        }
-    }
+// Where a product of query and key becomes a score, and a score a weight.
+__device__ inline REAL score_of(REAL product, REAL scale) { return scale * product; }
+__device__ inline REAL weight_of(REAL score, REAL shift) {
+    const REAL power = (score - shift) * (REAL)1.4426950408889634;  // the difference first: scores may be large
+#ifdef __CUDA_ARCH__
+    REAL weight;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(weight) : "f"(power));
+    return weight;
+#else
+    return exp2(power);
+#endif
 }
 
-// sums[i] += weights[row + STEP i] (DOWN, ACROSS) times the rows of x
-__device__ inline void combine(Four (&sums)[ROWS][PARTS], const REAL *weights, const REAL *x) {
-    weights += threadIdx.x / LANES * SCORES_PITCH, x += threadIdx.x % LANES * 4;
+__device__ inline void multiply(REAL (&row)[PLACES], REAL factor) {
+#pragma unroll
+    for (int j = 0; j < PLACES; j++) row[j] *= factor;
+}
+
+// Adds up what the teams have; the first one has all of it then. A whole block calls this; `room` holds DOWN rows.
+__device__ inline void gather(Rows &sums, REAL *room) {
 #pragma unroll 1
-    for (int n = 0; n < ACROSS; n += 4)
+    for (int other = 1; other < TEAMS; other++) {
+        __syncthreads();
 #pragma unroll
-        for (int part = 0; part < PARTS; part++) {
-            Four y[4];
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int m = 0; m < 4; m++) y[m] = *(const Four *)(x + (n + m) * PITCH + part * 64);
+            for (int j = 0; j < PLACES; j++)
+                if (team() == other) room[row_of(i) * PITCH + place_of(j)] = sums[i][j];
+        __syncthreads();
 #pragma unroll
-            for (int i = 0; i < ROWS; i++) {
-                const Four w = *(const Four *)(weights + i * STEP * SCORES_PITCH + n);
-                add_scaled(sums[i][part], w.x, y[0]), add_scaled(sums[i][part], w.y, y[1]);
-                add_scaled(sums[i][part], w.z, y[2]), add_scaled(sums[i][part], w.w, y[3]);
-            }
-        }
-}
-
-__device__ inline void put(REAL *to, const REAL (&tile)[ROWS][COLUMNS]) {
-    to += threadIdx.x / LANES * SCORES_PITCH + threadIdx.x % LANES;
+        for (int i = 0; i < ROWS; i++)
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
-#pragma unroll
-        for (int j = 0; j < COLUMNS; j++) to[i * STEP * SCORES_PITCH + j * LANES] = tile[i][j];
-}
-
-__device__ inline void multiply(Four (&row)[PARTS], REAL factor) {
-#pragma unroll
-    for (int part = 0; part < PARTS; part++) {
-        Four &s = row[part];
-        s.x *= factor, s.y *= factor, s.z *= factor, s.w *= factor;
+            for (int j = 0; j < PLACES; j++)
+                if (team() == 0) sums[i][j] += room[row_of(i) * PITCH + place_of(j)];
     }
 }
 
 // The first `count` rows of the sums to rows `width` apart.
-__device__ inline void write(REAL *to, int width, int count, const Four (&sums)[ROWS][PARTS]) {
-    const bool fours = in_fours(to, width, width);
+__device__ inline void write(REAL *to, int width, int count, const Rows &sums) {
+    if (team()) return;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++) {
-        const int row = threadIdx.x / LANES + i * STEP;
+    for (int i = 0; i < ROWS; i++)
 #pragma unroll
-        for (int part = 0; part < PARTS; part++)
-            if (row < count)
-                store(to + (long long)row * width, threadIdx.x % LANES * 4 + part * 64, width, fours, sums[i][part]);
-    }
+        for (int j = 0; j < PLACES; j++)
+            if (row_of(i) < count && place_of(j) < width) to[(long long)row_of(i) * width + place_of(j)] = sums[i][j];
 }
 
 __device__ inline REAL sum_of_row(REAL x) {
@@ -103,6 +84,49 @@ __device__ inline REAL max_of_row(REAL x) {
 #pragma unroll
     for (int step = LANES / 2; step > 0; step /= 2) x = max(x, __shfl_xor_sync(EVERY_LANE, x, step));
     return x;
+}
+
+// A block begins to copy FULL rows of WIDTH into shared memory, with zeros beyond `width` and `count`, and for rows that
+// `keep` leaves out (null: none). `commit` ends a group of copies, `await` waits for all groups but the latest ones, for
+// what this thread copied: a barrier must follow.
+template <int FULL>
+__device__ inline void stage_tile(REAL *to, const REAL *from, long long gap, int width, int count,
+                                  const unsigned char *keep) {
+    const bool fours = in_fours(from, gap, width);
+#if MATRIX_UNITS && defined(__CUDA_ARCH__)
+    if (fours) {
+#pragma unroll 4
+        for (int at = threadIdx.x; at < FULL * (WIDTH / 4); at += THREADS) {
+            const int r = at / (WIDTH / 4), d = at % (WIDTH / 4) * 4;
+            const bool there = r < count && d < width && (!keep || keep[r]);
+            const REAL *const source = there ? from + r * gap + d : from;
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                             (unsigned)__cvta_generic_to_shared(to + r * PITCH + d)),
+                         "l"(source), "r"(there ? 16 : 0)
+                         : "memory");
+        }
+        return;
+    }
+#endif
+    constexpr int AT_ONCE = MATRIX_UNITS ? 1 : 4;
+#pragma unroll AT_ONCE
+    for (int at = threadIdx.x; at < FULL * (WIDTH / 4); at += THREADS) {
+        const int r = at / (WIDTH / 4), d = at % (WIDTH / 4) * 4;
+        const bool there = r < count && d < width && (!keep || keep[r]);
+        *(Four *)(to + r * PITCH + d) = there ? load(from + r * gap, d, width, fours) : Four{0, 0, 0, 0};
+    }
+}
+
+__device__ inline void commit() {
+#if MATRIX_UNITS && defined(__CUDA_ARCH__)
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int LATEST> __device__ inline void await() {
+#if MATRIX_UNITS && defined(__CUDA_ARCH__)
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATEST) : "memory");
+#endif
 }
 
 // What `count` rows from `row0` see: keys from `begin` to `end` by some row, from `all_begin` to `all_end` by every row.
@@ -124,8 +148,8 @@ struct Span {
 
 // First and last keys of a tile of rows, and whether its rows, and a tile of keys, are to be looked at.
 struct Edges {
-    int first[DOWN], last[DOWN];
-    unsigned char rows[DOWN], keys[ACROSS];
+    int first[MOST], last[MOST];
+    unsigned char rows[MOST], keys[MOST];
 
     __device__ void set(const Visibility &visible, int row0, int R, int rows) {
         for (int r = threadIdx.x; r < rows; r += THREADS) {
@@ -136,6 +160,18 @@ struct Edges {
     __device__ bool sees(const Visibility &visible, int row0, int r, int key) const {
         return key >= first[r] && key <= last[r] && !visible.masked(row0 + r, key);
     }
+    // One bit for each of a thread's scores that is hidden, where the tile's rows are queries, or keys.
+    template <bool OF_KEYS> __device__ unsigned hidden(const Visibility &visible, int row0, int key0) const {
+        static_assert(ROWS * COLUMNS <= 32, "one bit for each");
+        unsigned bits = 0;
+#pragma unroll 1
+        for (int n = 0; n < ROWS * COLUMNS; n++) {
+            const int row = row_of(n / COLUMNS), column = column_of(n % COLUMNS);
+            const bool seen = sees(visible, row0, OF_KEYS ? column : row, key0 + (OF_KEYS ? row : column));
+            bits |= (unsigned)!seen << n;
+        }
+        return bits;
+    }
     // Which keys of a tile some of DOWN rows see; a whole block calls this after `set` and a barrier.
     __device__ void look(const Visibility &visible, int row0, int key0) {
         for (int j = threadIdx.x; j < ACROSS; j += THREADS) keys[j] = 0;
@@ -145,8 +181,3 @@ struct Edges {
         __syncthreads();
     }
 };
-
-__device__ inline void stage_tile(REAL *to, int full, const REAL *from, long long gap, int width, int count,
-                                  const unsigned char *keep, REAL factor = 1) {
-    stage(to, PITCH, WIDTH, from, gap, width, min(count, full), full, keep, factor);
-}
