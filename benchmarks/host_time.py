@@ -4,7 +4,7 @@
 and no GPU: kernels, products and copies within the device do nothing there (tests/cuda_on_cpu, idle), so that what is
 left is what Python, CuPy and this library take before a device begins. Each call alternates with its floor: CuPy's own
 time to allocate the arrays that the call returns and to launch as many kernels, ready and with as many arguments.
-`--tree` measures another checkout of this repository.
+`--tree` measures another checkout of this repository, on its own bench.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Row:
     name : str
     call : callable
         Returns its results, and waits for nothing.
-    kept : list of tuple of int
+    kept : tuple of tuples of int
         Shapes of float32 arrays that it has to make besides: what backward reads.
     without : callable, optional
         What is not part of the row: its counts and its time are taken away.
@@ -263,14 +263,16 @@ def main() -> None:
     if given.here:
         print(json.dumps(here(given.seconds)))
         return
-    sys.path.insert(0, str(ROOT / "tests"))
+    tree = given.tree.resolve()
+    sys.path.insert(0, str(tree / "tests"))
     from cuda_on_cpu import environment, unavailable
 
     if reason := unavailable():
         sys.exit(f"benchmarks.host_time: {reason}")
     env = environment(mode="idle")
-    roots = [given.tree.resolve() / "src", given.tree.resolve() / "backends", ROOT, ROOT / "tests"]
-    env["PYTHONPATH"] = os.pathsep.join([env["PYTHONPATH"].split(os.pathsep)[0], *map(str, roots)])
+    hook, *_ = env["PYTHONPATH"].split(os.pathsep)
+    roots = [tree / "src", tree / "backends", ROOT, tree / "tests"]
+    env["PYTHONPATH"] = os.pathsep.join([hook, *map(str, roots)])
     command = [sys.executable, "-m", "benchmarks.host_time", "--here", "--seconds", str(given.seconds)]
     ended = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if ended.returncode:

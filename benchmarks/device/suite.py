@@ -53,15 +53,8 @@ def tested(path: Path, folder: Path) -> Entry:
             report, done = Path(room, f"{attempt}.xml"), Path(room, "done")
             command = [sys.executable, "-m", "pytest", "-q", "-k", "cupy", "-p", "benchmarks.device.plugin"]
             # Only Python's own output is captured: what a library prints before it ends the process must come here.
-            command += [
-                "-p",
-                "no:cacheprovider",
-                "--capture=sys",
-                "--tb=short",
-                f"--junitxml={report}",
-                f"--done={done}",
-                str(path),
-            ]
+            command += ["-p", "no:cacheprovider", "--capture=sys", "--tb=short"]
+            command += [f"--junitxml={report}", f"--done={done}", str(path)]
             changes = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             ended = subprocess.run(
                 command, env=environment(**changes), cwd=ROOT, capture_output=True, text=True, check=False
@@ -72,7 +65,7 @@ def tested(path: Path, folder: Path) -> Entry:
             failures, poisoned = told.get("failed", []), told.get("poisoned", "")
             reasons |= told.get("reasons", {})
             if running := told.get("running"):
-                reasons[running + ENDED] = _last_words(ended.stdout + ended.stderr) + ending(ended.returncode)
+                reasons[running + ENDED] = _last_words(f"{ended.stdout}\n{ended.stderr}") + ending(ended.returncode)
             if report.exists():
                 _merge(folder / FILE, report)
             if ended.returncode in (0, 1, 5) and not poisoned:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from .._device_sums import Array
+from .._errors import BackendError
 
 INSTALL = "install nvidia-nccl-cu12 or nvidia-nccl-cu13, after the CUDA version of CuPy"
 
@@ -39,7 +40,12 @@ class NcclSums:
         return self._nccl.get_unique_id()
 
     def join(self, group: Any, size: int, rank: int) -> None:
-        self._group = self._nccl.NcclCommunicator(size, group, rank)
+        try:
+            self._group = self._nccl.NcclCommunicator(size, group, rank)
+        except self._nccl.NcclError as error:
+            raise BackendError(
+                f"{self.name} does not join {size} ranks ({error}): set NCCL_DEBUG=WARN, and it says why"
+            ) from error
 
     def add(self, array: Array) -> None:
         nccl = self._nccl

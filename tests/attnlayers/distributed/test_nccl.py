@@ -17,6 +17,8 @@ from cuda_on_cpu.bench_process import needs_bench
 from ranks import SharedMemory, ThreadChannel, results, run_ranks
 from support import ROOT, Library
 
+from attnbackends import BackendError
+from attnbackends._cuda.nccl import NcclSums
 from attnlayers.distributed import Ranks, RanksError
 
 
@@ -123,7 +125,7 @@ def test_without_nccl_sums_go_through_the_host_with_cupy(cupy: Library, monkeypa
 
 def test_nccl_itself_with_cupy(cupy: Library) -> None:
     """Its calls, by one rank alone: a sum over one rank is what was there."""
-    sums = cupy.backend.device_sums()
+    sums = cupy.backend.machine.device_sums()
     if isinstance(sums, str):
         pytest.skip(sums)
     sums.join(sums.new_id(), 1, 0)
@@ -131,6 +133,21 @@ def test_nccl_itself_with_cupy(cupy: Library) -> None:
         array = cupy.array(np.arange(5.0), dtype)
         sums.add(array)
         assert cupy.numpy(array).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_ranks_that_nccl_refuses_are_told_so_with_cupy(cupy: Library) -> None:
+    class NcclError(RuntimeError):
+        pass
+
+    class Refusing(FakeNCCL):
+        @staticmethod
+        def NcclCommunicator(size: int, group: Any, rank: int) -> None:  # type: ignore[override]
+            raise NcclError("NCCL_ERROR_INVALID_USAGE: invalid usage")
+
+    Refusing.NcclError = NcclError  # type: ignore[attr-defined]
+    words = "NCCL 2.27.7 does not join 2 ranks (NCCL_ERROR_INVALID_USAGE: invalid usage): set NCCL_DEBUG=WARN"
+    with pytest.raises(BackendError, match=re.escape(words)):
+        NcclSums(cupy.xp, Refusing).join((1,), 2, 0)
 
 
 def test_more_ranks_than_devices_with_cupy(cupy: Library) -> None:
