@@ -24,6 +24,7 @@ from attnbackends._cuda.attention import tile_for
 from attnbackends._cuda.compiled import FILES, REAL, SHARED_MEMORY_OPT_IN, source
 from attnbackends._cuda.decode import Shape
 from attnbackends._cuda.lstm_grid import ROWS
+from attnbackends._cuda.weighted import BLOCK, macros_for
 
 SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 227, "12.0": 99}
 """Shared memory that a block may ask for, by compute capability; from the CUDA C++ programming guide."""
@@ -72,6 +73,9 @@ def variants(limit: int) -> Iterator[Variant]:
         if file == "attention_small.cu":
             yield from (Variant(file, dtype, f"#define OPTIONS {options}\n") for dtype in REAL for options in OPTIONS)
             continue
+        if file == "attention_weights.cu":
+            yield from weights_variants(file)
+            continue
         if not file.startswith("attention_tiled"):
             yield from (Variant(file, dtype) for dtype in REAL)
             continue
@@ -80,6 +84,13 @@ def variants(limit: int) -> Iterator[Variant]:
             tile = tile_for(width, backward, limit)
             if tile is not None:
                 yield Variant(file, "f", tile.macros, tile.bytes(backward))
+
+
+def weights_variants(file: str) -> Iterator[Variant]:
+    """The kernels between products with all options, for rows of a warp and of a block, and in float32 without."""
+    for dtype, options in (("float32", 0), ("float32", 15), ("float64", 15), ("float16", 15)):
+        for of_a_row in (32, BLOCK):
+            yield Variant(file, "d" if dtype == "float64" else "f", macros_for(dtype, of_a_row, options))
 
 
 def decode_shapes() -> Iterator[Shape]:

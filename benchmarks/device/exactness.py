@@ -47,6 +47,8 @@ def attend(q: tuple[int, ...], k: tuple[int, ...], v: int, backward: bool = True
     def check(backend: Any, move: Move, rng: np.random.Generator) -> list[Array]:
         arrays = [rng.standard_normal(shape) for shape in (q, k, (*k[:-1], v), (*q[:-1], v))]
         given = dict(options)
+        if given.pop("sunk", False):  # a logit for each row that takes weight
+            given["sinks"] = move(rng.standard_normal(q[:-2]))
         if given.pop("masked", False):
             given["mask"] = backend.asarray(rng.random((*q[:-1], k[-2])) < 0.7)
         if given.pop("added", False):
@@ -143,6 +145,26 @@ CHECKS: dict[str, Check] = {
     "masked": attend((2, 70, 40), (2, 90, 40), 40, masked=True),
     "added": attend((2, 70, 40), (2, 90, 40), 40, added=True),
     "softcap": attend((2, 70, 40), (2, 90, 40), 40, softcap=5.0),
+    "products": attend((4, 200, 136), (4, 150, 136), 136, masked=True, softcap=5.0, dropout=0.2, seed=3),
+    "products, long rows": attend((2, 20, 160), (2, on_device(3000, 1100), 160), 160, dropout=0.2, seed=3),
+    "dropout": attend((8, 40, 32), (8, 50, 32), 32, dropout=0.3, seed=5),
+    "small, options": attend((8, 50, 32), (8, 50, 32), 32, softcap=5.0, sunk=True, dropout=0.3, seed=5, causal=True),
+    "decode, options": attend(
+        (4, 12, 1, 64),
+        (4, 3, on_device(3000, 300), 64),
+        64,
+        grouped=True,
+        causal=True,
+        query_start="end",
+        softcap=5.0,
+        sunk=True,
+        dropout=0.3,
+        seed=5,
+        backward=False,
+    ),
+    "decode, wide": attend(
+        (5, 11, 250), (5, on_device(3000, 300), 250), 256, window=(2000, 3), query_start="end", backward=False
+    ),
     "LSTM, few rows": lstm(5, 7, 11, 33),
     "LSTM, many rows": lstm(on_device(128, 20), on_device(29, 3), 16, on_device(256, 40)),
     "LSTM, 650 units": lstm(on_device(20, 3), on_device(35, 3), on_device(650, 5), on_device(650, 41), scale=0.125),
@@ -257,8 +279,8 @@ def count_launches(backend: Any) -> dict[str, int]:
 
     counting.plain, counting_ready.plain = launch, ready  # type: ignore[attr-defined]
     kernels.launch, kernels.ready = counting, counting_ready
-    for kept in ("_attention_kernels", "_lstm_kernels"):  # which keep what they launch by
-        backend.__dict__.pop(kept, None)
+    for way in ("_attention_kernels", "_weighted", "_lstm_kernels"):  # which keep what they launch
+        backend.__dict__.pop(way, None)
     return counted
 
 

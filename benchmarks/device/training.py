@@ -201,8 +201,8 @@ def launches() -> Entry:
 
     backend._kernels.launch = partial(watched, backend._kernels.launch, None)
     backend._kernels.ready = watched_ready
-    for kept in ("_attention_kernels", "_lstm_kernels"):  # which keep what they launch by
-        backend.__dict__.pop(kept, None)
+    for way in ("_attention_kernels", "_weighted", "_lstm_kernels"):  # which keep what they launch
+        backend.__dict__.pop(way, None)
     backend.matmul = partial(watched, backend.matmul, "product")
     for i in range(PROFILED):
         step(i)

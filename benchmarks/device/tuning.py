@@ -1,4 +1,5 @@
-"""What tuning needs: where the small kernel gives way to tiles, what a launch costs, and the machine's ceilings."""
+"""What tuning needs: where the small kernel gives way to tiles and tiles to products, what a launch costs, and the
+machine's ceilings."""
 
 from __future__ import annotations
 
@@ -52,6 +53,12 @@ class SmallAlone(CudaAttention):
     KERNELS = (SmallKernel,)
 
 
+class NoKernel(CudaAttention):
+    """None of the kernels that hold no weights: products have the call."""
+
+    KERNELS = ()
+
+
 def tiles_of(down: int, across: int) -> type[CudaAttention]:
     """The tiled kernels with tiles of one size, where shared memory holds them."""
 
@@ -66,8 +73,13 @@ def tiles_of(down: int, across: int) -> type[CudaAttention]:
     return OneTileAlone
 
 
-WAYS = {"small": SmallAlone, "tiles": TilesAlone}
+WAYS = {"small": SmallAlone, "tiles": TilesAlone, "products": NoKernel}
 """By name; `TilesAlone` chooses its tile as the library does."""
+
+BESIDE_PRODUCTS = ((16, 256), (4, 1024), (8, 1024)) if not REHEARSAL else ((2, 40),)
+"""Entries and lengths of which tiles and products are measured: 64, 64 and 128 blocks of the tiled kernels."""
+
+WIDER = (*HEAD_SIZES, 256) if not SHORT else HEAD_SIZES
 
 SIZES = (*TILES, LAST_TILE) if not SHORT else (LAST_TILE,)
 
@@ -83,8 +95,12 @@ def items(folder: Path) -> Iterator[Item]:
     yield Item("products, PyTorch", apart, (), on_device(40, 300), on_device=not REHEARSAL)
     for D in HEAD_SIZES:
         for T in LENGTHS:
-            for way in WAYS:
+            for way in ("small", "tiles"):
                 yield Item(f"{way}, T={T}, D={D}", attention, (way, (HEADS, T, D)), seconds)
+    for D in WIDER:
+        for B, T in BESIDE_PRODUCTS:
+            for way in ("tiles", "products"):
+                yield Item(f"{way}, B={B}, T={T}, D={D}", attention, (way, (B, T, D)), seconds)
     for D in HEAD_SIZES:
         for size in SIZES:
             shape = SIZED.batch, SIZED.T_q, D
@@ -146,13 +162,15 @@ def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
 
 
 def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
-    """Attention on arrays (entries, T, D) by one kernel alone, by name or by its tile, forward and with backward."""
+    """Attention on arrays (entries, T, D) by one way alone, by name or by its tile, forward and with backward."""
     backend = get_backend("cupy")
     rng = np.random.default_rng(0)
     q, k, v, dout = (backend.asarray(rng.standard_normal(shape, dtype=np.float32)) for _ in range(4))
     launched = count_launches(backend)
     kernels = WAYS[way] if isinstance(way, str) else tiles_of(*way)
     backend.__dict__["_attention_kernels"] = kernels(backend._kernels)
+    if way != "products":
+        backend.__dict__["_weighted"] = None
 
     def forward(i: int) -> Any:
         return F.attention(q, k, v)
@@ -162,7 +180,7 @@ def attention(way: str | tuple[int, int], shape: tuple[int, int, int]) -> Entry:
 
     events = CupyEvents(backend.xp)
     calls: dict[str, Callable[[int], Any]] = {"forward": forward, "both": both}
-    wanted = "attention_small" if way == "small" else "attention_tiled"
+    wanted = {"small": "attention_small", "products": "attention_weights"}.get(str(way), "attention_tiled")
     found: Entry = {}
     for direction, call in calls.items():
         launched.clear()

@@ -12,7 +12,8 @@ from cuda_on_cpu.counts import counts
 from attnbackends import get_backend
 from attnlayers import functional as F
 backend = get_backend("cupy")
-q, k, v, dout = (backend.asarray(np.ones({shape}, "{dtype}")) for _ in range(4))
+B, T_k, D = {shape}
+q, k, v, dout = (backend.asarray(np.ones((B, T, D), "{dtype}")) for T in ({T_q}, T_k, T_k, {T_q}))
 bias, sinks = (backend.asarray(np.ones(shape, "{dtype}")) for shape in ({shape}[1:2], {shape}[:1]))
 F.attention_backward(F.attention(q, k, {v}{options})[-1], dout)  # which finds out what the call needs
 start = counts()
@@ -26,8 +27,10 @@ for after, before in ((middle, start), (end, middle)):
 """
 
 
-def asked(shape: tuple[int, ...], dtype: str = "float32", v: str = "v", options: str = "") -> list[str]:
-    return output_of(CALL.format(shape=shape, dtype=dtype, v=v, options=options))
+def asked(
+    shape: tuple[int, ...], dtype: str = "float32", v: str = "v", options: str = "", T_q: int | None = None
+) -> list[str]:
+    return output_of(CALL.format(shape=shape, dtype=dtype, v=v, options=options, T_q=T_q or shape[1]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -49,3 +52,10 @@ def test_capped_scores_are_made_again() -> None:
     forward, backward = asked((32, 140, 256), options=", softcap=5.0")
     assert forward == "{'attention_weights': 1} 2 0 0 0 0"
     assert backward == "{'attention_weights_backward': 1} 5 0 0 0 0"
+
+
+def test_few_queries_have_a_backward() -> None:
+    """Weights, which forward did not keep, are made again."""
+    forward, backward = asked((4, 300, 256), T_q=10)
+    assert forward == "{'attention_decode': 1, 'attention_decode_join': 1} 0 0 0 0 0"
+    assert backward == "{'attention_weights': 1, 'attention_weights_backward': 1} 6 0 0 0 0"

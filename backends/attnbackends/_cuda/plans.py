@@ -103,8 +103,10 @@ class CudaAttention:
     def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
         """As `CudaResult.backward`; the memory of `result` begins with stats (2, B, R), see `Forward`."""
         plan, call, room, xp = result.plan, result.call, result.room, self.xp
-        if plan is None or plan.backward is None:
-            return None
+        if plan is None or plan.backward is None:  # weights may be made again and kept, all at once
+            weighted = get_backend("cupy")._weighted  # type: ignore[attr-defined]
+            again = None if weighted is None else weighted.attention(call, call.key)
+            return None if again is None else again.backward(dout, dlse)
         strides, itemsize, dtype = dout.strides, dout.itemsize, call.q.dtype
         if strides[2] != itemsize:
             dout = xp.ascontiguousarray(dout)

@@ -197,8 +197,8 @@ class WeightedAttention:
             add = call.keys_are_values
             return into_weights, ready(stored, B, (T_k, R, D_v), weights.mT, dout, dense[2], add)
 
-        of_a_row = 32 if T_k <= LONGEST_OF_A_WARP else BLOCK
-        macros = f"{stored_as(name)}#define THREADS {of_a_row}\n#define OPTIONS {call.options | EVERY_OPTION}\n"
+        of_a_row = threads_of_a_row(T_k)
+        macros = macros_for(name, of_a_row, call.options)
         rows, items = B * R, B * (R + T_k) if may_hide else B * R
 
         def kernel(name: str, kinds: str, items: int) -> Callable[..., None]:
@@ -248,6 +248,16 @@ class WeightedAttention:
         if stack is None:
             return plan.dense_dout, self.xp.ascontiguousarray(dout)
         return plan.of_dout(stack), dout
+
+
+def threads_of_a_row(T_k: int) -> int:
+    """Threads that share a row of so many keys."""
+    return 32 if T_k <= LONGEST_OF_A_WARP else BLOCK
+
+
+def macros_for(dtype: str, of_a_row: int, options: int) -> str:
+    """What the kernels are compiled with: the dtype of the arguments, threads of a row, and `CudaCall.options`."""
+    return f"{stored_as(dtype)}#define THREADS {of_a_row}\n#define OPTIONS {options | EVERY_OPTION}\n"
 
 
 def _of_backend() -> WeightedAttention | None:

@@ -108,7 +108,7 @@ def results(backend: Any, call: dict[str, Any], arrays: dict[str, Any], move: An
     given = {name: move(x) if x.dtype != bool else backend.asarray(x) for name, x in arrays.items()}
     out, lse, saved = F.attention(**given, **call["options"], scale=call["scale"], return_lse=True)
     if backend.name == "cupy":
-        assert isinstance(saved.result._way, WeightedAttention)
+        assert isinstance(saved.result._way, WeightedAttention) is call.get("products", True)
     further = {"dlse": move(dlse)} if call["lse"] else {}
     return [out, lse, *F.attention_backward(saved, dout(move), **further)]
 
@@ -168,6 +168,23 @@ def test_long_rows(library: Library, dtype: str, T_k: int) -> None:
     with only_products(library):
         move = lambda x: library.array(x.astype(dtype))  # noqa: E731
         found = results(library.backend, call, arrays, move, lambda move: move(dout), dlse)
+    for one, other in zip(map(library.numpy, found), exact, strict=True):
+        size = float(np.max(np.abs(other)))
+        np.testing.assert_allclose(one, other, rtol=0, atol=(1e-5 if dtype == "float32" else 1e-13) * size)
+
+
+@pytest.mark.parametrize("library", ["cupy"], indirect=True)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_backward_of_what_a_kernel_began(library: Library, dtype: str) -> None:
+    """A kernel has the forward pass of few queries, and none the backward pass of wide ones."""
+    rng = np.random.default_rng(0)
+    arrays = {"q": rng.standard_normal((2, 3, 160)), "k": rng.standard_normal((2, 700, 160))}
+    options = {"dropout": 0.2, "seed": 1, "softcap": 9.0, "key_lengths": [700, 300]}
+    call = {"options": options, "scale": None, "lse": True, "products": False}
+    dout, dlse = rng.standard_normal((2, 3, 160)), rng.standard_normal((2, 3))
+    exact = results(get_backend("numpy"), call, arrays, lambda x: x, lambda move: dout, dlse)
+    move = lambda x: library.array(x.astype(dtype))  # noqa: E731
+    found = results(library.backend, call, arrays, move, lambda move: move(dout), dlse)
     for one, other in zip(map(library.numpy, found), exact, strict=True):
         size = float(np.max(np.abs(other)))
         np.testing.assert_allclose(one, other, rtol=0, atol=(1e-5 if dtype == "float32" else 1e-13) * size)
