@@ -65,7 +65,9 @@ def variants(limit: int) -> Iterator[Variant]:
     """What a device whose blocks may have `limit` bytes of shared memory is given."""
     for file in FILES:
         if file == "lstm.cu":
-            yield from (Variant(file, dtype, f"#define ROWS {rows}\n") for dtype in REAL for rows in ROWS)
+            yield from (
+                Variant(file, dtype, f"#define ROWS {rows}\n") for dtype in REAL for rows in (ROWS[0], ROWS[-1])
+            )
             continue
         if file == "attention_decode.cu":
             yield from (Variant(file, shape.sums, shape.macros) for shape in decode_shapes())

@@ -15,5 +15,5 @@ process. What a step cannot begin before its time is over is an entry, too.
 | training | `training` | a training step, an epoch, and the device's time by kernel |
 | recurrent | `recurrent` | the LSTM, forward and backward, in one launch, step by step and by PyTorch |
 | tuning | `tuning` | small kernel against tiles, the cost of a launch, ceilings |
-| table | `table` | at most 40 lines of all of it |
+| table | `table` | at most 48 lines of all of it |
 """

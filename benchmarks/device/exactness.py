@@ -41,7 +41,7 @@ HALF = {"float16", "bfloat16"}
 def attend(q: tuple[int, ...], k: tuple[int, ...], v: int, backward: bool = True, **options: Any) -> Check:
     """A check of attention on queries and keys of these shapes, and values of size `v`.
 
-    `options` are those of `attention`; ``masked`` draws a boolean mask, ``added`` one that is added.
+    `options` are those of `attention`; ``masked`` draws a mask, ``biased`` a bias.
     """
 
     def check(backend: Any, move: Move, rng: np.random.Generator) -> list[Array]:
@@ -51,8 +51,8 @@ def attend(q: tuple[int, ...], k: tuple[int, ...], v: int, backward: bool = True
             given["sinks"] = move(rng.standard_normal(q[:-2]))
         if given.pop("masked", False):
             given["mask"] = backend.asarray(rng.random((*q[:-1], k[-2])) < 0.7)
-        if given.pop("added", False):
-            given["mask"] = move(rng.standard_normal((*q[:-1], k[-2])))
+        if given.pop("biased", False):
+            given["bias"] = move(rng.standard_normal((*q[:-1], k[-2])))
         out, saved = F.attention(*map(move, arrays[:3]), **given)
         return [out, *F.attention_backward(saved, move(arrays[3]))] if backward else [out]
 
@@ -143,7 +143,7 @@ CHECKS: dict[str, Check] = {
     "lengths": attend((3, 70, 24), (3, 90, 24), 24, key_lengths=[90, 1, 33]),
     "grouped": attend((2, 8, 40, 32), (2, 2, 40, 32), 32, grouped=True, causal=True),
     "masked": attend((2, 70, 40), (2, 90, 40), 40, masked=True),
-    "added": attend((2, 70, 40), (2, 90, 40), 40, added=True),
+    "bias": attend((2, 70, 40), (2, 90, 40), 40, biased=True),
     "softcap": attend((2, 70, 40), (2, 90, 40), 40, softcap=5.0),
     "products": attend((4, 200, 136), (4, 150, 136), 136, masked=True, softcap=5.0, dropout=0.2, seed=3),
     "products, long rows": attend((2, 20, 160), (2, on_device(3000, 1100), 160), 160, dropout=0.2, seed=3),

@@ -29,6 +29,12 @@ STICKY = (
 )
 """Errors after which only a new process helps."""
 
+ENDED = ": its process ended"
+"""What follows the name of a test that ended its process."""
+
+REASON = 1500
+"""Last characters that are kept of what a test failed with."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--done", help="a JSON file of the tests that ended, by outcome; those in it are not run again")
@@ -44,13 +50,13 @@ class Done:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.told: dict[str, Any] = {"passed": [], "failed": [], "skipped": [], "running": ""}
+        self.told: dict[str, Any] = {"passed": [], "failed": [], "skipped": [], "running": "", "reasons": {}}
         if path.exists():
             self.told |= json.loads(path.read_text(encoding="utf-8"))
         if self.told["running"]:  # it killed the process
-            self.told["failed"].append(f"{self.told['running']}: its process ended")
+            self.told["failed"].append(f"{self.told['running']}{ENDED}")
         self.told |= {"running": "", "poisoned": ""}
-        self.before = {name.partition(": its process")[0] for kind in ("passed", "failed", "skipped")
+        self.before = {name.removesuffix(ENDED) for kind in ("passed", "failed", "skipped")
                        for name in self.told[kind]}  # fmt: skip
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -65,6 +71,8 @@ class Done:
             if report.nodeid not in self.told[report.outcome]:
                 self.told[report.outcome].append(report.nodeid)
             text = str(report.longrepr)
+            if report.failed:
+                self.told["reasons"][report.nodeid] = text[-REASON:]
             if report.failed and any(error in text for error in STICKY):
                 self.told["poisoned"] = report.nodeid
 

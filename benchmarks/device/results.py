@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import sysconfig
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from attnlayers.training.files import write_whole
 
-from .setting import REHEARSAL
+from .setting import REHEARSAL, ROOT
 
 FILE = "results.json"
+
+FOLDERS = {str(ROOT), str(Path.cwd()), sysconfig.get_path("stdlib"), tempfile.gettempdir(), str(Path.home())} - {"/"}
+PLACES = re.compile(
+    "|".join(
+        [r"(?:/[^/\s\"']+)*/(?:site|dist)-packages/", *(f"{re.escape(x)}/" for x in sorted(FOLDERS, reverse=True))]
+    )
+)
+"""Where things lie on this machine: what a path begins with before it means the same elsewhere."""
 
 Entry = dict[str, Any]
 
@@ -34,7 +45,7 @@ class Section:
 
     def add(self, entry: Entry) -> None:
         """Note what an item came to."""
-        self.items.append(entry | ({"device": "fake"} if REHEARSAL else {}))
+        self.items.append(without_places(entry) | ({"device": "fake"} if REHEARSAL else {}))
         self._write("begun")
 
     def end(self) -> None:
@@ -47,6 +58,15 @@ class Section:
         found[self._step] = {"state": state, "seconds": seconds, "items": self.items}
         text = json.dumps(found, indent=1) + "\n"
         write_whole(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def without_places(found: Any) -> Any:
+    """The same with paths that begin in the repository, in an installed package or in Python's library."""
+    if isinstance(found, str):
+        return PLACES.sub("", found)
+    if isinstance(found, dict):
+        return {key: without_places(value) for key, value in found.items()}
+    return [without_places(value) for value in found] if isinstance(found, list) else found
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run found, on at most 40 lines: failures, ratios, microseconds of the device and of the host."""
+"""What a run found, on at most 48 lines: failures, ratios, microseconds of the device and of the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .results import Entry, read
 
-LINES = 40
+LINES = 48
 STEPS = ("versions", "exactness", "tests", "sanitizer", "attention", "training", "recurrent", "tuning")
 FAILURES = 9
 """Lines for failures at most; `results.json` has all of them."""
@@ -27,7 +27,7 @@ def print_table(folder: Path) -> None:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """All lines, whatever is missing."""
-    parts = [*_heading(found), *_failures(found), *_kernels(found), *_attention(found), *_training(found)]
+    parts = [*_heading(found), *_failures(found), *_kernels(found), *_training(found), *_attention(found)]
     parts += [*_recurrent(found), *_tuning(found)]
     if len(parts) > LINES:
         parts = [*parts[: LINES - 1], f"… {len(parts) - LINES + 1} lines more in results.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from attnlayers.bench.contenders import LeftOutError
-from attnlayers.bench.processes import Failure, ending, in_process
+from attnlayers.bench.processes import Failure, end_with_parent, ending, in_process
 
 from .results import Entry
 from .setting import device_name
@@ -124,11 +125,13 @@ def alone(function: Callable[..., Entry], *arguments: Any) -> Entry:
 
 
 def guarded(function: Callable[..., Entry], arguments: tuple[Any, ...]) -> Entry:
-    """What a function finds; the reason where it cannot take part."""
-    try:
-        return function(*arguments)
-    except LeftOutError as reason:
-        return {"left_out": str(reason)}
+    """What a function finds; the reason where it cannot take part. Warnings of libraries stay out of the log."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return function(*arguments)
+        except LeftOutError as reason:
+            return {"left_out": str(reason)}
 
 
 def _item(worker: Worker) -> Item:
@@ -153,6 +156,7 @@ def _failed(reason: str) -> Entry:
 
 def _work(connection: Connection) -> None:
     """What runs in the worker."""
+    end_with_parent()
     while True:
         try:
             item: Item = connection.recv()

@@ -1,5 +1,6 @@
 """The run for a device: its workers, its plugin for pytest, its table, and all of it on a device that is not there."""
 
+import fcntl
 import json
 import os
 import random
@@ -8,9 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cuda_on_cpu import environment, unavailable
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +23,7 @@ from support import ROOT, run_python
 
 from attnbackends import available_backends
 from attnlayers.bench.contenders import LeftOutError
+from attnlayers.bench.processes import Failure, in_process
 from benchmarks.device import sanitizer, suite, table
 from benchmarks.device.clock import times
 from benchmarks.device.results import Section, read
@@ -85,6 +90,47 @@ def test_a_step_ends_in_time() -> None:
     assert [entry["left_out"].partition(" ")[0] for entry in found] == ["cut", "cut", "not"]
 
 
+def locks_and_hangs(path: Path) -> None:
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write("held")
+    file.flush()
+    time.sleep(600)
+
+
+def starts_another(path: Path) -> dict[str, Any]:
+    in_process(locks_and_hangs, path)
+    return {}
+
+
+def test_what_a_worker_started_ends_with_it_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lock"
+    found: list[dict[str, Any]] = []
+    measured([Item("starts another", starts_another, (path,), 5, False)], found.append, 60.0)
+    assert found[0]["failed"]["reason"] == "no answer within 5 s: killed"
+    assert path.read_text() == "held"
+    end = time.monotonic() + 30
+    with path.open() as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                assert time.monotonic() < end, "the other process is still there"
+                time.sleep(0.05)
+    assert capfd.readouterr() == ("", "")
+
+
+def warns() -> dict[str, Any]:
+    warnings.warn("a word of a library", UserWarning, stacklevel=1)
+    return {}
+
+
+def test_warnings_stay_out_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    measured([Item("warns", warns, (), 60, False)], lambda entry: None, 60.0)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_section_is_whole_after_every_item(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"before": {"items": [1]}}))
     section = Section(tmp_path, "step")
@@ -97,6 +143,28 @@ def test_a_section_is_whole_after_every_item(tmp_path: Path) -> None:
     section.end()
     assert read(tmp_path)["step"]["state"] == "ended"
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_results_name_no_folder_of_the_machine(tmp_path: Path) -> None:
+    """A failure within the repository, an installed package, Python's library and a temporary folder."""
+    program = tmp_path / "program.py"
+    program.write_text("def given(*arguments):\n    raise ValueError(arguments)\n")
+    found: dict[str, Any] = {}
+    try:
+        exec(compile(program.read_text(), program, "exec"), found)
+        np.errstate(all="ignore")(json.loads)("{}", object_hook=found["given"])
+    except ValueError as error:
+        found = {"failed": asdict(Failure.of("measuring", error))}
+    text = found["failed"]["traceback"]
+    for folder in (str(ROOT), "site-packages", str(tmp_path)):
+        assert folder in text
+    Section(tmp_path, "step").add({"item": "fails", "places": [[str(ROOT / "Makefile")]], **found})
+    (entry,) = read(tmp_path)["step"]["items"]
+    names = re.findall(r'File "([^"]*)"', entry["failed"]["traceback"])
+    assert {"tests/benchmarks/test_device_run.py", "json/decoder.py"} <= {*names}
+    assert any(name.startswith("numpy/") for name in names)
+    assert not [name for name in names if name.startswith(("/", "."))]
+    assert entry["places"] == [["Makefile"]]
 
 
 # -- times
@@ -150,7 +218,9 @@ def test_cupy_skipped(): pytest.skip("no reason")
 def test_cupy_wrong(): assert False
 def test_cupy_poisons(): raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
 def test_cupy_behind(): pass
-def test_cupy_dies(): os._exit(11)
+def test_cupy_dies():
+    os.write(2, b"words of a library")
+    os.kill(os.getpid(), 11)
 def test_cupy_last(): pass
 """
 
@@ -164,7 +234,14 @@ def test_a_file_goes_on_behind_a_test_that_poisons_or_kills_its_process(tmp_path
     assert [name.partition("::")[2] for name in entry["failures"]] == [
         "test_cupy_wrong", "test_cupy_poisons", "test_cupy_dies: its process ended",
     ]  # fmt: skip
-    assert entry["failed"]["reason"] == "3 tests failed"
+    assert entry["failed"]["reason"].split(" | ") == [
+        "test_cupy_wrong: assert False",
+        "test_cupy_poisons: RuntimeError: cudaErrorIllegalAddress: an illegal memory access was encountered",
+        "test_cupy_dies: its process ended: SIGSEGV",
+    ]
+    last = entry["failed"]["traceback"].partition("test_cupy_dies: its process ended:\n")[2]
+    assert "words of a library" in last
+    assert "in test_cupy_dies" in last
     names = re.findall(r'testcase [^>]*name="([^"]*)"', (tmp_path / suite.FILE).read_text())
     assert {"test_right[cupy]", "test_cupy_wrong", "test_cupy_poisons", "test_cupy_last"} <= {*names}
 
@@ -218,7 +295,7 @@ def test_a_table_of_nothing() -> None:
     assert lines[1].count("MISSING") == len(STEPS)
 
 
-def test_a_table_has_at_most_forty_lines() -> None:
+def test_a_table_has_at_most_so_many_lines() -> None:
     measured_us = {"wall_us": 30.0, "host_us": 20.0, "events_us": 20.0, "device_us": 10.0}
     theirs = {key: 2 * value for key, value in measured_us.items()}
     failure = {"stage": "measuring", "reason": "a cause", "traceback": "a trace"}

@@ -96,7 +96,7 @@ class CudaLSTM:
         """As `OwnLSTM.vjp`."""
         xp, (rows, gates, c), (N, T, H) = self._xp, kept, kept.c.shape
         D, Wh = call.Wx.shape[0], xp.ascontiguousarray(call.Wh)
-        da = xp.empty_like(gates)
+        da = xp.empty(gates.shape, gates.dtype)
         if dhs.strides[2] != dhs.itemsize:
             dhs = xp.ascontiguousarray(dhs)
         mask = None if call.mask is None else xp.ascontiguousarray(call.mask)
@@ -128,11 +128,12 @@ class CudaLSTM:
         if key not in self._ways:
             name = "lstm_steps_backward" if backward else "lstm_steps"
             count, capability, together = kernels.device_limits()
-            grid = grid_for(N, H, dtype.itemsize, backward, count, kernels.shared_limit(), waits)
+            grid = None
+            if not waits or (together and capability >= LEAST_CAPABILITY):
+                grid = grid_for(N, H, dtype.itemsize, backward, count, kernels.shared_limit(), waits)
             if grid is not None and waits:
                 held = count * kernels.blocks_at_once(name, dtype.char, BLOCK_THREADS, grid.shared, grid.macros)
-                if not together or capability < LEAST_CAPABILITY or grid.blocks > held:
-                    grid = None
+                grid = grid if grid.blocks <= held else None
             if grid is None:
                 name = "lstm_cell_backward" if backward else "lstm_cell"
                 launch = kernels.ready(name, dtype.char, KINDS[name], (-(-N * H // BLOCK_THREADS), BLOCK_THREADS))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import Any, TypeVar
 
 from attnbackends import keep_freed_memory
@@ -106,12 +108,26 @@ def _answer(
     sender: Connection, initializer: Callable[[], object] | None, function: Callable[..., Any], arguments: Any
 ) -> None:
     """What runs in the other process: the function's result, or the `Failure` that takes its place."""
+    end_with_parent()
     try:
         if initializer is not None:
             initializer()
         sender.send(function(*arguments))
     except Exception as error:
         sender.send(Failure.of("call", error))
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it does: nobody waits for its answer, and others need the device."""
+    parent = parent_process()
+    if parent is None:
+        raise RuntimeError("end_with_parent() needs a process that multiprocessing started")
+
+    def end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    Thread(target=end, daemon=True).start()
 
 
 def ending(code: int | None) -> str:

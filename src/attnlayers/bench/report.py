@@ -27,6 +27,9 @@ CAPTION_OF_WORK = (
     "inputs and outputs (training: of weights, gradients and Adam's means), each counted once, over its time"
 )
 
+HOST_TIME = "the host's time of CuPy needs no device: python -m benchmarks.host_time, in a checkout of attnlayers"
+"""Said where CUDA was not measured."""
+
 
 def tables(report: Report) -> list[Table]:
     """One for each backend and dtype, and one of memory."""

@@ -95,13 +95,16 @@ def _write_json(report: Report, out: Path) -> None:
 
 
 def _show(report: Report, console: Screen, out: Path | None) -> None:
-    from ..bench.report import last_line, refused, tables
+    from ..bench.report import HOST_TIME, last_line, refused, tables
+    from ..bench.run import OPEN
 
     if out is not None:
         _write_json(report, out)
     for table in tables(report):
         console.print(table, soft_wrap=False)
     console.print(f"CUDA: {report.cuda}")
+    if report.cuda.startswith(OPEN):
+        console.print(HOST_TIME)
     for heading, text in report.machine.items():
         console.print(f"{heading}: {text}")
     for heading, entries in (("wrong", report.wrong), ("failed", report.failed)):

@@ -33,6 +33,7 @@ def test_table_files_and_line(attnlayers: Any) -> None:
     cupy = available_backends()["cupy"]
     cause = "not asked for" if cupy.usable else " ".join(cupy.detail.split())
     assert f"CUDA: not yet measured: {cause}" in lines
+    assert any("python -m benchmarks.host_time" in line for line in lines)
     assert report["cuda"] == f"not yet measured: {cause}"
     assert {"python", "numpy", "processor", "date"} <= report["machine"].keys()
     assert (attnlayers.cwd / "found" / "bench.png").read_bytes().startswith(b"\x89PNG")

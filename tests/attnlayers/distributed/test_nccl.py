@@ -1,10 +1,9 @@
 """Devices of ranks, and sums from device to device: the real CuPy where a device answers, and NCCL by a stand-in.
 
 The stand-in has the calls of ``cupy.cuda.nccl`` that are used, and adds up memory of threads in place of processes.
-What passes here has not met NCCL.
+Where NCCL is installed, one rank alone meets it: that needs one device.
 """
 
-import ctypes
 import re
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from attnlayers.distributed import Ranks, RanksError
 
 
 class FakeCommunicator:
-    """Of NCCL: a group of threads that is named by an id."""
+    """A communicator of NCCL's: a group of threads that is named by an id. The host cannot read where pointers lead."""
 
     groups: dict[tuple[int, ...], SharedMemory] = {}  # noqa: RUF012
     lock = Lock()
@@ -35,10 +34,14 @@ class FakeCommunicator:
 
     def allReduce(self, send: int, receive: int, count: int, kind: int, op: int, stream: int) -> None:
         assert (op, stream >= 0, count > 0) == (0, True, True)
-        number = {7: ctypes.c_float, 8: ctypes.c_double}[kind]
-        own = np.ctypeslib.as_array((number * count).from_address(send)).copy()
-        total = sum(self.shared.gather(self.rank, own))
-        np.ctypeslib.as_array((number * count).from_address(receive))[...] = total
+        xp = library_of("cupy").xp
+        dtype = {7: xp.float32, 8: xp.float64}[kind]
+
+        def there(pointer: int) -> Any:
+            memory = xp.cuda.UnownedMemory(pointer, count * xp.dtype(dtype).itemsize, self)
+            return xp.ndarray((count,), dtype, xp.cuda.MemoryPointer(memory, 0))
+
+        there(receive).set(sum(self.shared.gather(self.rank, there(send).get())))
 
 
 class FakeNCCL:
@@ -116,6 +119,18 @@ def test_without_nccl_sums_go_through_the_host_with_cupy(cupy: Library, monkeypa
     for words in results(on_devices(cupy, 1, work, ["one", "two"])):
         assert words.startswith("threads through the host, since on rank ")
         assert "NCCL is not installed: install nvidia-nccl-cu12 or nvidia-nccl-cu13" in words
+
+
+def test_nccl_itself_with_cupy(cupy: Library) -> None:
+    """Its calls, by one rank alone: a sum over one rank is what was there."""
+    sums = cupy.backend.device_sums()
+    if isinstance(sums, str):
+        pytest.skip(sums)
+    sums.join(sums.new_id(), 1, 0)
+    for dtype in ("float32", "float64"):
+        array = cupy.array(np.arange(5.0), dtype)
+        sums.add(array)
+        assert cupy.numpy(array).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_more_ranks_than_devices_with_cupy(cupy: Library) -> None:

@@ -18,6 +18,15 @@ struct alignas(16) Four {
     REAL x[4];
 };
 
+// For other blocks, in stores of 16 bytes, which the compiler does not make of four numbers everywhere.
+__device__ inline void hand_over(float *to, const float *x) {
+    __stcg((float4 *)to, make_float4(x[0], x[1], x[2], x[3]));
+}
+__device__ inline void hand_over(double *to, const double *x) {
+    __stcg((double2 *)to, make_double2(x[0], x[1]));
+    __stcg((double2 *)to + 1, make_double2(x[2], x[3]));
+}
+
 // -- a step of one unit
 
 __device__ inline REAL sigmoid(REAL a) { return tanh(a / 2) / 2 + REAL(0.5); }
@@ -30,19 +39,31 @@ struct Kept {
     int T, H, width;
 };
 
+struct Cell {
+    REAL f, g, i, o, c, h;
+};
+
 // From the sums `a` of the gates of one unit, and its state before the step.
-__device__ inline void finish_step(const Kept &kept, const REAL *a, bool live, REAL old_h, REAL old_c, int n, int t,
-                                   int unit) {
-    const int T = kept.T, H = kept.H;
-    const long long step = (long long)n * T + t, state = (long long)n * H + unit;
+__device__ inline Cell step_of(const REAL *a, bool live, REAL old_h, REAL old_c) {
     const REAL f = sigmoid(a[0]), g = tanh(a[1]), i = sigmoid(a[2]), o = sigmoid(a[3]);
+    const REAL c = live ? f * old_c + g * i : old_c;
+    return {f, g, i, o, c, live ? o * tanh(c) : old_h};
+}
+
+// The state in the row of the next step.
+__device__ inline void hand_on(const Kept &kept, REAL h, int n, int t, int unit) {
+    if (t + 1 < kept.T) kept.rows[((long long)n * kept.T + t + 1) * kept.width + unit] = h;
+}
+
+// The rest.
+__device__ inline void keep(const Kept &kept, const Cell &cell, REAL old_h, REAL old_c, int n, int t, int unit) {
+    const int H = kept.H;
+    const long long step = (long long)n * kept.T + t, state = (long long)n * H + unit;
     REAL *gates = kept.gates + step * 4 * H + unit;
-    gates[0] = f, gates[H] = g, gates[2 * H] = i, gates[3 * H] = o;
-    const REAL new_c = live ? f * old_c + g * i : old_c, new_h = live ? o * tanh(new_c) : old_h;
+    gates[0] = cell.f, gates[H] = cell.g, gates[2 * H] = cell.i, gates[3 * H] = cell.o;
     if (!t) kept.rows[step * kept.width + unit] = old_h;
-    if (t + 1 < T) kept.rows[(step + 1) * kept.width + unit] = new_h;
-    kept.c[step * H + unit] = old_c, kept.last_c[state] = new_c;
-    kept.hs[step * H + unit] = kept.last_h[state] = new_h;
+    kept.c[step * H + unit] = old_c, kept.last_c[state] = cell.c;
+    kept.hs[step * H + unit] = kept.last_h[state] = cell.h;
 }
 
 // What stands behind the state in a row, from place `begin` on in strides of `by`.
@@ -96,7 +117,7 @@ __device__ inline void leave(unsigned *count, unsigned all) {
 
 // sums += left x right over [from, to): COUNT rows of `left`, `apart` of them from one to the next, 4 columns of `right`.
 template <int COUNT, int APART>
-__device__ inline void multiply(REAL (&sums)[COUNT][4], const REAL *left, int left_lead, const REAL *right,
+__device__ inline void multiply(Four (&sums)[COUNT], const REAL *left, int left_lead, const REAL *right,
                                 int right_lead, int from, int to) {
     for (int k = from; k < to; k += 4) {
         Four a[COUNT];
@@ -108,7 +129,7 @@ __device__ inline void multiply(REAL (&sums)[COUNT][4], const REAL *left, int le
 #pragma unroll
             for (int i = 0; i < COUNT; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) sums[i][j] += a[i].x[l] * b.x[j];
+                for (int j = 0; j < 4; j++) sums[i].x[j] += a[i].x[l] * b.x[j];
         }
     }
 }
@@ -118,7 +139,7 @@ __device__ inline void multiply(REAL (&sums)[COUNT][4], const REAL *left, int le
 __device__ inline void load_states(REAL *to, int lead, int depth, const REAL *from, long long apart, int rows, int H) {
     const int PIECE = 16 / sizeof(REAL), EACH = ROWS / 8, AT_ONCE = 2;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (H % PIECE || (from && apart % PIECE)) {
+    if (from && apart % PIECE) {
         for (int row = warp; row < ROWS; row += 8)
             for (int k = lane; k < depth; k += 32)
                 to[row * lead + k] = from && row < rows && k < H ? __ldcg(from + row * apart + k) : REAL(0);
@@ -139,7 +160,10 @@ __device__ inline void load_states(REAL *to, int lead, int depth, const REAL *fr
 #pragma unroll
             for (int j = 0; j < EACH; j++) {
                 const int at = k + i * 32 * PIECE;
-                if (at < depth) *(float4 *)(to + (warp + 8 * j) * lead + at) = found[i][j];
+                REAL *piece = to + (warp + 8 * j) * lead + at;
+                if (at < depth) *(float4 *)piece = found[i][j];
+                if (at < H)
+                    for (int l = H - at; l < PIECE; l++) piece[l] = 0;  // what stands behind the state in a row
             }
     }
 }
@@ -177,12 +201,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             const int n = tile + own_row;
             const long long step = (long long)n * T + t;
             const bool own = own_row < ROWS && n < end && unit < H;
-            REAL a[4], cell = 0;
+            REAL a[4], old_c = 0;
             bool live = true;
             if (own) {
 #pragma unroll
                 for (int gate = 0; gate < 4; gate++) a[gate] = gates[step * 4 * H + gate * H + unit] + bias[gate];
-                cell = t ? last_c[(long long)n * H + unit] : first_c ? first_c[(long long)n * H + unit] : REAL(0);
+                old_c = t ? last_c[(long long)n * H + unit] : first_c ? first_c[(long long)n * H + unit] : REAL(0);
                 live = !mask || mask[step];
             }
             if (t && tile == first)
@@ -195,27 +219,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             else
                 load_states(before, lead, depth, first_h ? first_h + (long long)tile * H : first_h, H, end - tile, H);
             __syncthreads();
-            REAL sums[ROWS / 8][4] = {};
+            Four sums[ROWS / 8] = {};
             multiply<ROWS / 8, 8>(sums, before + row * lead, lead, weights + own_unit * 4, COLUMNS, part * part_depth,
                                   (part + 1) * part_depth);
 #pragma unroll
-            for (int i = 0; i < ROWS / 8; i++) {
-                Four sum;
-#pragma unroll
-                for (int gate = 0; gate < 4; gate++) sum.x[gate] = sums[i][gate];
-                *(Four *)(parts + ((part * ROWS + row + 8 * i) * UNITS + own_unit) * 4) = sum;
-            }
+            for (int i = 0; i < ROWS / 8; i++)
+                *(Four *)(parts + ((part * ROWS + row + 8 * i) * UNITS + own_unit) * 4) = sums[i];
             __syncthreads();
-            if (!own) continue;
+            Cell cell;
+            REAL old_h;
+            if (own) {
 #pragma unroll
-            for (int i = 0; i < PARTS; i++) {
-                const Four sum = *(const Four *)(parts + (i * ROWS * UNITS + threadIdx.x) * 4);
+                for (int i = 0; i < PARTS; i++) {
+                    const Four sum = *(const Four *)(parts + (i * ROWS * UNITS + threadIdx.x) * 4);
 #pragma unroll
-                for (int gate = 0; gate < 4; gate++) a[gate] += sum.x[gate];
+                    for (int gate = 0; gate < 4; gate++) a[gate] += sum.x[gate];
+                }
+                old_h = before[own_row * lead + unit], cell = step_of(a, live, old_h, old_c);
+                hand_on(kept, cell.h, n, t, unit);
             }
-            finish_step(kept, a, live, before[own_row * lead + unit], cell, n, t, unit);
+            if (t + 1 < T && tile + ROWS >= end) arrive(count);  // others wait for the state alone
+            if (own) keep(kept, cell, old_h, old_c, n, t, unit);
         }
-        if (t + 1 < T) arrive(count);
     }
     if (T > 1) leave(count, T * gridDim.x);
 }
@@ -292,16 +317,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             __syncthreads();
             for (int at = threadIdx.x; at < depth; at += THREADS) {  // 4 units of ROWS / 4 entries each
                 const int row = at / 2 % 4, k = (at / 8 * 2 + at % 2) * 4;
-                REAL sums[ROWS / 4][4] = {};
+                Four sums[ROWS / 4] = {};
                 multiply<ROWS / 4, 4>(sums, own_da + row * lead, lead, weights + k, depth, 0, COLUMNS);
                 REAL *to = through + ((next * tiles + number) * slices + k / UNITS) * received + blockIdx.x * chunk;
 #pragma unroll
-                for (int i = 0; i < ROWS / 4; i++) {
-                    Four sum;
-#pragma unroll
-                    for (int j = 0; j < 4; j++) sum.x[j] = sums[i][j];
-                    *(Four *)(to + (row + 4 * i) * UNITS + k % UNITS) = sum;
-                }
+                for (int i = 0; i < ROWS / 4; i++) hand_over(to + (row + 4 * i) * UNITS + k % UNITS, sums[i].x);
             }
         }
         if (t >= 0) arrive(count);
@@ -323,8 +343,11 @@ extern "C" __global__ void lstm_cell(REAL *gates, const REAL *from_h, const REAL
 #pragma unroll
     for (int i = 0; i < 4; i++)
         a[i] = gates[(step * 4 + i) * H + unit] + b[i * H + unit] + from_h[((long long)n * 4 + i) * H + unit];
-    finish_step({gates, hs, rows, c, last_h, last_c, T, H, width}, a, !mask || mask[step], last_h[at], last_c[at], n, t,
-                unit);
+    const Kept kept = {gates, hs, rows, c, last_h, last_c, T, H, width};
+    const REAL old_h = last_h[at], old_c = last_c[at];
+    const Cell cell = step_of(a, !mask || mask[step], old_h, old_c);
+    hand_on(kept, cell.h, n, t, unit);
+    keep(kept, cell, old_h, old_c, n, t, unit);
     finish_row(rows + step * width + H, x + step * D, D, width - H, unit, H);
 }
 
