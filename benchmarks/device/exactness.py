@@ -241,8 +241,8 @@ def count_launches(backend: Any) -> dict[str, int]:
 
     counting.plain, counting_ready.plain = launch, ready  # type: ignore[attr-defined]
     kernels.launch, kernels.ready = counting, counting_ready
-    for way in ("_attention_kernels", "_weighted"):
-        backend.__dict__.pop(way, None)  # which keeps what it launches by
+    for way in ("_attention_kernels", "_weighted"):  # which keep what they launch
+        backend.__dict__.pop(way, None)
     return counted
 
 

@@ -201,8 +201,8 @@ def launches() -> Entry:
 
     backend._kernels.launch = partial(watched, backend._kernels.launch, None)
     backend._kernels.ready = watched_ready
-    for way in ("_attention_kernels", "_weighted"):
-        backend.__dict__.pop(way, None)  # which keeps what it launches by
+    for way in ("_attention_kernels", "_weighted"):  # which keep what they launch
+        backend.__dict__.pop(way, None)
     backend.matmul = partial(watched, backend.matmul, "product")
     for i in range(PROFILED):
         step(i)
