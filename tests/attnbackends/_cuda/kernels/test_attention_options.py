@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import Library
 
-from attnbackends import _random
+from attnbackends import _random, share_of_batch
 from attnbackends._cuda.attention import SmallKernel
 from attnbackends._cuda.decode import DecodeKernel, Shape
 from attnbackends._cuda.plans import CudaAttention
@@ -123,6 +123,25 @@ def test_decode(library: Library, launched: list[str], only: Any, dtype: str, ca
     check(library, dtype, call)
     shares = call["arrays"][1].shape[2] > 64
     assert launched[: 1 + shares] == DECODE[: 1 + shares]
+
+
+@pytest.mark.parametrize("kernel", [SmallKernel, DecodeKernel])
+def test_a_share_of_a_batch_drops_what_it_drops_in_the_whole(
+    library: Library, launched: list[str], only: Any, kernel: type[SmallKernel | DecodeKernel]
+) -> None:
+    only(kernel)
+    arrays = [np.random.default_rng(T).standard_normal((4, T, 8)) for T in (5, 70, 71)]
+    arrays[2] = arrays[2][:, :70]
+
+    def outputs(rows: slice) -> np.ndarray:
+        out, _ = F.attention(*(library.array(x[rows], "float32") for x in arrays), dropout=0.4, seed=9)
+        return library.numpy(out)
+
+    whole = outputs(slice(None))
+    with share_of_batch(1, 2, 4):
+        part = outputs(slice(1, 3))
+    assert launched == (2 * DECODE if kernel is DecodeKernel else 2 * SMALL[:1])
+    np.testing.assert_array_equal(whole[1:3], part)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 15])
