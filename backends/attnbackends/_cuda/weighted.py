@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     Attributes
     ----------
     weights_bytes, products_bytes : int
-        Of weights, and of scores before them; more than any call may keep where the call cannot be served.
+        Of weights, infinite for a call that cannot be served, and of scores before them.
     weights_at, room : int
         Where weights begin in the memory that stats and they share, and the bytes of both.
     out : tuple of int
