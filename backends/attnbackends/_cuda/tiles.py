@@ -67,7 +67,7 @@ class Tile(NamedTuple):
 FORWARD = (
     *(Tile(64, 64, 64), Tile(64, 64, 32), Tile(64, 32, 32)),
     *(Tile(128, 64, 32, together=3), Tile(128, 32, 32)),
-    *(Tile(256, 32, 32, abreast=2), Tile(256, 32, 16, abreast=2)),
+    Tile(256, 32, 16, abreast=2),
 )
 BACKWARD = (
     *(Tile(64, 64, 32), Tile(64, 32, 32)),

@@ -40,6 +40,15 @@ __device__ inline REAL weight_of(REAL score, REAL shift) {
 #endif
 }
 
+// A number that the compiler takes for a new one: what follows from it is reckoned where it is used, and not before the
+// products, which need the registers.
+__device__ inline int again(int x) {
+#ifdef __CUDA_ARCH__
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 __device__ inline void multiply(REAL (&row)[PLACES], REAL factor) {
 #pragma unroll
     for (int j = 0; j < PLACES; j++) row[j] *= factor;
@@ -66,12 +75,16 @@ __device__ inline void gather(Rows &sums, REAL *room) {
 
 // The first `count` rows of the sums to rows `width` apart.
 __device__ inline void write(REAL *to, int width, int count, const Rows &sums) {
+    const int left = width - place_of(0);
     if (team()) return;
 #pragma unroll
-    for (int i = 0; i < ROWS; i++)
+    for (int i = 0; i < ROWS; i++) {
+        REAL *const row = to + (long long)row_of(i) * width + place_of(0);
+        if (row_of(i) < count)
 #pragma unroll
-        for (int j = 0; j < PLACES; j++)
-            if (row_of(i) < count && place_of(j) < width) to[(long long)row_of(i) * width + place_of(j)] = sums[i][j];
+            for (int j = 0; j < PLACES; j++)
+                if (place_of(j) - place_of(0) < left) row[place_of(j) - place_of(0)] = sums[i][j];
+    }
 }
 
 __device__ inline REAL sum_of_row(REAL x) {

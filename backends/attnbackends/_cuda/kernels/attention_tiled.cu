@@ -112,13 +112,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
     await<0>();
     softmax.gather_all(sums, own_q);
+    const int own_row0 = again(row0), own_count = min(R - own_row0, DOWN);
+    const long long from = (long long)again(blockIdx.x) * R + own_row0;
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const REAL total = softmax.totals[i];
         multiply(sums[i], 1 / (total == 0 ? 1 : total));
-        if (threadIdx.x % LANES == 0 && team() == 0 && row_of(i) < count)
-            Stats(stats, b, R).set(row0 + row_of(i), softmax.tops[i], total);
+        if (threadIdx.x % LANES == 0 && team() == 0 && row_of(i) < own_count)
+            Stats(stats, again(blockIdx.x), R).set(own_row0 + row_of(i), softmax.tops[i], total);
     }
-    write(out + (b * R + row0) * D_v, D_v, count, sums);
-    if (kept) write(kept + (b * R + row0) * D_v, D_v, count, sums);
+#pragma unroll 1
+    for (REAL *to = out; to; to = to == kept ? nullptr : kept) write(to + from * D_v, D_v, own_count, sums);
 }

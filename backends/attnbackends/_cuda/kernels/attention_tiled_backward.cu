@@ -87,8 +87,8 @@ struct Backward {
             combine(dkeys, dproducts, across, scratch);
         }
         await<0>();
-        if (OF_KEYS) finish(dk + (b * T_k + key0) * D, D, count, dkeys);
-        if (OF_VALUES && dv) finish(dv + (b * T_k + key0) * D_v, D_v, count, dvalues);
+        if (OF_KEYS) finish(dk, key0, T_k, D, dkeys);
+        if (OF_VALUES && dv) finish(dv, key0, T_k, D_v, dvalues);
     }
     // dq of a tile of rows.
     __device__ void of_queries(REAL *dq, int row0) const {
@@ -115,11 +115,13 @@ struct Backward {
                 for (int j = 0; j < COLUMNS; j++) dproducts[i][j] = through(row_of(i), weights[i][j], dproducts[i][j]);
             combine(dqueries, dproducts, across, scratch);
         }
-        finish(dq + (b * R + row0) * D, D, count, dqueries);
+        finish(dq, row0, R, D, dqueries);
     }
-    __device__ void finish(REAL *to, int width, int count, Rows &sums) const {
+    // Writes DOWN rows from `row0` of the `rows` that an entry has.
+    __device__ void finish(REAL *to, int row0, int rows, int width, Rows &sums) const {
         gather(sums, down);
-        write(to, width, count, sums);
+        row0 = again(row0);
+        write(to + ((long long)again(blockIdx.x) * rows + row0) * width, width, rows - row0, sums);
     }
 };
 
