@@ -36,11 +36,14 @@ def generate(
     ] = None,
 ) -> None:
     """Go on with a text: the prompt and what follows it, a blank line between texts."""
+    from attnbackends import keep_freed_memory
+
     from ..data import DataError
 
     if top_p is not None and not 0 < top_p <= 1:
         raise DataError(f"--top-p must lie in (0, 1], got {top_p}")
     writer = _writer(folder)
+    keep_freed_memory()
     texts = list(prompts) if prompts else _lines()
     if not texts:
         raise DataError("there is nothing to go on with: give a prompt, or lines of standard input")
