@@ -66,13 +66,13 @@ class Tile(NamedTuple):
 
 FORWARD = (
     *(Tile(64, 64, 64), Tile(64, 64, 32), Tile(64, 32, 32)),
-    *(Tile(128, 64, 32, together=3), Tile(128, 32, 32)),
+    Tile(128, 64, 16),
     Tile(256, 32, 16, abreast=2),
 )
 BACKWARD = (
     *(Tile(64, 64, 32), Tile(64, 32, 32)),
     *(Tile(128, 64, 32, abreast=2), Tile(128, 32, 32, abreast=2)),
-    *(Tile(256, 32, 32, abreast=2), Tile(256, 32, 16, abreast=2)),
+    Tile(256, 32, 16, abreast=2),
 )
 """Tiles on matrix units for rows up to a width; of one width those first that load least for each product."""
 
