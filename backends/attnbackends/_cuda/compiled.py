@@ -48,6 +48,9 @@ SHARED_MEMORY_OPT_IN, MULTIPROCESSORS = 97, 16
 LIMITS = MULTIPROCESSORS, 75, 76, 95
 """CUDA's numbers for multiprocessors, the two parts of the compute capability, and cooperative launches."""
 
+INVALID_CONTEXT = 201
+"""The driver's number for a call in a thread without a current device."""
+
 
 def source(file: str) -> str:
     """The text of a file, with what it includes in place: NVRTC knows no folder of ours."""
@@ -63,10 +66,8 @@ class Launch:
 
     Parameters
     ----------
-    driver : module
-        CuPy's, whose `launchKernel` is asked.
-    stream : callable
-        The current stream.
+    cuda : module
+        CuPy's, whose driver is asked.
     compiled : callable
         The kernel; asked for at the first call, on the device on which all calls are made.
     kinds : str
@@ -81,8 +82,7 @@ class Launch:
 
     def __init__(
         self,
-        driver: Any,
-        stream: Callable[[], Any],
+        cuda: Any,
         compiled: Callable[[], Any],
         kinds: str,
         grid: Any,
@@ -90,9 +90,9 @@ class Launch:
         together: bool,
     ) -> None:
         # CuPy's own cooperative launch makes a grid that is too large smaller, and asks for all that a device is.
-        self._launch = driver.launchCooperativeKernel if together else driver.launchKernel
+        self._launch = cuda.driver.launchCooperativeKernel if together else cuda.driver.launchKernel
         self._more = () if together else (0,)
-        self._stream, self._compiled = stream, compiled
+        self._cuda, self._stream, self._compiled = cuda, cuda.get_current_stream, compiled
         self._kinds, self._where, self._function = kinds, (*grid, shared), 0
         self._lock = Lock()  # the driver reads the values without Python's own lock
 
@@ -111,7 +111,15 @@ class Launch:
             if not self._function:
                 self._prepare()
             self._pack(self._values, 0, *arguments)
-            self._launch(self._function, *self._where, self._stream().ptr, self._parameters, *self._more)
+            where = (self._function, *self._where, self._stream().ptr, self._parameters, *self._more)
+            try:
+                self._launch(*where)
+            except self._cuda.driver.CUDADriverError as error:
+                if error.status != INVALID_CONTEXT:
+                    raise
+                runtime = self._cuda.runtime  # the driver knows nothing of a thread that the runtime has not met
+                runtime.setDevice(runtime.getDevice())
+                self._launch(*where)
 
 
 @cache
@@ -195,8 +203,7 @@ class Kernels:
 
         if self._driver is not None:
             everywhere = (*blocks, 1, 1)[:3]
-            stream = self.xp.cuda.get_current_stream
-            return Launch(self._driver, stream, compiled, kinds, (*everywhere, threads, 1, 1), shared, together)
+            return Launch(self.xp.cuda, compiled, kinds, (*everywhere, threads, 1, 1), shared, together)
         types = [KINDS[kind][1] for kind in kinds]
 
         def launch(*arguments: float) -> None:

@@ -34,8 +34,12 @@ LARGEST_UPLOAD = 4096
 
 ROWS_OF_A_TILE = 64
 """Rows of a block of the tiled kernels. Where these are fewer blocks than the device has multiprocessors, some of those
-have nothing to do, and products are faster: on an H100 at (4, 1024, 1024, 64) in float32, forward and backward, the
-tiled kernels take 434 microseconds, and PyTorch by products and several kernels between them 290."""
+have nothing to do, and products are faster: on an H200 at D = 64 in float32, forward and backward, microseconds of the
+device by tiles and by products, 96 and 66 at (16, 256), 318 and 228 at (4, 1024), 356 and 307 at (8, 1024)."""
+
+NARROW = 64
+"""Size of a head up to which the tiled kernels do better than that on a device they fill. At D = 128 they take 169
+microseconds and products 86 at (16, 256), 659 and 437 at (8, 1024); at D = 256 489 and 121 at (16, 256) (an H200)."""
 
 
 class Plan(NamedTuple):
@@ -149,7 +153,8 @@ class CudaAttention:
         kept = B * R * out[2] * call.q.itemsize if reads_out else 0
         gives_way = call.q.dtype.char in "fd" and not (forward and (backward or R < FEWEST_ROWS))
         if forward and reads_out and R >= FEWEST_ROWS:
-            gives_way = self._multiprocessors() > B * -(-R // ROWS_OF_A_TILE)
+            few = self._multiprocessors() > B * -(-R // ROWS_OF_A_TILE)
+            gives_way = few or max(call.q.shape[2], call.v.shape[2]) > NARROW
         return Plan(forward, backward, dense, out, stats if kept else 0, stats + kept, gives_way)
 
     def _dense(self, call: CudaCall, plan: Plan) -> CudaCall:

@@ -191,3 +191,34 @@ def test_without_the_drivers_own_launch(monkeypatch: pytest.MonkeyPatch, library
     )
     monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(kernels))
     assert both(arrays, **options) == right
+
+
+@on_cupy
+def test_the_first_launch_of_a_thread(monkeypatch: pytest.MonkeyPatch, library: Library) -> None:
+    """The driver knows no device in a thread where the runtime was not asked for anything yet."""
+    arrays = [library.array(draw(*shape)) for shape in SHAPES]
+    right, xp, met = both(arrays), library.xp, []
+
+    class InvalidContextError(Exception):
+        status = 201
+
+    def launch(*arguments: Any) -> None:
+        if not met:
+            raise InvalidContextError
+        xp.cuda.driver.launchKernel(*arguments)
+
+    def meet(device: int) -> None:
+        met.append(device)
+        xp.cuda.runtime.setDevice(device)
+
+    runtime = SimpleNamespace(**{name: getattr(xp.cuda.runtime, name) for name in dir(xp.cuda.runtime)})
+    runtime.setDevice = meet
+    drivers = SimpleNamespace(launchKernel=launch, launchCooperativeKernel=launch, CUDADriverError=InvalidContextError)
+    cuda = SimpleNamespace(runtime=runtime, driver=drivers, alloc=xp.cuda.alloc)
+    cuda.get_current_stream = xp.cuda.get_current_stream
+    others = {name: getattr(xp, name) for name in ("ndarray", "asarray", "ascontiguousarray", "RawModule")}
+    monkeypatch.setattr(
+        library.backend, "_attention_kernels", CudaAttention(Kernels(SimpleNamespace(**others, cuda=cuda)))
+    )
+    assert both(arrays) == right
+    assert met == [0]
