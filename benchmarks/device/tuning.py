@@ -85,13 +85,9 @@ PLAIN = 64, 64, 1, 2, 4, False
 """The largest tile without matrix units, to see what they gain."""
 
 SIZES: dict[int, tuple[tuple[Any, ...], ...]] = {
-    64: (
-        PLAIN,
-        *((64, 64), (64, 64, 1, 3), (64, 64, 2), (64, 32), (64, 32, 1, 3), (64, 32, 1, 3, 2)),
-        *((32, 32, 1, 4), (32, 64, 2, 3)),
-    ),
-    128: (PLAIN, (64, 64), (64, 32, 1, 3), (64, 32, 1, 2, 2), (32, 32, 1, 2, 2)),
-    256: ((32, 32, 1, 2, 2), (32, 16, 1, 2, 2), (32, 32, 2, 1, 2)),
+    64: (PLAIN, (64, 64), (64, 32), (64, 64, 1, 3)),
+    128: (PLAIN, (64, 16), (64, 32, 1, 2, 2)),
+    256: ((32, 16, 1, 2, 2),),
 }
 if SHORT:
     SIZES = {64: ((32, 16),)}
@@ -119,7 +115,8 @@ def items(folder: Path) -> Iterator[Item]:
         for size in sizes:
             for name, entries in SHAPES.items():
                 shape = entries, on_device(1024, 40), D
-                yield Item(f"tile {' '.join(map(str, size))}, {name}, D={D}", attention, (size, shape), seconds)
+                title = f"tile {' '.join(map(str, size))}, {name}, D={D}"
+                yield Item(title, attention, (size, shape), on_device(60, 300))  # most of it is NVRTC
 
 
 def empty_launch() -> Entry:
