@@ -7,6 +7,7 @@ import re
 import sysconfig
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class Section:
     def _write(self, state: str) -> None:
         found = read(self._path.parent)
         seconds = round(time.monotonic() - self._start, 2)
-        found[self._step] = {"state": state, "seconds": seconds, "items": self.items}
+        date = f"{datetime.now(UTC):%Y-%m-%d}"
+        found[self._step] = {"state": state, "date": date, "seconds": seconds, "items": self.items}
         text = json.dumps(found, indent=1) + "\n"
         write_whole(self._path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
