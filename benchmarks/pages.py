@@ -32,8 +32,8 @@ NOT_MEASURED: Texts = "not measured", "未計測"
 STANDING: Texts = (
     "It ran on an {name} ({date}): {passed:,} of {tests:,} CuPy tests passed. There the device works on "
     "`TimeAttention`, forward and backward in float32, {book} times as long as on PyTorch's fastest kernel; on `long` "
-    "{long} times in float32 and {half} times in float16. A training step of chapter 8 takes {ms:.1f} ms, {ratio:.2f} of "
-    "PyTorch's eager step.",
+    "{long} times in float32 and {half} times in float16. A training step of chapter 8 takes {ms:.1f} ms, {ratio:.2f} "
+    "of PyTorch's eager step.",
     "{name} の 1 台で動かしました（{date}）。CuPy のテスト {tests:,} 件のうち {passed:,} 件が合格しました。\n"
     "forward と backward を合わせたデバイスの時間は、PyTorch の最速のカーネルと比べて、"
     "`TimeAttention` が float32 で {book} 倍、`long` が float32 で {long} 倍、float16 で {half} 倍です。\n"
