@@ -72,7 +72,7 @@ FORWARD = (
 BACKWARD = (
     *(Tile(64, 64, 32), Tile(64, 32, 32)),
     *(Tile(128, 64, 32, abreast=2), Tile(128, 32, 32, abreast=2)),
-    Tile(256, 32, 16, abreast=2),
+    Tile(256, 32, 16, abreast=1),
 )
 """Tiles on matrix units for rows up to a width; of one width those first that load least for each product."""
 

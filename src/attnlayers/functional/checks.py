@@ -66,10 +66,10 @@ def _hold(backend: Backend, given: Described) -> None:
                 first_float = (name, dtype)
         found = _match(shape, axes)
         if found is None:
-            raise ValueError(_message(name, shape, axes, sizes, given))
+            raise ValueError(_message(name, axes, sizes, given))
         for axis, n in found.items():
             if sizes.setdefault(axis, n) != n:
-                raise ValueError(_message(name, shape, axes, sizes, given))
+                raise ValueError(_message(name, axes, sizes, given))
 
 
 def check_gradient(name: str, gradient: Array, *, like: Array) -> None:
@@ -107,17 +107,10 @@ def _match(shape: tuple[int, ...], axes: tuple[str, ...]) -> dict[str, int | tup
     return found
 
 
-def _message(
-    name: str,
-    shape: tuple[int, ...],
-    axes: tuple[str, ...],
-    sizes: dict[str, int | tuple[int, ...]],
-    given: Described,
-) -> str:
-    wanted = _tuple(axes)
-    names = [other for other, *_ in given]
-    before = given[: names.index(name)]
-    partners = [(other, theirs) for other, spec, theirs, _ in before if set(_parse(spec)[0]) & set(axes) - {"*"}]
+def _message(name: str, axes: tuple[str, ...], sizes: dict[str, int | tuple[int, ...]], given: Described) -> str:
+    wanted, shapes = _tuple(axes), {other: tuple(shape) for other, _, shape, _ in given}  # libraries print their own
+    shape, before = shapes[name], given[: [*shapes].index(name)]
+    partners = [(other, shapes[other]) for other, spec, *_ in before if set(_parse(spec)[0]) & set(axes) - {"*"}]
     if not partners:
         return f"`{name}` must have shape {wanted}, got {shape}"
     known: list[object] = []
