@@ -24,7 +24,7 @@ SHARED_KB = {
 """Shared memory of a block and of a multiprocessor."""
 
 COMPILED = "7.5", "9.0", "12.0"
-"""The oldest, one that runs are measured on, and the newest: each takes minutes. `benchmarks.kernel_resources` does all."""
+"""The oldest, one that runs are measured on, the newest: each takes minutes. `benchmarks.kernel_resources` has all."""
 
 
 def test_every_kernel_is_known() -> None:
