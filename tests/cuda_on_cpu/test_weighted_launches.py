@@ -56,6 +56,6 @@ def test_capped_scores_are_made_again() -> None:
 
 def test_few_queries_have_a_backward() -> None:
     """Weights, which forward did not keep, are made again."""
-    forward, backward = asked((4, 300, 256), T_q=10)
+    forward, backward = asked((4, 300, 256), "float64", T_q=10)
     assert forward == "{'attention_decode': 1, 'attention_decode_join': 1} 0 0 0 0 0"
     assert backward == "{'attention_weights': 1, 'attention_weights_backward': 1} 6 0 0 0 0"
