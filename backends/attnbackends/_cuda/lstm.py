@@ -15,7 +15,7 @@ MOST_NUMBERS = 2**31
 """Numbers of an array that a kernel's 32-bit indices do not reach."""
 
 LEAST_CAPABILITY = 70
-"""Of devices on which a thread may wait for one of another block."""
+"""The lowest compute capability, as 70 for 7.0, on which a thread may wait for one of another block."""
 
 
 class Kept(NamedTuple):

@@ -34,7 +34,7 @@ class Grid(NamedTuple):
 
     @property
     def tiles(self) -> int:
-        """Of a group."""
+        """Tiles of `rows` entries that a group has."""
         return -(-self.entries // self.rows)
 
     @property

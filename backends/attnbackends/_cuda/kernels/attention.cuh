@@ -2,12 +2,7 @@
 // Rows of queries, keys, values and outputs are contiguous;
 // only the gradient of the output may have gaps between its rows.
 
-#ifndef INFINITY  // NVRTC has no math.h
-#define INFINITY __int_as_float(0x7f800000)
-#endif
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 #ifndef VALUE
 #define VALUE REAL
 #endif

@@ -1,12 +1,7 @@
 // Cross-entropy of softmax. REAL is float or double; logits and dlogits (M, V) are contiguous.
 
 #include "ids.cuh"
-#ifndef INFINITY  // NVRTC has no math.h
-#define INFINITY __int_as_float(0x7f800000)
-#endif
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 
 // The sum over a block of a power of two threads, for each of them; `part` holds a value for each.
 __device__ inline REAL sum_of_block(REAL value, REAL *part) {

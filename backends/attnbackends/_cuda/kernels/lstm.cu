@@ -4,9 +4,7 @@
 // In the kernels of all steps a block has 8 hidden units of a group of entries: its columns of Wh stay in shared memory.
 // Blocks of a group wait for each other once a step, so that all blocks must be on the device at once.
 
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 #ifndef ROWS
 #define ROWS 32
 #endif

@@ -4,9 +4,7 @@
 // sizes; then `count` pointers, or other numbers, for each further row that a kernel names. A chunk is CHUNK values of
 // one array; blocks share the chunks out by their numbers alone, so that sums come in the same order on every device.
 
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 
 #define THREADS 256
 #define CHUNK (8 * THREADS)

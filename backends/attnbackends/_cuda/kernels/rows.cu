@@ -1,9 +1,7 @@
 // Sums of the rows of a matrix, of all of them or by index: every sum in a fixed order, no atomic additions. REAL is
 // float or double; all arrays are contiguous.
 
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 
 // out (columns,): the sums of x (rows, columns) over its rows. A block for each COLUMNS columns, GROUPS threads for
 // each, which share the rows out; `shared` holds a value for each thread.

@@ -1,11 +1,6 @@
 // A row-wise softmax. REAL is float or double; the array is contiguous.
 
-#ifndef INFINITY  // NVRTC has no math.h
-#define INFINITY __int_as_float(0x7f800000)
-#endif
-#ifndef REAL
-#define REAL float
-#endif
+#include "real.cuh"
 
 // Softmax of each row (T,) in place; a row of -infinity becomes 0. A block of a power of two threads for each row.
 extern "C" __global__ void softmax_rows(REAL *scores, int T) {
