@@ -35,7 +35,7 @@ def exact(logits: np.ndarray, labels: np.ndarray, smoothing: float, ignored: int
     ignored=st.sampled_from([-1, 0, -100]),
     far=st.sampled_from([0.0, 1e3]),
     spread=st.sampled_from([0.1, 3.0, 30.0]),
-    dloss=st.floats(-4, 4, width=32),
+    dloss=st.floats(-4, 4, width=32).filter(lambda x: x == 0 or abs(x) > 1e-30),  # below, float32 underflows
     as_array=st.booleans(),
     seed=st.integers(0, 2**32 - 1),
 )
@@ -71,8 +71,7 @@ def test_cross_entropy(
     assert abs(float(library.numpy(loss)) - right) <= 8 * eps * largest
     # A difference of logits that is rounded by half a unit changes its exponential by as much, relatively.
     allowed = abs(dloss) * eps * ((V + largest) * np.abs(gradient) + 8 / max(1, np.sum(labels != ignored)))
-    underflow = np.finfo(dtype).smallest_subnormal  # to whose multiples results are rounded there
-    assert np.all(np.abs(library.numpy(dlogits) - dloss * gradient) <= allowed + underflow)
+    assert np.all(np.abs(library.numpy(dlogits) - dloss * gradient) <= allowed)
 
 
 @pytest.mark.parametrize(("dtype", "places"), [("float16", 2e-3), ("float64", 1e-15)])
