@@ -60,9 +60,6 @@ class NumpyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
 
-    def device(self, array: Array) -> Any:
-        return "cpu"
-
     def are_here(self, arrays: tuple[Array, ...]) -> bool:
         return True
 

@@ -1,11 +1,17 @@
-"""The dtypes to compute and to multiply in."""
+"""Kinds of dtypes, and those to compute and to multiply in."""
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
+
+
+def is_dtype(backend: Backend, dtype: DType, kind: str) -> bool:
+    """Whether a dtype is of a kind, in the standard's words: "real floating", "integral", "bool"."""
+    bits = float_bits(backend.xp, dtype)
+    return bits > 0 if kind == "real floating" else bits == 0 and bool(backend.xp.isdtype(dtype, kind))
 
 
 def wide(backend: Backend, dtype: DType) -> DType:
     """float32 for half precision, else `dtype` itself."""
-    return backend.xp.float32 if backend.bits(dtype) < 32 else dtype
+    return backend.xp.float32 if float_bits(backend.xp, dtype) < 32 else dtype
 
 
 def widen(backend: Backend, array: Array) -> Array:

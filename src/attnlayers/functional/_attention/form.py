@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
 
 from ..dtypes import wide
 from ..integers import sides
@@ -106,7 +106,7 @@ def _form(
     layout, computed = Layout.of(*shapes, grouped), wide(backend, dtype)
     query_start, *ends = positions
     visible = visibility(layout, causal, query_start, window, *ends)
-    is_half, itemsize = bool(operand_dtype != computed), backend.bits(computed) // 8
+    is_half, itemsize = bool(operand_dtype != computed), float_bits(backend.xp, computed) // 8
     return Form(layout, layout.is_flat, visible, computed, itemsize, operand_dtype, is_half, visible.leaves_out)
 
 
