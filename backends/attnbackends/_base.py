@@ -207,7 +207,7 @@ class Backend:
 
     def _sum_of_squares(self, array: Array) -> Array:
         """The sum of the squares of all values (), in float32 or better; no library has it."""
-        wide = array if float_bits(self.xp, array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+        wide = self._widened(array)
         return self.xp.sum(wide * wide)
 
     def adam_step(
@@ -273,41 +273,39 @@ class Backend:
         """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
         array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
 
-    def operand_dtype(self, dtype: DType) -> DType:
-        """The dtype in which `matmul` takes numbers of a dtype, so that products come in float32 or better.
-
-        Half precision is widened; CUDA multiplies it as it is.
-        """
-        return dtype if float_bits(self.xp, dtype) >= 32 else self.xp.float32
-
     def vecdot(self, a: Array, b: Array) -> Array:
         """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
 
         NumPy has the standard's ``vecdot``, CuPy has none.
         """
-        a, b = (self.xp.astype(x, self.operand_dtype(x.dtype), copy=False) for x in (a, b))
-        return self.xp.vecdot(a, b)
+        return self.xp.vecdot(self._widened(a), self._widened(b))
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
-        """Matrix product over the last two axes.
+        """Matrix product over the last two axes, summed in float32 or better, and in that without `out` or `dtype`.
 
-        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed; the standard has no ``out``.
+        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed and rounds the sums of half
+        precision; the standard has no ``out``.
 
         Parameters
         ----------
         a : array (..., M, K)
-            In the dtype that `operand_dtype` tells, as b.
+            Floating point. On the host, callers widen half precision once and not in each product.
         b : array (..., K, N)
+            Of the dtype of a.
         out : array (..., M, N), optional
             Where to put the product.
         dtype : dtype, optional
             Of the product where there is no `out`, rounded to it from float32 or better.
         """
-        product = self.xp.matmul(a, b)
+        product = self.xp.matmul(self._widened(a), self._widened(b))
         if out is None:
             return product if dtype is None else self.xp.astype(product, dtype, copy=False)
-        out[...] = product
+        out[...] = self.xp.astype(product, out.dtype, copy=False)
         return out
+
+    def _widened(self, array: Array) -> Array:
+        """`array` in float32 where it is in half precision, else itself."""
+        return self.xp.astype(array, self.xp.float32) if 0 < float_bits(self.xp, array.dtype) < 32 else array
 
     def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
         """Keys (b, T, D) in the order in which products with queries read them fastest; with `ones`, (b, T, D + 1).

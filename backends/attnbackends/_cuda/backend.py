@@ -181,20 +181,11 @@ class CupyBackend(UfuncBackend):
 
     # -- few kernels: what costs at the book's sizes is their number
 
-    def operand_dtype(self, dtype: DType) -> DType:
-        if dtype.itemsize > 2:
-            return dtype
-        taken = self._products is not None and self._products.takes(dtype)
-        return dtype if taken else super().operand_dtype(dtype)
-
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         product = None if self._products is None else self._products(a, b, out, dtype)
         if product is not None:
             return product
-        wide = super().operand_dtype  # CuPy's own products round the sums of half precision
-        a, b = (x.astype(wide(x.dtype), copy=False) for x in (a, b))
-        product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
-        return product if dtype is None else product.astype(dtype, copy=False)
+        return super().matmul(a, b, out, dtype)
 
     def vecdot(self, a: Array, b: Array) -> Array:
         dtype = np.promote_types(np.promote_types(a.dtype, b.dtype), np.float32)

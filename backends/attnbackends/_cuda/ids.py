@@ -35,12 +35,15 @@ class DeviceIds:
         self._report[0] = 0
         self._checks: list[Check] = []
         inputs = "int64 id, int64 size, int64 ignore, int64 check, uint64 report, raw T table, int64 width"
-        row = "row = table[within(id, size, false, ignore, check, report) * width + i % width]"
+        row = "const long long place = within(id, size, false, ignore, check, report) * width + i % width; "
+        row += "row = size ? table[place] : T()"
         self._take = cupy.ElementwiseKernel(inputs, "T row", row, "take_rows", preamble=source("ids.cuh"))
 
     def take_rows(self, table: Array, ids: Array, check: Check) -> Array:
         """See `Backend.take_rows`."""
         width = prod(table.shape[1:])
+        if width == 0:  # nothing to take, and ids to check
+            self.take_rows(self._empty(table.shape[:1], np.int8), ids, check)
         out = self._empty((ids.shape[0], width), dtype=table.dtype)
         if out.size:
             self._take(ids[:, None], *self.numbers(check), table, width, out)

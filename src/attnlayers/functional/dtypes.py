@@ -26,5 +26,5 @@ def narrow(backend: Backend, array: Array, dtype: DType) -> Array:
 
 
 def operand(backend: Backend, array: Array) -> Array:
-    """`array` as `Backend.matmul` takes it; itself where it has that dtype already."""
-    return narrow(backend, array, backend.operand_dtype(array.dtype))
+    """`array` as products take it: half precision is widened once on the host, and left as it is on a device."""
+    return widen(backend, array) if backend.on_host else array
