@@ -61,10 +61,11 @@ class Backend:
         """A NumPy array with the same values."""
         return np.asarray(array)
 
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether arrays of this library share a device, and it computes there. Every call asks: it must be quick.
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether arrays of this library share a device, and it computes there; `backend_of` asks in every call.
 
-        CuPy computes on the current device alone: where arrays share another one, it raises a BackendError of its own.
+        NumPy has no other, and CuPy's comparison is slow. CuPy computes on the current device alone: where arrays share
+        another one it raises a BackendError that says so.
         """
         first, *others = arrays
         return all(array.device == first.device for array in others)

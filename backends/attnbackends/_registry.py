@@ -123,14 +123,14 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
             if type(value) is not kind:
                 break
         else:
-            if found.are_here(values):
+            if found._are_here(values):
                 return found
     arguments = {f"argument {i}": array for i, array in enumerate(arrays, 1)} | named
     if not arguments:
         raise TypeError("backend_of needs at least one array")
     backends = {name: _backend_of_type(name, type(array)) for name, array in arguments.items()}
     first, *others = backends.values()
-    if all(other is first for other in others) and first.are_here(values):
+    if all(other is first for other in others) and first._are_here(values):
         return first
     places = [f"`{name}` is a {backends[name].name} array on {array.device}" for name, array in arguments.items()]
     raise BackendError(f"the arrays of one call must live in one place: {', '.join(places)}; move them with asarray")

@@ -60,7 +60,7 @@ class NumpyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
 
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
         return True
 
     @quiet

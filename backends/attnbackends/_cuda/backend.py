@@ -118,7 +118,7 @@ class CupyBackend(UfuncBackend):
             return HERE
         return self.xp.cuda.Device(array.data.device_id)
 
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
         # CuPy's own objects for devices take ten times as long to compare.
         current, devices = self.xp.cuda.runtime.getDevice(), [array.data.device_id for array in arrays]
         if devices.count(current) == len(devices):
