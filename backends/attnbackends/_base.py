@@ -225,7 +225,7 @@ class Backend:
     ) -> None:
         """One step of Adam, in place: moves both means, then each parameter by ``lr * mean / (sqrt(square) + 1e-7)``.
 
-        A CPU wants it in pieces that stay in its cache, CUDA as one kernel for all arrays.
+        CUDA takes all arrays in one kernel.
 
         Parameters
         ----------
