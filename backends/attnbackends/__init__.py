@@ -10,7 +10,9 @@ from ._attention import AttentionCall, OwnAttention
 from ._base import Backend, DType
 from ._cpu.memory import keep_freed_memory
 from ._cross_entropy import CrossEntropyCall, OwnCrossEntropy
+from ._dtypes import float_bits, float_dtype
 from ._errors import BackendError
+from ._ids import check_ids
 from ._lstm import LSTMCall, OwnLSTM
 from ._machine import Machine
 from ._packed_keys import PackedKeys
@@ -38,7 +40,10 @@ __all__ = [
     "available_backends",
     "backend",
     "backend_of",
+    "check_ids",
     "current_share",
+    "float_bits",
+    "float_dtype",
     "get_backend",
     "keep_freed_memory",
     "quiet",

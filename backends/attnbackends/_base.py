@@ -10,7 +10,6 @@ better. An operation stands here because libraries disagree on it, and its comme
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +17,8 @@ import numpy as np
 
 from ._attention import AttentionCall, OwnAttention
 from ._cross_entropy import CrossEntropyCall, OwnCrossEntropy
-from ._ids import Check, outside
+from ._dtypes import float_bits
+from ._ids import check_ids
 from ._lstm import LSTMCall, OwnLSTM
 from ._machine import Machine
 from ._packed_keys import PackedKeys
@@ -57,31 +57,18 @@ class Backend:
         """An array with any content, on the device of `like`, by default with its dtype."""
         return self.xp.empty(shape, dtype=dtype or like.dtype, device=like.device)
 
-    def arange(self, count: int, like: Array) -> Array:
-        """0, 1, …, count - 1, on the device of `like`, in the dtype of an index."""
-        return self.xp.arange(count, dtype=self.xp.int64, device=like.device)
-
     def to_numpy(self, array: Array) -> np.ndarray:
         """A NumPy array with the same values."""
         return np.asarray(array)
 
-    def device(self, array: Array) -> Any:
-        """Where `array` lives. Devices of one library compare equal when they are the same."""
-        return array.device
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
+        """Whether arrays of this library share a device, and it computes there; `backend_of` asks in every call.
 
-    def check_device(self, device: Any) -> None:
-        """Refuse to compute on a device where the library would not: CuPy computes on the current one alone."""
-
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether arrays of this library are on one device, where it computes. Every call asks: it must be quick.
-
-        Where they are on one device and not on that one, `check_device` may tell at once.
+        NumPy has no other, and CuPy's comparison is slow. CuPy computes on the current device alone: where arrays share
+        another one it raises a BackendError that says so.
         """
-        place = self.device(arrays[0])
-        if not all(self.device(array) == place for array in arrays[1:]):
-            return False
-        self.check_device(place)
-        return True
+        first, *others = arrays
+        return all(array.device == first.device for array in others)
 
     def synchronize(self) -> None:
         """Wait until the device has done everything it was asked to do."""
@@ -109,34 +96,6 @@ class Backend:
         """
         return self.asarray(uniform(key, index, R, T), like=like)
 
-    # -- dtypes: NumPy knows nothing of the bfloat16 that ml_dtypes brings
-
-    def is_dtype(self, dtype: DType, kind: str | tuple[str, ...]) -> bool:
-        """Whether a dtype is of a kind, or of one of several, in the standard's words."""
-        return bool(self.xp.isdtype(dtype, kind))
-
-    def float_dtype(self, name: str) -> DType:
-        """The floating point dtype of that name.
-
-        Raises
-        ------
-        ValueError
-            If the library has none.
-        """
-        with suppress(AttributeError, TypeError):
-            dtype = self._dtype_of(name)
-            if self.is_dtype(dtype, "real floating"):
-                return dtype
-        raise ValueError(f"`dtype` must be the name of a floating point dtype of {self.name}, got {name!r}")
-
-    def _dtype_of(self, name: str) -> DType:
-        """What the library has under the name of a dtype."""
-        return getattr(self.xp, name)
-
-    def bits(self, dtype: DType) -> int:
-        """Bits of a number of a floating point dtype."""
-        return int(self.xp.finfo(dtype).bits)
-
     # -- operations
 
     def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
@@ -159,34 +118,24 @@ class Backend:
         for i in range(ids.shape[0]):
             target[int(ids[i]), ...] += values[i, ...]
 
-    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
-        """Int64 ids that name one of `size` things, after a check; `ignore`, where it stands, becomes 0.
+    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
+        """Rows (M, ...) of a table by ids, each of which must name one.
 
-        The rule for every index that a caller gives: one outside 0 .. size - 1 is an `IndexError`. Where reading is
-        free it comes at once. A device is not waited for: there the id counts as 0 until the error comes, which is
-        with the next value that is read through the backend (`to_numpy`), at `synchronize`, or at a later check.
-        NumPy takes negative indices, PyTorch's error ends the device's work, and CuPy takes any index as one within.
+        The rule for every id that a caller gives: one outside 0 .. V - 1 is an `IndexError`. Where reading is free it
+        comes at once. A device is not waited for: there the id counts as 0 until the error comes, which is with the
+        next value that is read through the backend (`to_numpy`), at `synchronize`, or at a later check. NumPy takes
+        negative indices, PyTorch's error ends the device's work, and CuPy takes any index as one within.
 
         Parameters
         ----------
-        ids : integer array (M,)
-        size : int
+        table : array (V, ...)
+        ids : int64 array (M,)
         name, advice : str
-            For the error: what the caller calls them, and what to do.
-        ignore : int, optional
+            For the error: what the caller calls the ids, and what to do.
         """
-        xp = self.xp
-        if ignore is not None:
-            ids = xp.where(ids == ignore, xp.zeros_like(ids), ids)
-        if self.on_host and 0 not in ids.shape:
-            lowest, highest = int(xp.min(ids)), int(xp.max(ids))
-            if lowest < 0 or highest >= size:
-                raise outside(Check(name, size, advice, ignore), lowest if lowest < 0 else highest)
-        return ids
-
-    def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
-        """Rows of a table (V, D) by ids (M,), checked as in `ids_within`: CUDA does both at once."""
-        return self.xp.take(table, self.ids_within(ids, table.shape[0], name, advice), axis=0)
+        if self.on_host:
+            check_ids(self.xp, ids, table.shape[0], name, advice)
+        return self.xp.take(table, ids, axis=0)
 
     def softmax(self, scores: Array, mask: Array | None = None) -> Array:
         """Softmax over the last axis, in place.
@@ -259,7 +208,7 @@ class Backend:
 
     def _sum_of_squares(self, array: Array) -> Array:
         """The sum of the squares of all values (), in float32 or better; no library has it."""
-        wide = array if self.bits(array.dtype) >= 32 else self.xp.astype(array, self.xp.float32)
+        wide = self._widened(array)
         return self.xp.sum(wide * wide)
 
     def adam_step(
@@ -276,7 +225,7 @@ class Backend:
     ) -> None:
         """One step of Adam, in place: moves both means, then each parameter by ``lr * mean / (sqrt(square) + 1e-7)``.
 
-        A CPU wants it in pieces that stay in its cache, CUDA as one kernel for all arrays.
+        CUDA takes all arrays in one kernel.
 
         Parameters
         ----------
@@ -325,41 +274,39 @@ class Backend:
         """``array[where] = value`` for a boolean that broadcasts; the standard needs one of the same shape."""
         array[...] = self.xp.where(where, self.xp.asarray(value, dtype=array.dtype, device=array.device), array)
 
-    def operand_dtype(self, dtype: DType) -> DType:
-        """The dtype in which `matmul` takes numbers of a dtype, so that products come in float32 or better.
-
-        Half precision is widened; CUDA multiplies it as it is.
-        """
-        return dtype if self.bits(dtype) >= 32 else self.xp.float32
-
     def vecdot(self, a: Array, b: Array) -> Array:
         """Dot products over the last axis, (..., T) x (..., T) -> (...), in float32 or better.
 
         NumPy has the standard's ``vecdot``, CuPy has none.
         """
-        a, b = (self.xp.astype(x, self.operand_dtype(x.dtype), copy=False) for x in (a, b))
-        return self.xp.vecdot(a, b)
+        return self.xp.vecdot(self._widened(a), self._widened(b))
 
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
-        """Matrix product over the last two axes.
+        """Matrix product over the last two axes, summed in float32 or better, and in that without `out` or `dtype`.
 
-        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed; the standard has no ``out``.
+        NumPy's own runs stacks of matrices on one core, CuPy's copies what is transposed and rounds the sums of half
+        precision; the standard has no ``out``.
 
         Parameters
         ----------
         a : array (..., M, K)
-            In the dtype that `operand_dtype` tells, as b.
+            Floating point. On the host, callers widen half precision once and not in each product.
         b : array (..., K, N)
+            Of the dtype of a.
         out : array (..., M, N), optional
             Where to put the product.
         dtype : dtype, optional
             Of the product where there is no `out`, rounded to it from float32 or better.
         """
-        product = self.xp.matmul(a, b)
+        product = self.xp.matmul(self._widened(a), self._widened(b))
         if out is None:
             return product if dtype is None else self.xp.astype(product, dtype, copy=False)
-        out[...] = product
+        out[...] = self.xp.astype(product, out.dtype, copy=False)
         return out
+
+    def _widened(self, array: Array) -> Array:
+        """`array` in float32 where it is in half precision, else itself."""
+        return self.xp.astype(array, self.xp.float32) if 0 < float_bits(self.xp, array.dtype) < 32 else array
 
     def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
         """Keys (b, T, D) in the order in which products with queries read them fastest; with `ones`, (b, T, D + 1).

@@ -18,7 +18,7 @@ class CrossEntropyCall(NamedTuple):
     logits : array (M, V)
         Of any floating point dtype; M and V are 1 or more where a library is asked.
     labels : int64 array (M,)
-        Checked as in `Backend.ids_within`.
+        To be checked as `Backend.take_rows` checks its ids, but for those that do not count.
     ignore_label : int
         The label that does not count.
     smoothing : float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._dtypes import float_bits
+
 if TYPE_CHECKING:
     from ._base import Backend
 
@@ -31,7 +33,7 @@ class PackedKeys:
 
     def scores(self, q: Array, keys: slice, scale: float) -> Array:
         """``scale * q @ k.T`` (b, r, K) of queries (b, r, D) and some keys, in float32 or better, to be written to."""
-        half = self._backend.bits(q.dtype) < 32  # where a scaled query would be rounded
+        half = float_bits(self._backend.xp, q.dtype) < 32  # where a scaled query would be rounded
         scores = self._backend.matmul(q if half or scale == 1 else q * scale, self._turned[:, :, keys])
         if half and scale != 1:
             scores *= scale

@@ -4,7 +4,7 @@ import copyreg
 import os
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ._base import Array, Backend
 from ._errors import BackendError
@@ -123,27 +123,17 @@ def backend_of(*arrays: Array, **named: Array) -> Backend:
             if type(value) is not kind:
                 break
         else:
-            if found.are_here(values):
+            if found._are_here(values):
                 return found
     arguments = {f"argument {i}": array for i, array in enumerate(arrays, 1)} | named
     if not arguments:
         raise TypeError("backend_of needs at least one array")
     backends = {name: _backend_of_type(name, type(array)) for name, array in arguments.items()}
     first, *others = backends.values()
-    if all(other is first for other in others) and (
-        not others or _same([first.device(array) for array in arguments.values()])
-    ):
-        first.check_device(first.device(values[0]))
+    if all(other is first for other in others) and first._are_here(values):
         return first
-    places = [
-        f"`{name}` is a {backends[name].name} array on {backends[name].device(array)}"
-        for name, array in arguments.items()
-    ]
+    places = [f"`{name}` is a {backends[name].name} array on {array.device}" for name, array in arguments.items()]
     raise BackendError(f"the arrays of one call must live in one place: {', '.join(places)}; move them with asarray")
-
-
-def _same(values: list[Any]) -> bool:
-    return all(value == values[0] for value in values)
 
 
 def _backend_of_type(argument: str, kind: type) -> Backend:

@@ -1,5 +1,6 @@
 """Indices that name nothing: one error, which a device is not waited for."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,52 @@ FAR = st.integers(-(2**63), 2**63 - 1)
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    size=st.integers(1, 9),
+    size=st.integers(0, 9),
     ids=st.lists(st.integers(-3, 11) | FAR, max_size=6),
-    ignore=st.none() | st.integers(-3, 11),
+    tail=st.lists(st.integers(0, 3), max_size=3),
+    has_gaps=st.booleans(),
 )
-def test_ids_within(library: Library, size: int, ids: list[int], ignore: int | None) -> None:
-    backend, wrong = library.backend, [i for i in ids if i != ignore and not 0 <= i < size]
+def test_rows_by_id(library: Library, size: int, ids: list[int], tail: list[int], has_gaps: bool) -> None:
+    backend, numbers = library.backend, np.arange(2 * size * prod(tail)).reshape(size, 2, *tail)
+    table, expected = library.array(numbers), numbers
+    if has_gaps:
+        table, expected = table[:, 1, ...], numbers[:, 1]
     given_ids = library.array(np.array(ids, np.int64))
+    wrong = [i for i in ids if not 0 <= i < size]
     if not wrong:
-        found = library.numpy(backend.ids_within(given_ids, size, "ids", "advice", ignore))
-        assert found.tolist() == [0 if i == ignore else i for i in ids]
+        assert np.array_equal(library.numpy(backend.take_rows(table, given_ids, "ids", "advice")), expected[ids])
         return
-    with pytest.raises(IndexError, match=rf"^`ids` must lie in 0 \.\. {size - 1}.*: advice$") as error:
-        library.wait(backend.ids_within(given_ids, size, "ids", "advice", ignore))
-    shown = int(str(error.value).rpartition("got ")[2].partition(":")[0])
-    assert any(shown == i or min(abs(i), abs(shown)) >= 2**39 - 1 for i in wrong)
+    with pytest.raises(IndexError, match=rf"^`ids` must lie in 0 \.\. {size - 1}, got .*: advice$") as error:
+        library.wait(backend.take_rows(table, given_ids, "ids", "advice"))
+    assert_names_one(error.value, wrong)
     backend.synchronize()  # it is raised once
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=st.integers(1, 9),
+    labels=st.lists(st.integers(-3, 11) | FAR, min_size=1, max_size=6),
+    ignore=st.integers(-3, 11),
+)
+def test_labels_that_name_no_class(library: Library, size: int, labels: list[int], ignore: int) -> None:
+    backend, wrong = library.backend, [i for i in labels if i != ignore and not 0 <= i < size]
+    logits, given_labels = library.array(np.zeros((len(labels), size))), library.array(np.array(labels, np.int64))
+    if not wrong:
+        loss, _ = F.cross_entropy(logits, given_labels, ignore_label=ignore)
+        counted = any(label != ignore for label in labels)
+        assert library.numpy(loss) == pytest.approx(np.log(size) if counted else 0)
+        return
+    also = f", or be {ignore} where they do not count"
+    with pytest.raises(IndexError, match=rf"^`labels` must lie in 0 \.\. {size - 1}{also}, got .*: give ") as error:
+        library.wait(F.cross_entropy(logits, given_labels, ignore_label=ignore))
+    assert_names_one(error.value, wrong)
+    backend.synchronize()
+
+
+def assert_names_one(error: IndexError, wrong: list[int]) -> None:
+    """The error shows one of the wrong ids; a device shows those of very many digits as the largest that it can."""
+    shown = int(str(error).rpartition("got ")[2].partition(":")[0])
+    assert any(shown == i or min(abs(i), abs(shown)) >= 2**39 - 1 for i in wrong)
 
 
 def test_a_device_tells_with_the_next_value_that_is_read(library: Library) -> None:

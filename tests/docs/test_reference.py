@@ -7,6 +7,7 @@ import re
 import pytest
 from support import ROOT
 
+from attnbackends import Backend
 from attnlayers.functional import attention
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -36,6 +37,12 @@ def test_every_public_name_has_its_place(module: str) -> None:
     names = set(importlib.import_module(module).__all__) - (PACKAGES if module == "attnlayers" else set())
     home = "attnlayers" if module == "attnlayers.layers" else module  # a layer stands under its shorter name
     assert not {f"{home}.{name}" for name in names} - entries()
+
+
+def test_what_a_backend_may_override() -> None:
+    text = (ROOT / "docs" / "howto" / "backends.md").read_text(encoding="utf-8")
+    told = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.M)))
+    assert sorted(told) == [name for name in dir(Backend) if not name.startswith("_")]
 
 
 def test_every_entry_is_a_public_name() -> None:

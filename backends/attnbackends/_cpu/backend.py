@@ -60,10 +60,7 @@ class NumpyBackend(UfuncBackend):
     def asarray(self, data: Any, dtype: DType = None, like: Array | None = None) -> Array:
         return np.asarray(data, dtype=dtype)
 
-    def device(self, array: Array) -> Any:
-        return "cpu"
-
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
         return True
 
     @quiet
@@ -119,6 +116,8 @@ class NumpyBackend(UfuncBackend):
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         if dtype is not None:
             return self.matmul(a, b, out).astype(dtype, copy=False)
+        if a.itemsize < 4 or b.itemsize < 4:
+            return super().matmul(a, b, out)
         if out is None and max(a.size * b.shape[-1], b.size * a.shape[-2]) < products.TINY_MULTIPLICATIONS:
             return np.matmul(a, b)
         if a.shape[-1] == 1:  # four times faster than BLAS is at it

@@ -10,6 +10,7 @@ import numpy as np
 from .._attention import AttentionCall, OwnAttention
 from .._base import Array, DType
 from .._cross_entropy import CrossEntropyCall, OwnCrossEntropy
+from .._dtypes import float_bits
 from .._errors import BackendError
 from .._ids import Check
 from .._lstm import LSTMCall, OwnLSTM
@@ -111,28 +112,23 @@ class CupyBackend(UfuncBackend):
         with self._on(like):
             return super().empty(shape, like, dtype)
 
-    def arange(self, count: int, like: Array) -> Array:
-        with self._on(like):
-            return super().arange(count, like)
-
     def _on(self, array: Array | None) -> AbstractContextManager[object]:
         """The device of an array as the current one, entered only where it is another: that takes the host time."""
         if array is None or array.data.device_id == self.xp.cuda.runtime.getDevice():
             return HERE
         return self.xp.cuda.Device(array.data.device_id)
 
-    def check_device(self, device: Any) -> None:
-        current = self.xp.cuda.runtime.getDevice()
-        if device.id != current:
-            raise BackendError(
-                f"the arrays live on CUDA device {device.id}, and the current one is {current}, where CuPy would "
-                f"compute: call within `with cupy.cuda.Device({device.id}):`"
-            )
-
-    def are_here(self, arrays: tuple[Array, ...]) -> bool:
+    def _are_here(self, arrays: tuple[Array, ...]) -> bool:
         # CuPy's own objects for devices take ten times as long to compare.
-        devices = [array.data.device_id for array in arrays]
-        return devices.count(self.xp.cuda.runtime.getDevice()) == len(devices)
+        current, devices = self.xp.cuda.runtime.getDevice(), [array.data.device_id for array in arrays]
+        if devices.count(current) == len(devices):
+            return True
+        if devices.count(devices[0]) == len(devices):
+            raise BackendError(
+                f"the arrays live on CUDA device {devices[0]}, and the current one is {current}, where CuPy would "
+                f"compute: call within `with cupy.cuda.Device({devices[0]}):`"
+            )
+        return False
 
     def to_numpy(self, array: Array) -> np.ndarray:
         values = np.asarray(self.xp.asnumpy(array))
@@ -142,9 +138,6 @@ class CupyBackend(UfuncBackend):
     def synchronize(self) -> None:
         self.xp.cuda.Device().synchronize()
         self._ids.raise_found()
-
-    def ids_within(self, ids: Array, size: int, name: str, advice: str, ignore: int | None = None) -> Array:
-        return self._ids.within(ids, Check(name, size, advice, ignore))
 
     def take_rows(self, table: Array, ids: Array, name: str, advice: str) -> Array:
         return self._ids.take_rows(table, ids, Check(name, table.shape[0], advice, None))
@@ -172,7 +165,7 @@ class CupyBackend(UfuncBackend):
         return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool = False) -> None:
-        if self.is_dtype(target.dtype, "real floating"):
+        if float_bits(self.xp, target.dtype):
             self._rows.scatter_add(target, ids, values, anew)
             return
         if anew:
@@ -188,20 +181,11 @@ class CupyBackend(UfuncBackend):
 
     # -- few kernels: what costs at the book's sizes is their number
 
-    def operand_dtype(self, dtype: DType) -> DType:
-        if dtype.itemsize > 2:
-            return dtype
-        taken = self._products is not None and self._products.takes(dtype)
-        return dtype if taken else super().operand_dtype(dtype)
-
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
         product = None if self._products is None else self._products(a, b, out, dtype)
         if product is not None:
             return product
-        wide = super().operand_dtype  # CuPy's own products round the sums of half precision
-        a, b = (x.astype(wide(x.dtype), copy=False) for x in (a, b))
-        product = self.xp.matmul(a, b) if out is None else self.xp.matmul(a, b, out=out)
-        return product if dtype is None else product.astype(dtype, copy=False)
+        return super().matmul(a, b, out, dtype)
 
     def vecdot(self, a: Array, b: Array) -> Array:
         dtype = np.promote_types(np.promote_types(a.dtype, b.dtype), np.float32)
@@ -335,6 +319,6 @@ class CupyBackend(UfuncBackend):
 for _name in (
     *("matmul", "vecdot", "pack_keys"),
     *("clip_norm", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
-    *("take_rows", "ids_within", "adam_step", "lstm", "cross_entropy"),
+    *("take_rows", "adam_step", "lstm", "cross_entropy"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ them are reported as the largest."""
 
 
 class DeviceIds:
-    """`Backend.ids_within` and `Backend.take_rows` on CUDA devices.
+    """`Backend.take_rows` on CUDA devices, and the check of ids for kernels that look them up themselves.
 
     A wrong id is reported in one word of the host's memory, which every device writes to, and the host reads without
     asking a device. The last report stands.
@@ -33,27 +34,20 @@ class DeviceIds:
         self._report = np.frombuffer(self._memory, np.int64, 1)
         self._report[0] = 0
         self._checks: list[Check] = []
-        inputs, call = "int64 id, int64 size, bool skips, int64 ignore, int64 check, uint64 report", "within(id, size, "
-        call += "skips, ignore, check, report)"
-        self._within = cupy.ElementwiseKernel(
-            inputs, "int64 place", f"place = {call}", "ids_within", preamble=source("ids.cuh")
-        )
-        inputs, row = f"{inputs}, raw T table, int64 width", f"row = table[{call} * width + i % width]"
+        inputs = "int64 id, int64 size, int64 ignore, int64 check, uint64 report, raw T table, int64 width"
+        row = "const long long place = within(id, size, false, ignore, check, report) * width + i % width; "
+        row += "row = size ? table[place] : T()"
         self._take = cupy.ElementwiseKernel(inputs, "T row", row, "take_rows", preamble=source("ids.cuh"))
-
-    def within(self, ids: Array, check: Check) -> Array:
-        """See `Backend.ids_within`."""
-        return self._within(*self._arguments(ids, check))
 
     def take_rows(self, table: Array, ids: Array, check: Check) -> Array:
         """See `Backend.take_rows`."""
-        width = table.shape[1]
+        width = prod(table.shape[1:])
+        if width == 0:  # nothing to take, and ids to check
+            self.take_rows(self._empty(table.shape[:1], np.int8), ids, check)
         out = self._empty((ids.shape[0], width), dtype=table.dtype)
-        return self._take(*self._arguments(ids[:, None], check), table, width, out) if out.size else out
-
-    def _arguments(self, ids: Array, check: Check) -> tuple[Any, ...]:
-        size, ignore, number, report = self.numbers(check)
-        return ids, size, check.ignore is not None, ignore, number, report
+        if out.size:
+            self._take(ids[:, None], *self.numbers(check), table, width, out)
+        return out.reshape(ids.shape[0], *table.shape[1:])
 
     def numbers(self, check: Check) -> tuple[Any, ...]:
         """What the device is told of a check: size, the id that does not count, number of the check, place of a report.

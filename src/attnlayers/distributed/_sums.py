@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
 
-from attnbackends import Array, backend_of
+from attnbackends import Array, backend_of, float_bits
 
 from ..functional.dtypes import wide
 
@@ -29,7 +30,7 @@ class FlatSum:
         sizes = [prod(grad.shape) for grad in grads]
         self._places = [slice(a, b) for a, b in pairwise(accumulate(sizes, initial=0))]
         self._numbers = numbers
-        dtype = max((wide(backend, grad.dtype) for grad in grads), key=backend.bits)
+        dtype = max((wide(backend, grad.dtype) for grad in grads), key=partial(float_bits, backend.xp))
         self._buffer = backend.empty((sum(sizes) + numbers + 1,), like=grads[0], dtype=dtype)
 
     def fits(self, grads: Sequence[Array], numbers: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, float_bits
 
 from .arrays import wide_empty, widen_seen
 from .checks import check, check_gradient
@@ -108,7 +108,7 @@ def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Arra
 def _in_blocks(backend: Backend, block: Callable[[slice, slice], Any], q: Array, k: Array) -> None:
     """Call `block` with entries and rows of queries, so that (n, r, T_k, A) numbers are not too many at a time."""
     N, T_q, A = q.shape
-    itemsize = backend.bits(q.dtype) // 8
+    itemsize = float_bits(backend.xp, q.dtype) // 8
     row_bytes = k.shape[1] * A * itemsize
     at_once = min(T_q, backend.block_of_scores(T_q, k.shape[1] * A, itemsize)[0])
 

@@ -5,7 +5,9 @@ from functools import partial
 from math import prod
 from typing import NamedTuple
 
-from attnbackends import Array, Backend, CrossEntropyCall, DType, OwnCrossEntropy
+import numpy as np
+
+from attnbackends import Array, Backend, CrossEntropyCall, DType, OwnCrossEntropy, check_ids
 
 from .arrays import wide_empty
 from .checks import check
@@ -56,7 +58,7 @@ def cross_entropy(
     ------
     IndexError
         For a label outside 0 .. V - 1 that is not `ignore_label`; from a device when a value is next read
-        (`Backend.ids_within`).
+        (`Backend.take_rows`).
     TypeError, ValueError, BackendError
         For arguments that do not fit each other.
 
@@ -99,10 +101,11 @@ def _forward(backend: Backend, call: CrossEntropyCall) -> OwnCrossEntropy:
     xp, (logits, labels, ignore_label, smoothing, advice) = backend.xp, call
     (rows, V), dtype = logits.shape, wide(backend, logits.dtype)
     counts = labels != ignore_label
-    if V or (backend.on_host and bool(xp.any(counts))):
-        labels = backend.ids_within(labels, V, "labels", advice, ignore_label)
+    labels = xp.where(counts, labels, xp.zeros_like(labels))
+    if backend.on_host and (V or bool(xp.any(counts))):
+        check_ids(xp, labels, V, "labels", advice, ignore_label)
     probabilities, losses = (wide_empty(backend, shape, logits) for shape in ((rows, V), (rows,)))
-    places = labels + backend.arange(rows, like=labels) * V
+    places = labels + backend.asarray(np.arange(rows) * V, like=labels)
     counted = xp.astype(counts, dtype)
 
     def chunk(m: slice) -> None:

@@ -36,7 +36,7 @@ def embedding(W: Array, ids: Array) -> tuple[Array, SavedEmbedding]:
     Raises
     ------
     IndexError
-        For an id outside the table; from a device when a value is next read (`Backend.ids_within`).
+        For an id outside the table; from a device when a value is next read (`Backend.take_rows`).
 
     Examples
     --------

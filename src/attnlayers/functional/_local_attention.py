@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from attnbackends import Array, Backend
 
 from .arrays import widen_seen
@@ -69,7 +71,7 @@ def local_attention(
     xp = backend.xp
     width = min(integer("width", width, least=1), FARTHEST)
     wide_q, wide_k, wide_v = widen(backend, q), widen_seen(backend, k, mask), widen_seen(backend, v, mask)
-    positions = xp.astype(backend.arange(k.shape[1], like=k), wide_q.dtype)
+    positions = backend.asarray(np.arange(k.shape[1]), dtype=wide_q.dtype, like=k)
     apart = positions - widen(backend, centres)[..., None]  # (N, T_q, T_k)
     seen = xp.abs(apart) <= width
     seen = seen if mask is None else seen & mask[:, None, :]

@@ -8,7 +8,7 @@ are time first, so that a step is one block of memory.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
 
 from .arrays import or_zero
 from .checks import check
@@ -111,7 +111,7 @@ class Steps(NamedTuple):
     def run(self, chunk: Callable[[slice], None]) -> None:
         """Call `chunk` with slices of the batch."""
         N, width = self.gates.shape[1:]
-        bits = self.backend.bits(self.gates.dtype)
+        bits = float_bits(self.backend.xp, self.gates.dtype)
         if self._products_are_shared:
             chunk(slice(0, N))
         else:

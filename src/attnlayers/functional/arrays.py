@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
 
 from .dtypes import narrow, wide, widen
 
@@ -39,7 +39,7 @@ def over_rows(
     """
     rows = arrays[0].shape[0]
     numbers = sum(prod(array.shape[1:]) for array in arrays) + sum(prod(row) for row, _ in results)
-    pieces = backend.chunks(rows, 2 * numbers * backend.bits(results[0][1]) // 8)
+    pieces = backend.chunks(rows, 2 * numbers * float_bits(backend.xp, results[0][1]) // 8)
     outs: list[Array] = []
 
     def compute(*parts: Array) -> list[Array]:

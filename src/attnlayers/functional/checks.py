@@ -6,6 +6,8 @@ from typing import Any
 
 from attnbackends import Array, Backend, backend_of
 
+from .dtypes import is_dtype
+
 _KINDS = {"float": "real floating", "int": "integral", "bool": "bool"}
 _WORDS = {"float": "floating point", "int": "integers", "bool": "boolean"}
 
@@ -55,7 +57,7 @@ def _hold(backend: Backend, given: Described) -> None:
     for name, spec, shape, dtype in given:
         axes, kind = _parse(spec)
         if kind != "float" or first_float is None or dtype != first_float[1]:
-            if not backend.is_dtype(dtype, _KINDS[kind]):
+            if not is_dtype(backend, dtype, _KINDS[kind]):
                 raise TypeError(f"`{name}` must be {_WORDS[kind]}, got {dtype}: convert it with xp.astype")
             if kind == "float" and first_float is not None:
                 raise TypeError(

@@ -1,11 +1,17 @@
-"""The dtypes to compute and to multiply in."""
+"""Kinds of dtypes, and those to compute and to multiply in."""
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
+
+
+def is_dtype(backend: Backend, dtype: DType, kind: str) -> bool:
+    """Whether a dtype is of a kind, in the standard's words: "real floating", "integral", "bool"."""
+    bits = float_bits(backend.xp, dtype)
+    return bits > 0 if kind == "real floating" else bits == 0 and bool(backend.xp.isdtype(dtype, kind))
 
 
 def wide(backend: Backend, dtype: DType) -> DType:
     """float32 for half precision, else `dtype` itself."""
-    return backend.xp.float32 if backend.bits(dtype) < 32 else dtype
+    return backend.xp.float32 if float_bits(backend.xp, dtype) < 32 else dtype
 
 
 def widen(backend: Backend, array: Array) -> Array:
@@ -20,5 +26,5 @@ def narrow(backend: Backend, array: Array, dtype: DType) -> Array:
 
 
 def operand(backend: Backend, array: Array) -> Array:
-    """`array` as `Backend.matmul` takes it; itself where it has that dtype already."""
-    return narrow(backend, array, backend.operand_dtype(array.dtype))
+    """`array` as products take it: half precision is widened once on the host, and left as it is on a device."""
+    return widen(backend, array) if backend.on_host else array

@@ -8,7 +8,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 import attnbackends
-from attnbackends import Array, Backend, quiet
+from attnbackends import Array, Backend, float_dtype, quiet
 
 from ..functional.integers import integer
 
@@ -57,7 +57,7 @@ class Initializer:
             raise ValueError(f"`scale` must be 'fan_in', 'fan_avg' or a positive number, got {scale!r}")
         self._rng = np.random.default_rng(integer("seed", seed, least=0))
         self.backend = backend or attnbackends.backend
-        self.dtype = self.backend.float_dtype(dtype)
+        self.dtype = float_dtype(self.backend, dtype)
         self.scale = scale
 
     @classmethod

@@ -98,10 +98,9 @@ class KVCache:
             raise ValueError(f"`rows` must have shape (N,) = ({self._all[0].shape[0]},), got {tuple(rows.shape)}")
         xp = self._backend.xp
         rows = xp.astype(rows, xp.int64, copy=False)
-        rows = self._backend.ids_within(rows, rows.shape[0], "rows", "name an entry of the batch for each")
         for buffer in self._all:
             held = buffer[:, :, : self.length, :]
-            held[...] = xp.take(held, rows, axis=0)
+            held[...] = self._backend.take_rows(held, rows, "rows", "name an entry of the batch for each")
 
     def truncate(self, length: int = 0) -> None:
         """Forget all steps after the first `length`."""

@@ -320,7 +320,7 @@ class MultiHeadAttention(Composite):
         return split(self.key.forward(source), self.key_heads), split(self.value.forward(source), self.key_heads)
 
     def _turn(self, x: Array, start: int) -> tuple[Array, Any]:
-        positions = self.backend.arange(x.shape[-2], like=x) + start
+        positions = self.backend.asarray(np.arange(start, start + x.shape[-2]), like=x)
         return F.rotary(x, positions, base=self.rotary_base, interleaved=self.rotary == "interleaved")
 
     def _attend(

@@ -6,6 +6,7 @@ import numpy as np
 
 from attnbackends import Array
 
+from ..functional.dtypes import is_dtype
 from ..functional.integers import integer, sizes
 from ..layers._composite import set_training
 from ._base import Network
@@ -117,7 +118,7 @@ class Translator(Network):
         max_length, beam_size = sizes(max_length=max_length, beam_size=beam_size)
         start_id, end_id = integer("start_id", start_id), integer("end_id", end_id)
         xp = self.backend.xp
-        if self.backend.is_dtype(sources.dtype, "integral"):  # an answer may need larger ids than its source
+        if is_dtype(self.backend, sources.dtype, "integral"):  # an answer may need larger ids than its source
             sources = xp.astype(sources, xp.int64, copy=False)
         if beam_size > 1:
             found = self._search(sources, start_id, end_id, max_length, source_mask, beam_size, length_penalty)

@@ -6,7 +6,7 @@ from math import prod, sqrt
 import numpy as np
 
 import attnbackends
-from attnbackends import Array, Backend, backend_of, quiet
+from attnbackends import Array, Backend, backend_of, float_bits, quiet
 
 from .._saved_state import check_state
 from ..functional.dtypes import narrow, wide, widen
@@ -133,7 +133,7 @@ def _pieces(backend: Backend, arrays: list[tuple[Array, ...]]) -> list[list[tupl
                 f"`params[{i}]` cannot be changed in place, it is a numpy.{kind} and no array: wrap it in np.array"
             )
         rows, *row = param.shape or (1,)  # one number has no axis to be cut along
-        row_bytes = prod(row) * backend.bits(wide(backend, param.dtype)) // 8
+        row_bytes = prod(row) * float_bits(backend.xp, wide(backend, param.dtype)) // 8
         touched = row_bytes * (len(of_param) + 2)  # and two temporaries
         cuts = backend.chunks(rows, touched, -(-CHUNK_BYTES // max(1, touched)))
         pieces += [[tuple(array[cut, ...] for array in of_param) if param.shape else of_param] for cut in cuts]

@@ -162,7 +162,7 @@ def test_each_rank_has_a_device_with_cupy(cupy: Library, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", FakeNCCL)
 
     def work(ranks: Ranks) -> tuple[int, int]:
-        return ranks.rank, cupy.backend.device(cupy.array([1.0])).id
+        return ranks.rank, cupy.array([1.0]).device.id
 
     assert results(on_devices(cupy, 2, work, ["here", "here"])) == [(0, 0), (1, 1)]
 

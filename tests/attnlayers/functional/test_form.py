@@ -48,7 +48,7 @@ def test_what_is_remembered_is_what_would_be_made(
 ) -> None:
     q, k, v = arrays(dtype)
     options = False, causal, start, window, lengths
-    known = NUMPY, q.dtype, NUMPY.operand_dtype(q.dtype), (q.shape, k.shape, v.shape), False, causal, window
+    known = NUMPY, q.dtype, (q.shape, k.shape, v.shape), False, causal, window
     made = module._form(*known, start, lengths, None, None)
     assert same(Form.of(NUMPY, q, k, v, *options), made)
     assert same(Form.of(NUMPY, q, k, v, *options), made)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from support import Library
 
 import attnbackends
+from attnbackends import float_dtype
 from attnlayers.models import AttentionSeq2seq, Transformer
 from attnlayers.training import SGD, AdaGrad, Adam, Momentum, Nesterov, Optimizer, RMSprop, clip_grads
 
@@ -22,7 +23,7 @@ SOME = settings(max_examples=15, deadline=None, suppress_health_check=[HealthChe
 def half(library: Library, values: Any, dtype: str) -> Any:
     """An array in half precision that may be written to; skips where the library has none."""
     try:
-        own = library.backend.float_dtype(dtype)
+        own = float_dtype(library.backend, dtype)
     except ValueError:
         pytest.skip(f"{library.backend.name} has no {dtype}")
     return library.backend.asarray(np.array(values, np.float32), dtype=own)
@@ -81,7 +82,7 @@ def test_what_is_remembered_is_float32_in_the_state_too(
 ) -> None:
     param, optimizer = half(library, [[1.0, 2.0]], dtype), make()
     optimizer.update([param], [half(library, [[300.0, -1e-5]], dtype)])
-    assert param.dtype == library.backend.float_dtype(dtype)
+    assert param.dtype == float_dtype(library.backend, dtype)
     assert all(array.dtype == library.xp.float32 for arrays in optimizer.memory.values() for array in arrays)
     assert {array.dtype for array in optimizer.state().values()} <= {np.dtype(np.float32)}
     other, same = make(), param + 0
@@ -113,7 +114,7 @@ def test_clipping_to_1(library: Library, values: Any, dtype: str) -> None:
     assert norm.dtype == library.xp.float32
     assert float(norm) == pytest.approx(exact, rel=1e-5)
     expected = before * min(1.0, 1 / (exact + 1e-6))
-    assert grad.dtype == library.backend.float_dtype(dtype)
+    assert grad.dtype == float_dtype(library.backend, dtype)
     np.testing.assert_allclose(numbers(library, grad), expected, rtol=float(ml_dtypes.finfo(HALVES[dtype]).eps))
 
 
@@ -179,7 +180,7 @@ def losses(kind: Any, library: Library, dtype: str, lr: float, steps: int = 60) 
         model.backward()
         clip_grads(model.grads, 5.0)
         optimizer.update(model.params, model.grads)
-    assert {param.dtype for param in model.params} == {library.backend.float_dtype(dtype)}
+    assert {param.dtype for param in model.params} == {float_dtype(library.backend, dtype)}
     assert model.generate(ids, 1, 2, 4)[0].shape == model.generate(ids, 1, 2, 4, beam_size=2)[0].shape == (8, 4)
     return found
 

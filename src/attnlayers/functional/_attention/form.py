@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from attnbackends import Array, Backend, DType
+from attnbackends import Array, Backend, DType, float_bits
 
 from ..dtypes import wide
 from ..integers import sides
@@ -40,7 +40,7 @@ class Form(NamedTuple):
     itemsize : int
         Bytes of a number in it.
     operand_dtype : dtype
-        In which the backend takes what it multiplies.
+        To multiply in: half precision as it is on a device, widened once on the host.
     is_half : bool
         Whether that is half precision.
     may_hide : bool
@@ -73,7 +73,7 @@ class Form(NamedTuple):
     ) -> Form:
         """The form of a call; one that is told by few numbers of the host alone is remembered."""
         shapes = tuple(q.shape), tuple(k.shape), None if v is None else tuple(v.shape)
-        known = backend, q.dtype, backend.operand_dtype(q.dtype), shapes, bool(grouped), bool(causal), sides(window)
+        known = backend, q.dtype, shapes, bool(grouped), bool(causal), sides(window)
         if query_start is key_lengths is query_offsets is key_offsets is None:
             return _remembered(*known, None, None, None, None)
         positions = query_start, key_lengths, query_offsets, key_offsets
@@ -96,7 +96,6 @@ def _numbers(some: Any) -> Hashable:
 def _form(
     backend: Backend,
     dtype: DType,
-    operand_dtype: DType,
     shapes: tuple[Shape, Shape, Shape | None],
     grouped: bool,
     causal: bool,
@@ -104,9 +103,10 @@ def _form(
     *positions: Any,
 ) -> Form:
     layout, computed = Layout.of(*shapes, grouped), wide(backend, dtype)
+    operand_dtype = computed if backend.on_host else dtype
     query_start, *ends = positions
     visible = visibility(layout, causal, query_start, window, *ends)
-    is_half, itemsize = bool(operand_dtype != computed), backend.bits(computed) // 8
+    is_half, itemsize = bool(operand_dtype != computed), float_bits(backend.xp, computed) // 8
     return Form(layout, layout.is_flat, visible, computed, itemsize, operand_dtype, is_half, visible.leaves_out)
 
 

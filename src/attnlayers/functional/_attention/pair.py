@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod, sqrt
 from typing import Any
 
-from attnbackends import Array, Backend, OwnAttention, backend_of
+from attnbackends import Array, Backend, OwnAttention, backend_of, float_bits
 
 from ..checks import check
 from ..dtypes import narrow, widen
@@ -279,4 +279,4 @@ def _is_plain(backend: Backend, q: Array, k: Array, v: Array | None, keep_bytes:
     fit = [*k.shape[:-2]] == lead and [*values.shape[:-1]] == [*lead, T_k] and type(keep_bytes) is int
     if not (fit and 0 < 2 * scores * (D + values.shape[-1]) <= PLAIN_WORK and 8 * scores <= keep_bytes):
         return False
-    return backend.is_dtype(dtype, "real floating") and backend.bits(dtype) >= 32
+    return float_bits(backend.xp, dtype) >= 32
