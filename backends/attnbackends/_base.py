@@ -168,25 +168,6 @@ class Backend:
         scores /= total
         return scores
 
-    def softmax_backward(self, weights: Array, dweights: Array) -> Array:
-        """Gradient of `softmax`, in place.
-
-        Parameters
-        ----------
-        weights : array (..., T)
-            What `softmax` returned.
-        dweights : array (..., T)
-            Overwritten with the gradient of the scores.
-
-        Returns
-        -------
-        array (..., T)
-            `dweights` itself.
-        """
-        dweights -= self.xp.astype(self.vecdot(weights, dweights), dweights.dtype, copy=False)[..., None]
-        dweights *= weights
-        return dweights
-
     def clip_norm(self, arrays: list[Array], max_norm: float) -> Array:
         """Scale one or more arrays down, in place, so that their common norm is at most `max_norm`.
 

@@ -28,7 +28,6 @@ OPERATIONS = {
     "vecdot": "backend.vecdot(there(3, 4), there(3, 4))",
     "softmax": "backend.softmax(there(3, 4))",
     "softmax, masked": "backend.softmax(there(3, 4), backend.asarray(np.ones((3, 4), bool), like=far))",
-    "softmax_backward": "backend.softmax_backward(there(3, 4), there(3, 4))",
     "apply": "backend.apply(cupy.exp, there(3))",
     "clip_norm": "backend.clip_norm([there(3)], 1.0)",
     "pack_keys": "backend.pack_keys(there(2, 3, 4), ones=True).scores(there(2, 5, 5), slice(0, 2), 1)",

@@ -67,7 +67,7 @@ def test_the_interface_of_a_backend_has_no_constants() -> None:
 def test_three_whole_operations_may_be_declined() -> None:
     """Beside them, the softmax of a row is the only maths that backends and functional both have a name for."""
     shared = MEMBERS & set(functional.__all__)
-    assert shared == {"attention", "cross_entropy", "lstm", "softmax", "softmax_backward"}
+    assert shared == {"attention", "cross_entropy", "lstm", "softmax"}
     backend = type("Any", (Backend,), {})()
     assert backend.attention(None) is None
     assert backend.lstm(None) is None

@@ -318,7 +318,7 @@ class CupyBackend(UfuncBackend):
 
 for _name in (
     *("matmul", "vecdot", "pack_keys"),
-    *("clip_norm", "softmax", "softmax_backward", "fill", "apply", "scatter_add", "sum_rows"),
+    *("clip_norm", "softmax", "fill", "apply", "scatter_add", "sum_rows"),
     *("take_rows", "adam_step", "lstm", "cross_entropy"),
 ):
     setattr(CupyBackend, _name, _on_its_device(getattr(CupyBackend, _name), at=1 if _name == "apply" else 0))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, float_bits
 
-from .arrays import wide_empty, widen_seen
+from .arrays import softmax_vjp, wide_empty, widen_seen
 from .checks import check, check_gradient
 from .dtypes import narrow, widen
 
@@ -87,7 +87,7 @@ def additive_attention_backward(saved: SavedAdditive, dout: Array) -> tuple[Arra
     wide_dout = widen(backend, dout)
     dv = backend.matmul(xp.matrix_transpose(saved.weights), wide_dout)  # (N, T_k, T_q) x (N, T_q, H)
     dscores = backend.matmul(wide_dout, xp.matrix_transpose(saved.v))  # (N, T_q, H) x (N, H, T_k)
-    backend.softmax_backward(saved.weights, dscores)
+    softmax_vjp(backend, saved.weights, dscores)
     dq, dk = xp.zeros_like(q), xp.zeros_like(k)
     dw = xp.zeros_like(q[:, 0, :]) if q.shape[1] else xp.zeros_like(saved.w[None, :])  # (N, A): each entry has its own
 

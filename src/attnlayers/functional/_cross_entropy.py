@@ -9,7 +9,7 @@ import numpy as np
 
 from attnbackends import Array, Backend, CrossEntropyCall, DType, OwnCrossEntropy, check_ids
 
-from .arrays import wide_empty
+from .arrays import row_shift, wide_empty
 from .checks import check
 from .dtypes import narrow, wide, widen
 from .integers import FARTHEST, integer
@@ -111,7 +111,7 @@ def _forward(backend: Backend, call: CrossEntropyCall) -> OwnCrossEntropy:
     def chunk(m: slice) -> None:
         p = probabilities[m, ...]
         p[...] = widen(backend, logits[m, ...])
-        p -= xp.max(p, axis=-1, keepdims=True)
+        p -= row_shift(xp, p)[1]
         losses[m] = (smoothing - 1) * xp.take(xp.reshape(p, (-1,)), places[m] - m.start * V, axis=0)
         if smoothing:
             losses[m] -= smoothing / V * xp.sum(p, axis=-1)

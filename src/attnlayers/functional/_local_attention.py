@@ -11,7 +11,7 @@ import numpy as np
 
 from attnbackends import Array, Backend
 
-from .arrays import widen_seen
+from .arrays import softmax_vjp, widen_seen
 from .checks import check, check_gradient
 from .dtypes import narrow, widen
 from .integers import FARTHEST, integer
@@ -94,7 +94,7 @@ def local_attention_backward(saved: SavedLocal, dout: Array) -> tuple[Array, Arr
     dv = backend.matmul(xp.matrix_transpose(saved.weights), wide_dout)  # (N, T_k, T_q) x (N, T_q, H)
     dweights = backend.matmul(wide_dout, xp.matrix_transpose(saved.v))  # (N, T_q, H) x (N, H, T_k)
     dcentres = xp.sum(dweights * saved.weights * saved.slope, axis=-1)
-    dscores = backend.softmax_backward(saved.softmax, dweights * saved.near)
+    dscores = softmax_vjp(backend, saved.softmax, dweights * saved.near)
     dq = backend.matmul(dscores, saved.k)
     dk = backend.matmul(xp.matrix_transpose(dscores), saved.q)
     dq, dk, dv, dcentres = (narrow(backend, d, dout.dtype) for d in (dq, dk, dv, dcentres))

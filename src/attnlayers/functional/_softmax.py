@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows
+from .arrays import flat_rows, softmax_vjp
 from .checks import check
 from .dtypes import narrow, wide, widen
 
@@ -49,7 +49,7 @@ def softmax_backward(saved: SavedSoftmax, dout: Array) -> Array:
     check(out=(saved.out, "... T"), dout=(dout, "... T"))
     dx, rows = _own_rows(backend, dout)
     weights = backend.xp.reshape(widen(backend, saved.out), rows.shape)
-    backend.map(lambda chunk: backend.softmax_backward(weights[chunk, ...], rows[chunk, ...]), _chunks(backend, rows))
+    backend.map(lambda chunk: softmax_vjp(backend, weights[chunk, ...], rows[chunk, ...]), _chunks(backend, rows))
     return narrow(backend, dx, dout.dtype)
 
 

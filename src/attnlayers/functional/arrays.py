@@ -83,6 +83,42 @@ def wide_empty(backend: Backend, shape: tuple[int, ...], like: Array) -> Array:
     return backend.empty(shape, like=like, dtype=wide(backend, like.dtype))
 
 
+def row_shift(xp: Any, scores: Array, least: Array | None = None) -> tuple[Array, Array]:
+    """What exp of scores (..., T) needs so that it cannot overflow.
+
+    Parameters
+    ----------
+    xp : namespace
+    scores : array (..., T)
+        T is 1 or more.
+    least : array (..., 1), optional
+        What the largest score counts as at least: a sink, or the largest of the scores before these.
+
+    Returns
+    -------
+    top : array (..., 1)
+        The largest score of each row, -inf where there is none.
+    shift : array (..., 1)
+        What to lower the scores by: `top`, and 0 for -inf.
+    """
+    top = xp.max(scores, axis=-1, keepdims=True)
+    if least is not None:
+        top = xp.maximum(top, least)
+    return top, finite(xp, top)
+
+
+def finite(xp: Any, x: Array) -> Array:
+    """x with 0 for minus infinity."""
+    return xp.where(x == -xp.inf, xp.zeros_like(x), x)
+
+
+def softmax_vjp(backend: Backend, weights: Array, dweights: Array) -> Array:
+    """Turn the gradient of weights (..., T) into that of the scores whose softmax they are, in place."""
+    dweights -= narrow(backend, backend.vecdot(weights, dweights), dweights.dtype)[..., None]
+    dweights *= weights
+    return dweights
+
+
 def row_sums(backend: Backend, x: Array) -> Array:
     """Sum over the last axis, which stays: (..., T) -> (..., 1). A product with ones takes a third of NumPy's sum."""
     ones = backend.empty((x.shape[-1], 1), like=x)

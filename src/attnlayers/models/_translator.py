@@ -6,6 +6,7 @@ import numpy as np
 
 from attnbackends import Array
 
+from ..functional.arrays import row_shift
 from ..functional.dtypes import is_dtype
 from ..functional.integers import integer, sizes
 from ..layers._composite import set_training
@@ -240,6 +241,6 @@ class _Finished:
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:
     scores = scores.astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
+    scores -= row_shift(np, scores)[1]
     shifted: np.ndarray = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     return shifted

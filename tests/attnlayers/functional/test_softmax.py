@@ -8,6 +8,7 @@ import pytest
 from support import Draw, Library, assert_as_exact_as
 
 from attnlayers import functional as F
+from attnlayers.functional.arrays import softmax_vjp
 
 RNG = np.random.default_rng(0)
 INF, NAN = np.inf, np.nan
@@ -70,6 +71,21 @@ def test_of_nothing(library: Library, shape: tuple[int, ...]) -> None:
     empty = library.array(np.zeros(shape))
     out, saved = F.softmax(empty)
     assert tuple(out.shape) == tuple(F.softmax_backward(saved, empty).shape) == shape
+
+
+def test_the_gradient_of_scores_takes_the_place_of_that_of_weights(library: Library) -> None:
+    weights, dweights = plain(RNG.standard_normal((2, 3, 5))), RNG.standard_normal((2, 3, 5))
+    given = Library(library.backend).array(dweights)  # written to, where the library's arrays are read-only, too
+    out = softmax_vjp(library.backend, library.array(weights), given)
+    assert out is given
+    jacobian = weights[..., :, None] * (np.eye(5) - weights[..., None, :])
+    np.testing.assert_allclose(library.numpy(out), np.einsum("...ij,...j->...i", jacobian, dweights), atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (2, 0, 5), (0,)])
+def test_the_gradient_of_no_scores(library: Library, shape: tuple[int, ...]) -> None:
+    empty = Library(library.backend).array(np.zeros(shape))
+    assert softmax_vjp(library.backend, empty, empty) is empty
 
 
 def test_bad_input(library: Library) -> None:

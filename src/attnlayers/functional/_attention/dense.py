@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from attnbackends import Array
 
-from ..arrays import row_sums
+from ..arrays import finite, row_shift, row_sums
 from ..dtypes import widen
 from .blocks import Chain
 from .gradients import InputGrads, OutputGrads, add_product
-from .problem import Problem, finite, inverse_of
+from .problem import Problem, inverse_of
 from .visibility import Block
 
 
@@ -71,8 +71,7 @@ def _exp(problem: Problem, block: Block, k: Array, bounded: bool | None, result:
         problem.hide(block, weights, 0.0)
     elif keys.start < keys.stop:
         problem.hide(block, weights, -xp.inf)
-        top = xp.max(weights, axis=-1, keepdims=True)
-        shift = finite(xp, top if sinks is None else xp.maximum(top, sinks))
+        _, shift = row_shift(xp, weights, sinks)
         weights -= shift
         backend.apply(xp.exp, weights)
     elif sinks is not None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
+from ..arrays import softmax_vjp
 from ..checks import check
 
 
@@ -43,7 +44,7 @@ def backward(saved: SavedPlain, dout: Array) -> tuple[Array, ...]:
     backend, q, k, v, scale, weights = saved
     dv = backend.matmul(weights.mT, dout)  # (..., T_k, T_q) x (..., T_q, D_v) -> (..., T_k, D_v)
     dweights = backend.matmul(dout, (k if v is None else v).mT)  # (..., T_q, D_v) x (..., D_v, T_k) -> (..., T_q, T_k)
-    dscores = backend.softmax_backward(weights, dweights)
+    dscores = softmax_vjp(backend, weights, dweights)
     dscores *= scale
     dq = backend.matmul(dscores, k)  # (..., T_q, T_k) x (..., T_k, D) -> (..., T_q, D)
     dk = backend.matmul(dscores.mT, q)  # (..., T_k, T_q) x (..., T_q, D) -> (..., T_k, D)

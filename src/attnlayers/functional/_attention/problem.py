@@ -262,11 +262,6 @@ class Problem(NamedTuple):
         return self.backend.xp.astype(kept, weights.dtype) * (1 / (1 - self.dropout))
 
 
-def finite(xp: Any, x: Array) -> Array:
-    """x with 0 for minus infinity: what the scores of a row that sees nothing are lowered by."""
-    return xp.where(x == -xp.inf, xp.zeros_like(x), x)
-
-
 def inverse_of(xp: Any, total: Array) -> Array:
     """One over the totals of rows; 0 for a row that sees nothing, whose total is 0."""
     empty = total == 0

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from attnbackends import Array, PackedKeys
 
-from ..arrays import row_sums
+from ..arrays import finite, row_shift, row_sums
 from ..dtypes import widen
 from .blocks import Chain, tiles
 from .gradients import InputGrads, OutputGrads, add_product
-from .problem import Problem, finite, inverse_of
+from .problem import Problem, inverse_of
 from .visibility import Block
 
 
@@ -83,8 +83,7 @@ def _sum(problem: Problem, block: Block, packed: PackedKeys, v: Array, out: Arra
         scores = packed.scores(q, tile.keys, problem.scale)  # (b, r, D) x (b, K, D) -> (b, r, K)
         problem.add_bias(tile, scores)
         problem.hide(tile, scores, -xp.inf)
-        higher = xp.maximum(shift, xp.max(scores, axis=-1, keepdims=True))
-        lowered_by = finite(xp, higher)
+        higher, lowered_by = row_shift(xp, scores, shift)
         factor = xp.exp(shift - lowered_by)
         out *= factor
         total *= factor
