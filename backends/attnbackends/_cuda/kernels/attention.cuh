@@ -132,9 +132,11 @@ struct Further {
         for (int i = 0; i < 8; i++) bits |= (unsigned int)(numbers[i] >= dropout) << i;
         return bits;
     }
+    __device__ REAL of_kept() const { return DROPOUT ? factor : 1; }
 #else
     __device__ REAL capped(REAL score) const { return score; }
     __device__ REAL biased(REAL capped, int, int) const { return capped; }
+    __device__ REAL of_kept() const { return 1; }
 #endif
 };
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import Library
 
 from attnbackends import _random, share_of_batch
-from attnbackends._cuda.attention import SmallKernel
+from attnbackends._cuda.attention import SmallKernel, TiledKernel
 from attnbackends._cuda.decode import DecodeKernel, Shape
 from attnbackends._cuda.plans import CudaAttention
 from attnlayers import functional as F
@@ -18,6 +18,7 @@ from attnlayers import functional as F
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
 
 DECODE = ["attention_decode", "attention_decode_join"]
+TILED = ["attention_tiled", "attention_tiled_backward"]
 SMALL = ["attention_small", "attention_small_backward"]
 TOLERANCE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-11}
 
@@ -25,12 +26,12 @@ Call = dict[str, Any]
 
 
 @st.composite
-def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ...]) -> Call:
+def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ...], fewest_rows: int = 1) -> Call:
     """Arrays and options of a call on (N, H, T, D), with query heads that share key heads."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     groups = draw(st.integers(1, 3))
     N, H = draw(st.sampled_from([(1, 1), (2, 3), (3, 2)]))
-    T_q, T_k = draw(st.integers(1, most_rows // groups)), draw(st.integers(1, most_keys))
+    T_q, T_k = draw(st.integers(-(-fewest_rows // groups), most_rows // groups)), draw(st.integers(1, most_keys))
     D, D_v = (draw(st.sampled_from(widths)) for _ in range(2))
     heads = H * groups
     option: Call = {"scale": draw(st.sampled_from([None, 1.0, -0.3]))}
@@ -94,9 +95,11 @@ def dropped(call: Call, q: tuple[int, ...], k: tuple[int, ...]) -> np.ndarray | 
 def only(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has one kernel serve whatever it can."""
 
-    def choose(kernel: type[SmallKernel | DecodeKernel]) -> None:
+    def choose(kernel: type[SmallKernel | DecodeKernel | TiledKernel]) -> None:
         monkeypatch.setattr(CudaAttention, "KERNELS", (kernel,))
         monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+        if kernel is TiledKernel:
+            monkeypatch.setattr(library.backend, "_weighted", None)
 
     return choose
 
@@ -112,6 +115,15 @@ def test_small(library: Library, launched: list[str], only: Any, dtype: str, cal
     launched.clear()
     check(library, dtype, call)
     assert [name for name in launched if name != "uniform"] == SMALL
+
+
+@drawn
+@given(call=calls(most_rows=150, most_keys=150, widths=(3, 16, 64, 100, 128), fewest_rows=16))
+def test_tiled(library: Library, launched: list[str], only: Any, call: Call) -> None:
+    only(TiledKernel)
+    launched.clear()
+    check(library, "float32", call)
+    assert [name for name in launched if name != "uniform"] == TILED
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
