@@ -28,6 +28,9 @@ SIZES = "iir"
 FURTHER = "PPqqq qqqi rfr".replace(" ", "")
 """Kinds of `FURTHER_PARAMETERS`, which calls with options end with: first what each call has of its own."""
 
+BACKWARD = f"P{FURTHER}"
+"""The same of backward, which are told first where the gradient of the sinks is to be put."""
+
 Addresses = tuple[int, ...]
 
 
@@ -63,7 +66,10 @@ class Backward(Protocol):
         dk: int,
         dv: int,
     ) -> None:
-        """As `Forward`; `gaps` are the strides of `dout` along entries and rows, in elements."""
+        """As `Forward`; `gaps` are the strides of `dout` along entries and rows, in elements.
+
+        `further`, unless it is empty, begins with the address of the gradient of the sinks (B, R); 0: not asked for.
+        """
 
 
 class SmallKernel:
@@ -97,7 +103,7 @@ class SmallKernel:
         size = self._bytes(call, backward=True)
         if not size:
             return None
-        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{FURTHER if call.options else ''}"
+        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         name, grid = "attention_small_backward", (call.q.shape[0], 256)
         launch = self._kernels.ready(name, call.q.dtype.char, kinds, grid, size, option_macros(call))
         fixed, options = numbers(call), further_numbers(call)
@@ -160,7 +166,7 @@ class TiledKernel:
         if tile is None:
             return None
         B, R, _ = call.q.shape
-        kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq{FURTHER if call.options else ''}"
+        kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         grid = (B, tile.blocks(R, call.k.shape[1], values=call.v is not call.k)), tile.threads
         name, size = "attention_tiled_backward", tile.bytes(backward=True)
         launch = self._kernels.ready(name, "f", kinds, grid, size, tile.macros)

@@ -133,12 +133,16 @@ struct Backward {
         if (OF_KEYS) finish(dk, key0, T_k, D, dkeys);
         if (OF_VALUES && dv) finish(dv, key0, T_k, D_v, dvalues);
     }
-    // dq of a tile of rows.
-    __device__ void of_queries(REAL *dq, int row0) const {
+    // dq of a tile of rows, and the gradient of their sinks unless dsinks is null.
+    __device__ void of_queries(REAL *dq, REAL *dsinks, int row0) const {
         const int count = min(R - row0, DOWN);
         const Span span(visible, row0, count);
         Rows dqueries = {};
         stage_rows<DOWN, false>(down, down_v, false, row0, 0);
+#if SINKS
+        for (int r = threadIdx.x; dsinks && r < count; r += THREADS)
+            dsinks[b * R + row0 + r] = further.dsink(row0 + r, shifts[r], inverses[r], deltas[r]);
+#endif
         for (int key0 = span.begin / ACROSS * ACROSS; key0 < span.end; key0 += ACROSS) {
             const bool limited = visible.mask || !span.covers(key0, ACROSS);
             __syncthreads();
@@ -175,7 +179,10 @@ struct Backward {
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_tiled_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *out, const REAL *stats,
                              const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D,
-                             int D_v, REAL scale, long long dout_entry, long long dout_row FURTHER_PARAMETERS) {
+                             int D_v, REAL scale, long long dout_entry, long long dout_row GRADIENT_PARAMETERS FURTHER_PARAMETERS) {
+#if !OPTIONS
+    REAL *const dsinks = nullptr;
+#endif
     const long long b = blockIdx.x;
     REAL *const down = (REAL *)shared, *const down_v = down + DOWN * PITCH, *const across = down_v + DOWN * PITCH;
     REAL *const across_v = across + ACROSS * PITCH, *const scratch = across_v + ACROSS * PITCH;
@@ -189,5 +196,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     else if (APART && dv && y < 2 * tiles)
         gradients.of_keys<false, true>(dk, dv, (y - tiles) * DOWN);
     else
-        gradients.of_queries(dq, (gridDim.y - 1 - y) * DOWN);
+        gradients.of_queries(dq, dsinks, (gridDim.y - 1 - y) * DOWN);
 }
