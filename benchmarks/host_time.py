@@ -89,6 +89,13 @@ def rows(backend: Any) -> Iterator[Row]:
         out, saved = F.attention(q, k, v, dropout=0.1, seed=1)
         return (out, *F.attention_backward(saved, dout))
 
+    def biased(ours: Any) -> Sequence[Any]:
+        q, k, v, dout = ours.sets[0]
+        out, saved = F.attention(q, k, v, softcap=30.0, bias=bias[: q.shape[-2], : k.shape[-2]])
+        return (out, *F.attention_backward(saved, dout))
+
+    bias = backend.asarray(np.zeros((1024, 1024), dtype=np.float32))
+
     for name, dtype, directions in (
         ("book", "float32", (forward, both)),
         ("mid", "float32", (forward, both)),
@@ -96,12 +103,13 @@ def rows(backend: Any) -> Iterator[Row]:
         ("short", "float32", (both,)),
         ("decode", "float32", (forward,)),
         ("mid", "float32", (dropped,)),
+        ("long", "float32", (dropped, biased)),
         ("long", "float16", (both,)),
     ):
         case = cases[name]
         ours = Ours(case, case.draw()[:1], backend, dtype)
         for direction in directions:
-            told = {dropped: "dropout, both", forward: "forward", both: "both"}[direction]
+            told = {dropped: "dropout, both", biased: "softcap and bias, both"}.get(direction, direction.__name__)
             half = "" if dtype == "float32" else f", {dtype} without cuDNN"
             title = f"`TimeAttention` at {name}" if case.shared else name
             kept = () if direction is forward else ((case.batch, case.T_q),)

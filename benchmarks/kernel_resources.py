@@ -32,6 +32,9 @@ SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 22
 OPTIONS = 0, 15
 """Sets of options of `CudaCall.options`: none, and all of them."""
 
+TILED_OPTIONS = 0, 1, 2, 8, 11, 15
+"""The same for tiles, where a thread has no register to spare: each alone that takes some, all that do, and all."""
+
 WIDTHS = 64, 128, 256
 """What the rows of tiles are padded to."""
 
@@ -83,9 +86,10 @@ def variants(limit: int) -> Iterator[Variant]:
             continue
         for width in WIDTHS:
             backward = "backward" in file
-            tile = tile_for(width, backward, limit)
-            if tile is not None:
-                yield Variant(file, "f", tile.macros, tile.bytes(backward))
+            for options in TILED_OPTIONS:
+                tile = tile_for(width, backward, limit, options)
+                if tile is not None:
+                    yield Variant(file, "f", tile.macros, tile.bytes(backward))
 
 
 def weights_variants(file: str) -> Iterator[Variant]:

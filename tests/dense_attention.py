@@ -136,9 +136,13 @@ def dense_gradients(
     bias: np.ndarray | float = 0.0,
     sinks: np.ndarray | None = None,
     dropped: np.ndarray | float = 1.0,
+    of_sinks: bool = False,
     **sight: Any,
 ) -> list[np.ndarray]:
-    """Output, log-sum-exp, and the gradients of q, k and v in float64; `shared`: that of k is for both."""
+    """Output, log-sum-exp, and the gradients of q, k and v in float64; `shared`: that of k is for both.
+
+    With `of_sinks` that of the sinks (H,), too.
+    """
     q, k, v = (x.astype(np.float64) for x in (q, k, v))
     scale = 1 / np.sqrt(q.shape[-1]) if scale is None else scale
     seen = visible_everywhere(q, k, **sight)
@@ -154,4 +158,5 @@ def dense_gradients(
     into_k = [np.swapaxes(dscores, -1, -2) @ q, found["dv"]]
     if grouped:  # heads that share keys add up
         into_k = [x.reshape(*x.shape[:-3], -1, groups, *x.shape[-2:]).sum(axis=-3) for x in into_k]
-    return [found["out"], found["lse"], dscores @ k, *([sum(into_k)] if shared else into_k)]
+    further = [found["dsinks"].reshape(-1, *np.shape(sinks)).sum(axis=0)] if of_sinks else []
+    return [found["out"], found["lse"], dscores @ k, *([sum(into_k)] if shared else into_k), *further]

@@ -110,7 +110,9 @@ class OwnAttention:
     out: Array
     lse: Array
 
-    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+    def backward(
+        self, dout: Array, dlse: Array | None, dsinks: Array | None = None
+    ) -> tuple[Array, Array, Array | None] | None:
         """Gradients of q, k and v in the dtype of q.
 
         Parameters
@@ -119,6 +121,8 @@ class OwnAttention:
             Of the dtype of q, perhaps not contiguous.
         dlse : array (B, R, 1) or None
             Of the dtype of `lse`.
+        dsinks : array (B, R, 1) or None
+            Where the gradient of the sinks is put, contiguous and of their dtype, if it is asked for.
 
         Returns
         -------

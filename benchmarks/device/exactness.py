@@ -149,6 +149,30 @@ CHECKS: dict[str, Check] = {
     "products, long rows": attend((2, 20, 160), (2, on_device(3000, 1100), 160), 160, dropout=0.2, seed=3),
     "dropout": attend((8, 40, 32), (8, 50, 32), 32, dropout=0.3, seed=5),
     "small, options": attend((8, 50, 32), (8, 50, 32), 32, softcap=5.0, sunk=True, dropout=0.3, seed=5, causal=True),
+    "long, options": attend(
+        (on_device(16, 1), LONG, 64),
+        (on_device(16, 1), LONG, 64),
+        64,
+        causal=True,
+        softcap=5.0,
+        biased=True,
+        sunk=True,
+        dropout=0.3,
+        seed=5,
+        keep_bytes=0,
+    ),
+    "few queries, options": attend(
+        (3, 10, 64), (3, on_device(2000, 150), 64), 64, softcap=5.0, biased=True, sunk=True, dropout=0.3, seed=5
+    ),
+    "wide, options": attend(
+        (2, on_device(300, 70), 250),
+        (2, on_device(300, 70), 250),
+        256,
+        softcap=5.0,
+        biased=True,
+        sunk=True,
+        keep_bytes=0,
+    ),
     "decode, options": attend(
         (4, 12, 1, 64),
         (4, 3, on_device(3000, 300), 64),

@@ -73,8 +73,18 @@ def tiles_of(*size: Any) -> type[CudaAttention]:
     return OneTileAlone
 
 
-WAYS = {"small": SmallAlone, "tiles": TilesAlone, "products": NoKernel}
-"""By name; `TilesAlone` chooses its tile as the library does."""
+WAYS = {"small": SmallAlone, "tiles": TilesAlone, "products": NoKernel, "blocks": NoKernel}
+"""By name; `TilesAlone` chooses its tile as the library does; "blocks" is the way that is written for any library."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dropout": {"dropout": 0.1, "seed": 1},
+    "softcap and sinks": {"softcap": 30.0, "sinks": 0.5},
+    "bias": {"bias": 0.5},
+}
+"""Options that are measured, a number being that of each row, or of each row and key."""
+
+WITH_OPTIONS = ((16, 1024, 64), (8, 512, 128)) if not REHEARSAL else ((2, 40, 16),)
+"""Entries, lengths and head sizes of which tiles, products and blocks are measured with these."""
 
 BESIDE_PRODUCTS = ((16, 256), (4, 1024), (8, 1024)) if not REHEARSAL else ((2, 40),)
 """Entries and lengths of which tiles and products are measured: 64, 64 and 128 blocks of the tiled kernels."""
@@ -111,6 +121,11 @@ def items(folder: Path) -> Iterator[Item]:
         for B, T in BESIDE_PRODUCTS:
             for way in ("tiles", "products"):
                 yield Item(f"{way}, B={B}, T={T}, D={D}", attention, (way, (B, T, D)), seconds)
+    for shape in WITH_OPTIONS:
+        for options in OPTIONS:
+            for way in ("tiles", "products", "blocks"):
+                title = "{}, {}, B={}, T={}, D={}".format(way, options, *shape)
+                yield Item(title, attention, (way, shape, options), seconds)
     for D, sizes in SIZES.items():
         for size in sizes:
             for name, entries in SHAPES.items():
@@ -173,8 +188,11 @@ def _product_of(torch: Any, a: Any, b: Any, i: int) -> Any:
     return torch.mm(a, b)
 
 
-def attention(way: str | tuple[Any, ...], shape: tuple[int, int, int]) -> Entry:
-    """Attention on arrays (entries, T, D) by one way alone, by name or by its tile, forward and with backward."""
+def attention(way: str | tuple[Any, ...], shape: tuple[int, int, int], options: str | None = None) -> Entry:
+    """Attention on arrays (entries, T, D) by one way alone, by name or by its tile, forward and with backward.
+
+    `options` are of `OPTIONS`.
+    """
     backend = get_backend("cupy")
     rng = np.random.default_rng(0)
     q, k, v, dout = (backend.asarray(rng.standard_normal(shape, dtype=np.float32)) for _ in range(4))
@@ -183,22 +201,30 @@ def attention(way: str | tuple[Any, ...], shape: tuple[int, int, int]) -> Entry:
     backend.__dict__["_attention_kernels"] = kernels(backend._kernels)
     if way != "products":
         backend.__dict__["_weighted"] = None
+    B, T, _ = shape
+    sizes = {"bias": (B, T, T), "sinks": (B,)}
+    given = {
+        name: backend.asarray(np.full(sizes[name], x, dtype=np.float32)) if name in sizes else x
+        for name, x in OPTIONS.get(options or "", {}).items()
+    }
+    given["keep_bytes"] = 0 if way == "blocks" else 2**40
 
     def forward(i: int) -> Any:
-        return F.attention(q, k, v)
+        return F.attention(q, k, v, **given)
 
     def both(i: int) -> Any:
-        return F.attention_backward(F.attention(q, k, v)[1], dout)
+        return F.attention_backward(forward(i)[1], dout)
 
     events = CupyEvents(backend.xp)
     calls: dict[str, Callable[[int], Any]] = {"forward": forward, "both": both}
     wanted = {"small": "attention_small", "products": "attention_weights"}.get(str(way), "attention_tiled")
+    none = {wanted, f"{wanted}_backward"} if way == "blocks" else set()
     found: Entry = {}
     for direction, call in calls.items():
         launched.clear()
         call(0)
         names = {name for name in launched if name.startswith("attention")}
-        right = names == ({wanted} if direction == "forward" else {wanted, f"{wanted}_backward"})
+        right = names == ({wanted} if direction == "forward" else {wanted, f"{wanted}_backward"}) - none
         found[direction] = times(call, events) if right else {"left_out": f"launches {sorted(names)} instead"}
     return found
 

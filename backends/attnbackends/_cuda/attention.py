@@ -28,6 +28,9 @@ SIZES = "iir"
 FURTHER = "PPqqq qqqi rfr".replace(" ", "")
 """Kinds of `FURTHER_PARAMETERS`, which calls with options end with: first what each call has of its own."""
 
+BACKWARD = f"P{FURTHER}"
+"""The same of backward, which are told first where the gradient of the sinks is to be put."""
+
 Addresses = tuple[int, ...]
 
 
@@ -63,7 +66,10 @@ class Backward(Protocol):
         dk: int,
         dv: int,
     ) -> None:
-        """As `Forward`; `gaps` are the strides of `dout` along entries and rows, in elements."""
+        """As `Forward`; `gaps` are the strides of `dout` along entries and rows, in elements.
+
+        `further`, unless it is empty, begins with the address of the gradient of the sinks (B, R); 0: not asked for.
+        """
 
 
 class SmallKernel:
@@ -97,7 +103,7 @@ class SmallKernel:
         size = self._bytes(call, backward=True)
         if not size:
             return None
-        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{FURTHER if call.options else ''}"
+        kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         name, grid = "attention_small_backward", (call.q.shape[0], 256)
         launch = self._kernels.ready(name, call.q.dtype.char, kinds, grid, size, option_macros(call))
         fixed, options = numbers(call), further_numbers(call)
@@ -145,12 +151,13 @@ class TiledKernel:
         if tile is None:
             return None
         B, R, _ = call.q.shape
-        kinds, grid = f"PPPPPP{VISIBILITY}{SIZES}", ((B, tile.blocks(R)), tile.threads)
+        kinds = f"PPPPPP{VISIBILITY}{SIZES}{FURTHER if call.options else ''}"
+        grid = (B, tile.blocks(R)), tile.threads
         launch = self._kernels.ready("attention_tiled", "f", kinds, grid, tile.bytes(backward=False), tile.macros)
-        fixed = numbers(call)
+        fixed, options = numbers(call), further_numbers(call)
 
         def run(operands: Addresses, sight: Addresses, further: Addresses, out: int, kept: int, stats: int) -> None:
-            launch(*operands, out, kept, stats, *sight, *fixed)
+            launch(*operands, out, kept, stats, *sight, *fixed, *further, *options)
 
         return run
 
@@ -159,11 +166,11 @@ class TiledKernel:
         if tile is None:
             return None
         B, R, _ = call.q.shape
-        kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq"
+        kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         grid = (B, tile.blocks(R, call.k.shape[1], values=call.v is not call.k)), tile.threads
         name, size = "attention_tiled_backward", tile.bytes(backward=True)
         launch = self._kernels.ready(name, "f", kinds, grid, size, tile.macros)
-        fixed = numbers(call)
+        fixed, options = numbers(call), further_numbers(call)
 
         def run(
             operands: Addresses,
@@ -178,7 +185,7 @@ class TiledKernel:
             dk: int,
             dv: int,
         ) -> None:
-            launch(*operands, kept, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps)
+            launch(*operands, kept, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps, *further, *options)
 
         return run
 
@@ -186,9 +193,9 @@ class TiledKernel:
         """The tile for a call; None where the kernels that work in tiles cannot serve it."""
         R, T_k = call.q.shape[1], call.k.shape[1]
         few = R < FEWEST_ROWS and not backward  # whose forward is another kernel's
-        if call.q.dtype.char != "f" or few or call.options or not call.is_near:
+        if call.q.dtype.char != "f" or few or not call.is_near:
             return None
-        tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self._kernels.shared_limit())
+        tile = tile_for(max(call.q.shape[2], call.v.shape[2]), backward, self._kernels.shared_limit(), call.options)
         return tile if tile is not None and tile.blocks(R, T_k, values=True) < 2**16 else None
 
 

@@ -186,8 +186,13 @@ class CudnnAttention:
         B, R, _ = result.call.q.shape
         return self.xp.ndarray((B, R, 1), dtype=np.float32, memptr=result.room).copy()
 
-    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        """As `CudaResult.backward`. Sums into the gradient of q come in any order: the last bits may differ."""
+    def backward(
+        self, result: CudaResult, dout: Array, dlse: Array | None, dsinks: Array | None = None
+    ) -> tuple[Array, Array, Array | None] | None:
+        """As `CudaResult.backward`. Sums into the gradient of q come in any order: the last bits may differ.
+
+        Calls with sinks are none that cuDNN serves.
+        """
         plan, call, room, xp = result.plan, result.call, result.room, self.xp
         if plan is None or dlse is not None or call.T_q == call.k.shape[1] == 1:
             return None

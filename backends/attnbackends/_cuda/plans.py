@@ -104,13 +104,15 @@ class CudaAttention:
         plan.forward(_operands(call), addresses_of(sight), _further(call), out.data.ptr, kept, room.ptr)
         return CudaResult(self, plan, call, sight, out, room)
 
-    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+    def backward(
+        self, result: CudaResult, dout: Array, dlse: Array | None, dsinks: Array | None = None
+    ) -> tuple[Array, Array, Array | None] | None:
         """As `CudaResult.backward`; the memory of `result` begins with stats (2, B, R), see `Forward`."""
         plan, call, room, xp = result.plan, result.call, result.room, self.xp
         if plan is None or plan.backward is None:  # weights may be made again and kept, all at once
             weighted = get_backend("cupy")._weighted  # type: ignore[attr-defined]
             again = None if weighted is None else weighted.attention(call, call.key)
-            return None if again is None else again.backward(dout, dlse)
+            return None if again is None else again.backward(dout, dlse, dsinks)
         strides, itemsize, dtype = dout.strides, dout.itemsize, call.q.dtype
         if strides[2] != itemsize:
             dout = xp.ascontiguousarray(dout)
@@ -121,7 +123,7 @@ class CudaAttention:
         plan.backward(
             _operands(call),
             addresses_of(result.sight),
-            _further(call),
+            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if call.options else (),
             room.ptr + plan.kept_at if plan.kept_at else 0,
             room.ptr,
             dout.data.ptr,

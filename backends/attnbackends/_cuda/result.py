@@ -26,7 +26,7 @@ class Way(Protocol):
     def plan(self, call: CudaCall) -> Any: ...
     def lse(self, result: CudaResult) -> Array: ...
     def backward(
-        self, result: CudaResult, dout: Array, dlse: Array | None
+        self, result: CudaResult, dout: Array, dlse: Array | None, dsinks: Array | None
     ) -> tuple[Array, Array, Array | None] | None: ...
 
 
@@ -58,8 +58,10 @@ class CudaResult(OwnAttention):
     def lse(self) -> Array:
         return self._way.lse(self)
 
-    def backward(self, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
-        return self._way.backward(self, dout, dlse)
+    def backward(
+        self, dout: Array, dlse: Array | None, dsinks: Array | None = None
+    ) -> tuple[Array, Array, Array | None] | None:
+        return self._way.backward(self, dout, dlse, dsinks)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """What can be copied: arrays, not the plan."""

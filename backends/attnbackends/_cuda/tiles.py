@@ -32,6 +32,8 @@ class Tile(NamedTuple):
         Tiles of 8 columns that a warp multiplies at a time: more hide how long a product takes, for more registers.
     matrix : bool
         Whether products are made by matrix units.
+    options : int
+        `CudaCall.options`.
     """
 
     width: int
@@ -41,6 +43,7 @@ class Tile(NamedTuple):
     together: int = 2
     abreast: int = 4
     matrix: bool = True
+    options: int = 0
 
     @property
     def threads(self) -> int:
@@ -51,7 +54,8 @@ class Tile(NamedTuple):
         held, met = (rows * (self.width + 4) for rows in (self.down, self.across))
         scratch, most = 0 if self.matrix else self.down * (self.across + 4), max(self.down, self.across)
         values = 2 * (held + met) + 3 * most if backward else held + 2 * met
-        return 4 * (values + scratch) + 10 * most
+        draws = self.down * self.across // 8 if self.options & 8 else 0
+        return 4 * (values + scratch) + 10 * most + draws
 
     def blocks(self, rows: int, keys: int = 0, values: bool = False) -> int:
         """Blocks for each entry: forward without `keys`; `values` says that values are not the keys."""
@@ -60,7 +64,7 @@ class Tile(NamedTuple):
 
     @property
     def macros(self) -> str:
-        names = ("WIDTH", "DOWN", "ACROSS", "TEAMS", "BLOCKS", "ABREAST", "MATRIX_UNITS")
+        names = ("WIDTH", "DOWN", "ACROSS", "TEAMS", "BLOCKS", "ABREAST", "MATRIX_UNITS", "OPTIONS")
         return "".join(f"#define {name} {int(value)}\n" for name, value in zip(names, self, strict=True))
 
 
@@ -80,23 +84,23 @@ PLAIN = tuple(Tile(128, down, across, matrix=False) for down, across in ((64, 64
 """The same without matrix units, for both directions."""
 
 
-def tiles_for(width: int, backward: bool, matrix: bool) -> list[Tile]:
+def tiles_for(width: int, backward: bool, matrix: bool, options: int = 0) -> list[Tile]:
     """The tiles for rows of a width, those first that load least for each product; none: too wide."""
     step = 32 if matrix else 64
     padded = -(-width // step) * step
     tiles = (BACKWARD if backward else FORWARD) if matrix else PLAIN
     most = min((tile.width for tile in tiles if padded <= tile.width), default=0)
-    return [tile._replace(width=padded) for tile in tiles if tile.width == most]
+    return [tile._replace(width=padded, options=options) for tile in tiles if tile.width == most]
 
 
 @cache
-def tile_for(width: int, backward: bool, limit: int) -> Tile | None:
+def tile_for(width: int, backward: bool, limit: int, options: int = 0) -> Tile | None:
     """The tile for rows of a width on a device whose blocks may have `limit` bytes of shared memory; None: too large.
 
     A multiprocessor has room for one block of `limit` bytes and what CUDA keeps of it. It is the first tile of which
     two blocks fit, as one hides the other's waiting, or else the first that fits.
     """
-    tiles = tiles_for(width, backward, matrix=limit >= MATRIX_LIMIT)
+    tiles = tiles_for(width, backward, limit >= MATRIX_LIMIT, options)
     for together in (2, 1):
         for tile in tiles:
             if together * (tile.bytes(backward) + RESERVED) <= limit + RESERVED:

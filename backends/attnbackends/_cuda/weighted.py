@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .._attention import Array
 from .._registry import get_backend
-from .attention import FURTHER, SIZES, VISIBILITY, further_numbers, numbers
+from .attention import BACKWARD, FURTHER, SIZES, VISIBILITY, further_numbers, numbers
 from .call import CudaCall
 from .compiled import Kernels
 from .decode import stored_as
@@ -137,7 +137,9 @@ class WeightedAttention:
         plan.output(at_used, call.v.data.ptr, out.data.ptr)
         return CudaResult(self, plan, call, (), out, room)
 
-    def backward(self, result: CudaResult, dout: Array, dlse: Array | None) -> tuple[Array, Array, Array | None] | None:
+    def backward(
+        self, result: CudaResult, dout: Array, dlse: Array | None, dsinks: Array | None = None
+    ) -> tuple[Array, Array, Array | None] | None:
         """As `CudaResult.backward`."""
         plan, call, xp, alloc = result.plan, result.call, self.xp, self.xp.cuda.alloc
         if plan is None:
@@ -161,10 +163,11 @@ class WeightedAttention:
             dscores.ptr,
             at_used,
             0 if scores is None else scores.ptr,
+            result.room.ptr,
             0 if dlse is None else dlse.data.ptr,
             *plan.shape,
-            0,
-            0,
+            0 if dsinks is None else dsinks.data.ptr,
+            *addresses_of((None, call.sinks)),
             *call.draws,
             *plan.further,
         )
@@ -203,7 +206,7 @@ class WeightedAttention:
 
         def kernel(name: str, kinds: str, items: int) -> Callable[..., None]:
             grid = -(-items // (BLOCK // of_a_row)), BLOCK
-            return self._kernels.ready(name, sums.char, f"{kinds}{FURTHER}", grid, 0, macros)
+            return self._kernels.ready(name, sums.char, kinds, grid, 0, macros)
 
         served = call.is_near and self._products.takes(call.q.dtype)
         if call.bias is not None and call.bias.dtype != call.q.dtype:
@@ -222,8 +225,8 @@ class WeightedAttention:
             may_hide=may_hide,
             scores=ready(widened, B, (R, D, T_k), q, k.mT, weights),
             output=ready(stored, B, (R, T_k, D_v), weights, then_v, out),
-            weights=kernel("attention_weights", f"{'P' * 10}{VISIBILITY}{SIZES}i", items),
-            dscores=kernel("attention_weights_backward", "PPPPPPiiir", rows),
+            weights=kernel("attention_weights", f"{'P' * 10}{VISIBILITY}{SIZES}i{FURTHER}", items),
+            dscores=kernel("attention_weights_backward", f"PPPPPPPiiir{BACKWARD}", rows),
             again=ready(widened, B, (R, D, T_k), then_q, then_k.mT, weights),
             dq=ready(stored, B, (R, T_k, D), weights, then_k, dense[0]),
             dk=ready(stored, B, (T_k, R, D), weights.mT, then_q, dense[1]),

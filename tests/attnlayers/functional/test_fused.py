@@ -34,7 +34,9 @@ class Result(OwnAttention):
             self.lse = shift + np.log(total)
         self.out = self.weights @ (call.k if call.v is None else call.v)
 
-    def backward(self, dout: np.ndarray, dlse: np.ndarray | None) -> tuple[Any, Any, Any] | None:
+    def backward(
+        self, dout: np.ndarray, dlse: np.ndarray | None, dsinks: np.ndarray | None = None
+    ) -> tuple[Any, Any, Any] | None:
         self.own.backward_calls += 1
         if not self.own.takes_backward:
             return None

@@ -74,8 +74,8 @@ __device__ inline void stage(REAL *to, int pitch, int padded, const REAL *from, 
 struct Stats {
     REAL *shift, *inverse;  // of one entry
 
-    __device__ Stats(const REAL *stats, long long b, int R)
-        : shift((REAL *)stats + b * R), inverse((REAL *)stats + (gridDim.x + b) * R) {}
+    __device__ Stats(const REAL *stats, long long b, int R, long long B = gridDim.x)
+        : shift((REAL *)stats + b * R), inverse((REAL *)stats + (B + b) * R) {}
     __device__ Stats(REAL *stats, long long rows) : shift(stats), inverse(stats + rows) {}  // of all entries
     __device__ void set(long long row, REAL top, REAL sum) const {
         shift[row] = sum == 0 ? 0 : top;
@@ -132,9 +132,15 @@ struct Further {
         for (int i = 0; i < 8; i++) bits |= (unsigned int)(numbers[i] >= dropout) << i;
         return bits;
     }
+    // The gradient of a row's sink; `delta` is the sum of the row's weights times their gradients.
+    __device__ REAL dsink(int row, REAL shift, REAL inverse, REAL delta) const {
+        return -exp(sinks[row] - shift) * inverse * delta;
+    }
+    __device__ REAL of_kept() const { return DROPOUT ? factor : 1; }
 #else
     __device__ REAL capped(REAL score) const { return score; }
     __device__ REAL biased(REAL capped, int, int) const { return capped; }
+    __device__ REAL of_kept() const { return 1; }
 #endif
 };
 
@@ -143,10 +149,13 @@ struct Further {
     , const VALUE *bias, const REAL *sinks, long long first_entry, long long stream0, long long stream1,                 \
         long long bias_entry, long long bias_row, long long bias_key, int bias_period, REAL softcap, float dropout,      \
         REAL dropout_factor
+// Of backward: the gradient of the sinks (B, R), which the caller sums over what was broadcast; null: not asked for.
+#define GRADIENT_PARAMETERS , REAL *dsinks
 #define FURTHER(b)                                                                                                     \
     {bias ? bias + (b) * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row, bias_key, bias_period, softcap, \
      dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
 #else
 #define FURTHER_PARAMETERS
+#define GRADIENT_PARAMETERS
 #define FURTHER(b) {}
 #endif

@@ -161,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256, 1)
 extern "C" __global__ void __launch_bounds__(256, 1)
     attention_small_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *stats, const REAL *dout,
                              const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D, int D_v,
-                             REAL scale, long long dout_entry, long long dout_row FURTHER_PARAMETERS) {
+                             REAL scale, long long dout_entry, long long dout_row GRADIENT_PARAMETERS FURTHER_PARAMETERS) {
     const long long b = blockIdx.x;
     const Sizes n = {R, T_k, D, D_v, (D + 3) / 4 * 4, (D_v + 3) / 4 * 4};
     const Visibility visible = VISIBILITY(b);
@@ -200,6 +200,9 @@ extern "C" __global__ void __launch_bounds__(256, 1)
             delta += row[j] * drow[j];
         }
         delta = warp_sum(delta) - (dlse ? dlse[b * R + i] : 0);
+#if SINKS
+        if (dsinks && threadIdx.x % 32 == 0) dsinks[b * R + i] = further.dsink(i, shift, inverse, delta);
+#endif
         for (int j = threadIdx.x % 32; j < T_k; j += 32) {
             drow[j] = scale * (row[j] * (drow[j] - delta)) * (SOFTCAP ? slopes[i * T_k + j] : 1);
             row[j] *= dropped(further, bits, j);

@@ -163,6 +163,9 @@ struct Span {
 struct Edges {
     int first[MOST], last[MOST];
     unsigned char rows[MOST], keys[MOST];
+#if DROPOUT
+    unsigned char kept[DOWN * ACROSS / 8];  // a bit for each weight of a tile, eight keys of a row in a byte
+#endif
 
     __device__ void set(const Visibility &visible, int row0, int R, int rows) {
         for (int r = threadIdx.x; r < rows; r += THREADS) {
@@ -193,4 +196,35 @@ struct Edges {
             if (sees(visible, row0, at / ACROSS, key0 + at % ACROSS)) keys[at % ACROSS] = 1;
         __syncthreads();
     }
+#if SINKS
+    // Which rows of a tile see some of DOWN keys: a sink gives weight to rows that see none. Otherwise as `look`.
+    __device__ void look_at_rows(const Visibility &visible, int row0, int key0) {
+        for (int r = threadIdx.x; r < ACROSS; r += THREADS) rows[r] = 0;
+        __syncthreads();
+        for (int at = threadIdx.x; at < DOWN * ACROSS; at += THREADS)
+            if (sees(visible, row0, at / DOWN, key0 + at % DOWN)) rows[at / DOWN] = 1;
+        __syncthreads();
+    }
+#endif
+#if DROPOUT
+    // Draws which weights of a tile stay, each byte once; a whole block calls this, and a barrier must follow.
+    template <bool OF_KEYS> __device__ void draw(const Further &further, int row0, int key0) {
+        constexpr int EIGHTS = (OF_KEYS ? DOWN : ACROSS) / 8;
+#pragma unroll 1
+        for (int at = threadIdx.x; at < DOWN * ACROSS / 8; at += THREADS)
+            kept[at] = further.kept(row0 + at / EIGHTS, key0 + at % EIGHTS * 8);
+    }
+    // One bit for each of a thread's weights that is dropped, as `hidden` has them.
+    template <bool OF_KEYS> __device__ unsigned dropped() const {
+        constexpr int EIGHTS = (OF_KEYS ? DOWN : ACROSS) / 8;
+        unsigned bits = 0;
+#pragma unroll
+        for (int n = 0; n < ROWS * COLUMNS; n++) {
+            const int down = row_of(n / COLUMNS), across = column_of(n % COLUMNS);
+            const int r = OF_KEYS ? across : down, key = OF_KEYS ? down : across;
+            bits |= (~kept[r * EIGHTS + key / 8] >> key % 8 & 1u) << n;
+        }
+        return bits;
+    }
+#endif
 };

@@ -7,6 +7,17 @@
 struct Softmax {
     REAL tops[ROWS], totals[ROWS];
 
+    // Rows from `row0` that have met no key; a sink is as if they had met one of that score.
+    __device__ Softmax(const Further &further, int row0, int R) {
+#pragma unroll
+        for (int i = 0; i < ROWS; i++) {
+            tops[i] = -INFINITY, totals[i] = 0;
+#if SINKS
+            if (row0 + row_of(i) < R) tops[i] = further.sinks[row0 + row_of(i)];
+            totals[i] = threadIdx.x % LANES == 0 && team() == 0 && tops[i] != -INFINITY;
+#endif
+        }
+    }
     // The scores of a tile to weights; `sums` are brought to the largest score so far.
     __device__ void take(Scores &scores, Rows &sums) {
 #pragma unroll
@@ -55,10 +66,11 @@ struct Softmax {
 // and values, SCRATCH numbers and Edges. While a product of the tile works, the next product's rows come.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_tiled(const REAL *q, const REAL *k, const REAL *v, REAL *out, REAL *kept, REAL *stats,
-                    VISIBILITY_PARAMETERS, int D, int D_v, REAL scale) {
+                    VISIBILITY_PARAMETERS, int D, int D_v, REAL scale FURTHER_PARAMETERS) {
     const long long b = blockIdx.x;
     const int row0 = (gridDim.y - 1 - blockIdx.y) * DOWN, count = min(R - row0, DOWN);  // causal: longest first
     const Visibility visible = VISIBILITY(b);
+    const Further further = FURTHER(b);
     const Span span(visible, row0, count);
     REAL *const own_q = (REAL *)shared, *const own_k = own_q + DOWN * PITCH, *const own_v = own_k + ACROSS * PITCH;
     REAL *const scratch = own_v + ACROSS * PITCH;
@@ -78,9 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     edges.set(visible, row0, R, DOWN);
     stage_tile<DOWN>(own_q, q + (b * R + row0) * D, D, D, count, nullptr);
     Rows sums = {};
-    Softmax softmax;
-#pragma unroll
-    for (int i = 0; i < ROWS; i++) softmax.tops[i] = -INFINITY, softmax.totals[i] = 0;
+    Softmax softmax(further, row0, R);
     int key0 = span.begin / ACROSS * ACROSS;
     bool limited = limits(key0);
     __syncthreads();
@@ -90,6 +100,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         const bool next_limited = limits(next);
         await<1>();  // the keys
         __syncthreads();
+#if DROPOUT
+        edges.draw<false>(further, row0, key0);
+#endif
         Scores scores;
         dots<false>(scores, own_q, own_k);
         __syncthreads();
@@ -99,9 +112,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
-            for (int j = 0; j < COLUMNS; j++)
-                scores[i][j] = hidden >> (i * COLUMNS + j) & 1 ? -INFINITY : score_of(scores[i][j], scale);
+            for (int j = 0; j < COLUMNS; j++) {
+                const bool hides = hidden >> (i * COLUMNS + j) & 1;
+                const int key = hides ? 0 : key0 + column_of(j);  // there is such a key
+                const REAL capped = further.capped(score_of(scores[i][j], scale));
+                scores[i][j] = hides ? -INFINITY : further.biased(capped, row0 + row_of(i), key);
+            }
         softmax.take(scores, sums);
+#if DROPOUT
+        const unsigned dropped = edges.dropped<false>();
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++)
+                if (dropped >> (i * COLUMNS + j) & 1) scores[i][j] = 0;
+#endif
         await<1>();  // the values
         __syncthreads();
         combine(sums, scores, own_v, scratch);
@@ -117,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
     for (int i = 0; i < ROWS; i++) {
         const REAL total = softmax.totals[i];
-        multiply(sums[i], 1 / (total == 0 ? 1 : total));
+        multiply(sums[i], further.of_kept() / (total == 0 ? 1 : total));
         if (threadIdx.x % LANES == 0 && team() == 0 && row_of(i) < own_count)
             Stats(stats, again(blockIdx.x), R).set(own_row0 + row_of(i), softmax.tops[i], total);
     }

@@ -9,6 +9,7 @@
 // One entry as backward sees it, and the tiles in shared memory.
 struct Backward {
     const Visibility visible;
+    const Further further;
     const REAL *q, *k, *v, *out, *stats, *dout, *dlse;  // dlse may be null
     long long b, dout_entry, dout_row;
     int R, T_k, D, D_v;
@@ -18,7 +19,8 @@ struct Backward {
 
     // Stages a tile of FULL queries and gradients with the statistics and rowsum(dout * out) - dlse of each row; what sees
     // nothing comes as 0.
-    template <int FULL> __device__ void stage_rows(REAL *own_q, REAL *own_dout, int row0) const {
+    template <int FULL, bool OF_KEYS>
+    __device__ void stage_rows(REAL *own_q, REAL *own_dout, bool limited, int row0, int key0) const {
         const int count = min(R - row0, FULL);
         const Stats known(stats, b, R);
         edges.set(visible, row0, R, FULL);
@@ -28,6 +30,9 @@ struct Backward {
             edges.rows[r] = inverses[r] != 0;
         }
         __syncthreads();
+#if SINKS
+        if (OF_KEYS && limited) edges.look_at_rows(visible, row0, key0);
+#endif
         const REAL *const gradients = dout + b * dout_entry + row0 * dout_row, *const rows = out + (b * R + row0) * D_v;
         stage_tile<FULL>(own_q, q + (b * R + row0) * D, D, D, count, edges.rows);
         stage_tile<FULL>(own_dout, gradients, dout_row, D_v, count, edges.rows);
@@ -42,19 +47,60 @@ struct Backward {
             for (int step = 8; step > 0; step /= 2) sum += __shfl_xor_sync(EVERY_LANE, sum, step);
             if (threadIdx.x % 16 == 0) deltas[r] = sum - (dlse && r < count ? dlse[b * R + row0 + r] : 0);
         }
+#if DROPOUT
+        if (OF_KEYS) edges.draw<true>(further, row0, key0);
+#endif
         await<0>();
         __syncthreads();
     }
-    // Products of queries and keys to weights. The scores are bit for bit those of the forward pass.
-    template <bool OF_KEYS> __device__ void weigh(Scores &tile, bool limited, int row0, int key0) const {
+    // Products of queries and keys to weights. The scores are bit for bit those of the forward pass. With a cap the tile
+    // gets weights times the slopes of scores, which is all that `through` takes; `used` gets weights after dropout.
+    // Without these options both are one.
+    template <bool OF_KEYS> __device__ void weigh(Scores &tile, Scores &used, bool limited, int row0, int key0) const {
         const unsigned hidden = limited ? edges.hidden<OF_KEYS>(visible, row0, key0) : 0;
+        const auto hides = [&](int i, int j) { return hidden >> (i * COLUMNS + j) & 1; };
+#if DROPOUT
+        const unsigned dropped = edges.dropped<OF_KEYS>();
+#endif
 #pragma unroll
         for (int i = 0; i < ROWS; i++)
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) {
                 const int r = OF_KEYS ? column_of(j) : row_of(i);
-                const REAL weight = weight_of(score_of(tile[i][j], scale), shifts[r]) * inverses[r];
-                tile[i][j] = hidden >> (i * COLUMNS + j) & 1 ? 0 : weight;
+                REAL score = score_of(tile[i][j], scale);
+#if SOFTCAP
+                const REAL capped = score = further.capped(score);
+#endif
+#if BIAS
+                const int key = hides(i, j) ? 0 : key0 + (OF_KEYS ? row_of(i) : column_of(j));  // there is such a key
+                score = further.biased(score, again(row0) + r, key);
+#endif
+                const REAL weight = weight_of(score, shifts[r]) * inverses[r];
+#if DROPOUT
+                used[i][j] = hides(i, j) || dropped >> (i * COLUMNS + j) & 1 ? 0 : further.factor * weight;
+#elif SOFTCAP
+                used[i][j] = hides(i, j) ? 0 : weight;
+#endif
+#if SOFTCAP
+                tile[i][j] = hides(i, j) ? 0 : weight * further.slope(capped);
+#else
+                tile[i][j] = hides(i, j) ? 0 : weight;
+#endif
+            }
+    }
+    // Gradients of the weights after dropout to those of products of queries and keys; `weights` are what `weigh` left.
+    template <bool OF_KEYS> __device__ void through(Scores &dproducts, const Scores &weights) const {
+#if DROPOUT
+        const unsigned dropped = edges.dropped<OF_KEYS>();
+#endif
+#pragma unroll
+        for (int i = 0; i < ROWS; i++)
+#pragma unroll
+            for (int j = 0; j < COLUMNS; j++) {
+#if DROPOUT
+                dproducts[i][j] = dropped >> (i * COLUMNS + j) & 1 ? 0 : further.factor * dproducts[i][j];
+#endif
+                dproducts[i][j] = through(OF_KEYS ? column_of(j) : row_of(i), weights[i][j], dproducts[i][j]);
             }
     }
     // The gradient of a weight to that of its product of query and key; what is hidden has a weight of 0.
@@ -72,30 +118,31 @@ struct Backward {
             if (!span.meets(key0, DOWN)) continue;
             const bool limited = visible.mask || !span.covers(key0, DOWN);
             __syncthreads();
-            stage_rows<ACROSS>(across, across_v, row0);
-            Scores weights, dproducts;
+            stage_rows<ACROSS, true>(across, across_v, limited, row0, key0);
+            Scores weights, dproducts, apart, &used = SOFTCAP || DROPOUT ? apart : weights;
             dots<true>(weights, down, across);
-            weigh<true>(weights, limited, row0, key0);
-            if (OF_VALUES && dv) combine(dvalues, weights, across_v, scratch);
+            weigh<true>(weights, used, limited, row0, key0);
+            if (OF_VALUES && dv) combine(dvalues, used, across_v, scratch);
             if (!OF_KEYS) continue;
-            if (!dv) combine(dkeys, weights, across_v, scratch);
+            if (!dv) combine(dkeys, used, across_v, scratch);
             dots<true>(dproducts, down_v, across_v);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) dproducts[i][j] = through(column_of(j), weights[i][j], dproducts[i][j]);
+            through<true>(dproducts, weights);
             combine(dkeys, dproducts, across, scratch);
         }
         await<0>();
         if (OF_KEYS) finish(dk, key0, T_k, D, dkeys);
         if (OF_VALUES && dv) finish(dv, key0, T_k, D_v, dvalues);
     }
-    // dq of a tile of rows.
-    __device__ void of_queries(REAL *dq, int row0) const {
+    // dq of a tile of rows, and the gradient of their sinks unless dsinks is null.
+    __device__ void of_queries(REAL *dq, REAL *dsinks, int row0) const {
         const int count = min(R - row0, DOWN);
         const Span span(visible, row0, count);
         Rows dqueries = {};
-        stage_rows<DOWN>(down, down_v, row0);
+        stage_rows<DOWN, false>(down, down_v, false, row0, 0);
+#if SINKS
+        for (int r = threadIdx.x; dsinks && r < count; r += THREADS)
+            dsinks[b * R + row0 + r] = further.dsink(row0 + r, shifts[r], inverses[r], deltas[r]);
+#endif
         for (int key0 = span.begin / ACROSS * ACROSS; key0 < span.end; key0 += ACROSS) {
             const bool limited = visible.mask || !span.covers(key0, ACROSS);
             __syncthreads();
@@ -103,16 +150,17 @@ struct Backward {
             const unsigned char *const keep = limited ? edges.keys : nullptr;
             stage_tile<ACROSS>(across, k + (b * T_k + key0) * D, D, D, T_k - key0, keep);
             stage_tile<ACROSS>(across_v, v + (b * T_k + key0) * D_v, D_v, D_v, T_k - key0, keep);
-            commit(), await<0>();
+            commit();
+#if DROPOUT
+            edges.draw<false>(further, row0, key0);
+#endif
+            await<0>();
             __syncthreads();
-            Scores weights, dproducts;
+            Scores weights, dproducts, apart, &used = SOFTCAP || DROPOUT ? apart : weights;
             dots<false>(weights, down, across);
-            weigh<false>(weights, limited, row0, key0);
+            weigh<false>(weights, used, limited, row0, key0);
             dots<false>(dproducts, down_v, across_v);
-#pragma unroll
-            for (int i = 0; i < ROWS; i++)
-#pragma unroll
-                for (int j = 0; j < COLUMNS; j++) dproducts[i][j] = through(row_of(i), weights[i][j], dproducts[i][j]);
+            through<false>(dproducts, weights);
             combine(dqueries, dproducts, across, scratch);
         }
         finish(dq, row0, R, D, dqueries);
@@ -131,13 +179,16 @@ struct Backward {
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     attention_tiled_backward(const REAL *q, const REAL *k, const REAL *v, const REAL *out, const REAL *stats,
                              const REAL *dout, const REAL *dlse, REAL *dq, REAL *dk, REAL *dv, VISIBILITY_PARAMETERS, int D,
-                             int D_v, REAL scale, long long dout_entry, long long dout_row) {
+                             int D_v, REAL scale, long long dout_entry, long long dout_row GRADIENT_PARAMETERS FURTHER_PARAMETERS) {
+#if !OPTIONS
+    REAL *const dsinks = nullptr;
+#endif
     const long long b = blockIdx.x;
     REAL *const down = (REAL *)shared, *const down_v = down + DOWN * PITCH, *const across = down_v + DOWN * PITCH;
     REAL *const across_v = across + ACROSS * PITCH, *const scratch = across_v + ACROSS * PITCH;
     REAL *const shifts = scratch + SCRATCH;
     Edges &edges = *(Edges *)(shifts + 3 * MOST);
-    const Backward gradients = {VISIBILITY(b), q, k, v, out, stats, dout, dlse, b, dout_entry, dout_row, R, T_k, D, D_v, scale,
+    const Backward gradients = {VISIBILITY(b), FURTHER(b), q, k, v, out, stats, dout, dlse, b, dout_entry, dout_row, R, T_k, D, D_v, scale,
                                 down, down_v, across, across_v, scratch, shifts, shifts + MOST, shifts + 2 * MOST, edges};
     const int tiles = (T_k + DOWN - 1) / DOWN, y = blockIdx.y;
     if (y < tiles)
@@ -145,5 +196,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     else if (APART && dv && y < 2 * tiles)
         gradients.of_keys<false, true>(dk, dv, (y - tiles) * DOWN);
     else
-        gradients.of_queries(dq, (gridDim.y - 1 - y) * DOWN);
+        gradients.of_queries(dq, dsinks, (gridDim.y - 1 - y) * DOWN);
 }

@@ -134,11 +134,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
 }
 
 // dweights (B, R, T_k), of the weights after dropout, to dscores, of the products: they may be the same memory. `used`,
-// unless null, gets the weights after dropout; `products` are read where there is a cap; dlse (B, R) may be null.
+// unless null, gets the weights after dropout; `products` are read where there is a cap, stats for dsinks; dlse (B, R) may
+// be null.
 extern "C" __global__ void __launch_bounds__(BLOCK, 1)
     attention_weights_backward(const REAL *dweights, const VALUE *weights, VALUE *dscores, VALUE *used,
-                               const REAL *products, const REAL *dlse, int B, int R, int T_k, REAL scale
-                               FURTHER_PARAMETERS) {
+                               const REAL *products, const REAL *stats, const REAL *dlse, int B, int R, int T_k,
+                               REAL scale GRADIENT_PARAMETERS FURTHER_PARAMETERS) {
     const int lane = threadIdx.x % THREADS;
     const long long item = blockIdx.x * (long long)(BLOCK / THREADS) + threadIdx.x / THREADS, at = item * T_k;
     if (item >= (long long)B * R) return;
@@ -166,6 +167,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1)
             for (int j = 0; j < 8; j++) delta += w[i][j] * dw[i][j];
         }
     delta = of_row(delta, false) - (dlse ? dlse[item] : 0);
+    if (SINKS && dsinks && lane == 0) {
+        const Stats known(stats, b, R, B);
+        dsinks[item] = further.dsink(row, known.shift[row], known.inverse[row], delta);
+    }
     for (int from = 0; from < T_k; from += SPAN)
 #pragma unroll
         for (int i = 0; i < HELD; i++) {

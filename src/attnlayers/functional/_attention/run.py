@@ -79,11 +79,15 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
     problem, layout, result = saved.problem, saved.layout, saved.result
     backend, xp = problem.backend, problem.backend.xp
     dtype = problem.q.dtype
-    own = None if names or not isinstance(result, OwnAttention) else result.backward(incoming.dout, incoming.dlse)
+    dsinks: Any = None
+    own, dbias = None, None
+    if isinstance(result, OwnAttention) and "bias" not in names:  # no library has that gradient
+        dsinks = problem.empty_rows(1) if "sinks" in names else None
+        own = result.backward(incoming.dout, incoming.dlse, dsinks)
     if own is None:
         dq, dk, dv, dbias, dsinks = _by_chains(problem, result, incoming, names)
     else:
-        (dq, dk, dv), dbias, dsinks = own, None, None
+        dq, dk, dv = own
     gradients = [
         layout.unflatten_query_gradient(xp, dq),
         layout.unflatten_key_gradient(xp, dk, layout.k),

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from support import Library
 
 from attnbackends import _random, share_of_batch
-from attnbackends._cuda.attention import SmallKernel
+from attnbackends._cuda.attention import SmallKernel, TiledKernel
 from attnbackends._cuda.decode import DecodeKernel, Shape
 from attnbackends._cuda.plans import CudaAttention
+from attnbackends._cuda.tiles import MATRIX_LIMIT
 from attnlayers import functional as F
 
 pytestmark = pytest.mark.parametrize("library", ["cupy"], indirect=True)
 
 DECODE = ["attention_decode", "attention_decode_join"]
+TILED = ["attention_tiled", "attention_tiled_backward"]
 SMALL = ["attention_small", "attention_small_backward"]
 TOLERANCE = {"float16": 1e-2, "float32": 1e-5, "float64": 1e-11}
 
@@ -25,13 +27,14 @@ Call = dict[str, Any]
 
 
 @st.composite
-def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ...]) -> Call:
+def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ...], fewest_rows: int = 1) -> Call:
     """Arrays and options of a call on (N, H, T, D), with query heads that share key heads."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     groups = draw(st.integers(1, 3))
     N, H = draw(st.sampled_from([(1, 1), (2, 3), (3, 2)]))
-    T_q, T_k = draw(st.integers(1, most_rows // groups)), draw(st.integers(1, most_keys))
+    T_q, T_k = draw(st.integers(-(-fewest_rows // groups), most_rows // groups)), draw(st.integers(1, most_keys))
     D, D_v = (draw(st.sampled_from(widths)) for _ in range(2))
+    D_v = D if (shared := draw(st.booleans())) else D_v
     heads = H * groups
     option: Call = {"scale": draw(st.sampled_from([None, 1.0, -0.3]))}
     option["softcap"] = draw(st.sampled_from([None, 1.5, 20.0]))
@@ -54,6 +57,7 @@ def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ..
         "dout": rng.standard_normal((N, heads, T_q, D_v)),
         "dlse": rng.standard_normal((N, heads, T_q)) * draw(st.booleans()),
         "option": option,
+        "shared": shared,
         "groups": groups,
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.4])),
         "seed": draw(st.sampled_from([0, 7, -3, 2**63 + 5])),
@@ -63,15 +67,19 @@ def calls(draw: st.DrawFn, most_rows: int, most_keys: int, widths: tuple[int, ..
 def check(library: Library, dtype: str, call: Call) -> None:
     """Hold output, log-sum-exp and gradients against float64."""
     q, k, v, dout, dlse = (x.astype(dtype) for x in (*call["arrays"], call["dout"], call["dlse"]))
+    v, names = k if call["shared"] else v, ["sinks"] if "sinks" in call["option"] else []
     given = {name: x.astype(dtype) if name in ("bias", "sinks") else x for name, x in call["option"].items()}
     ours = {name: library.array(x) if isinstance(x, np.ndarray) else x for name, x in given.items()}
     drops = {"dropout": call["dropout"], "seed": call["seed"]} if call["dropout"] else {}
-    out, lse, saved = F.attention(*map(library.array, (q, k, v)), **ours, **drops, grouped=True, return_lse=True)
+    operands = map(library.array, (q, k) if call["shared"] else (q, k, v))
+    out, lse, saved = F.attention(*operands, **ours, **drops, grouped=True, return_lse=True)
     seen = np.where(np.isneginf(library.numpy(lse)), 0, dlse).astype(dtype)
-    found = [out, lse, *F.attention_backward(saved, library.array(dout), dlse=library.array(seen))]
+    gradients = F.attention_backward(saved, library.array(dout), dlse=library.array(seen), grads=names)
+    found = [out, lse, *gradients]
     exact = given | {"bias": given.get("bias", np.zeros(1)).astype(np.float64)}
     exact["dropped"] = dropped(call, q.shape, k.shape)
-    reference = dense_gradients(q, k, v, dout.astype(np.float64), seen, shared=False, grouped=True, **exact)
+    exact |= {"grouped": True, "shared": call["shared"], "of_sinks": bool(names)}
+    reference = dense_gradients(q, k, v, dout.astype(np.float64), seen, **exact)
     for one, other in zip(map(library.numpy, found), reference, strict=True):
         assert one.dtype == dtype
         size = max(3.0, float(np.max(np.abs(other[np.isfinite(other)]), initial=0)))
@@ -94,9 +102,11 @@ def dropped(call: Call, q: tuple[int, ...], k: tuple[int, ...]) -> np.ndarray | 
 def only(library: Library, launched: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has one kernel serve whatever it can."""
 
-    def choose(kernel: type[SmallKernel | DecodeKernel]) -> None:
+    def choose(kernel: type[SmallKernel | DecodeKernel | TiledKernel]) -> None:
         monkeypatch.setattr(CudaAttention, "KERNELS", (kernel,))
         monkeypatch.setattr(library.backend, "_attention_kernels", CudaAttention(library.backend._kernels))
+        if kernel is TiledKernel:
+            monkeypatch.setattr(library.backend, "_weighted", None)
 
     return choose
 
@@ -114,6 +124,15 @@ def test_small(library: Library, launched: list[str], only: Any, dtype: str, cal
     assert [name for name in launched if name != "uniform"] == SMALL
 
 
+@drawn
+@given(call=calls(most_rows=150, most_keys=150, widths=(3, 16, 64, 100, 128), fewest_rows=16))
+def test_tiled(library: Library, launched: list[str], only: Any, call: Call) -> None:
+    only(TiledKernel)
+    launched.clear()
+    check(library, "float32", call)
+    assert [name for name in launched if name != "uniform"] == TILED
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @drawn
 @given(call=calls(most_rows=15, most_keys=300, widths=(3, 33, 64)))
@@ -125,12 +144,84 @@ def test_decode(library: Library, launched: list[str], only: Any, dtype: str, ca
     assert launched[: 1 + shares] == DECODE[: 1 + shares]
 
 
-@pytest.mark.parametrize("kernel", [SmallKernel, DecodeKernel])
+ALL: Call = {"softcap": 2.0, "dropout": 0.3, "seed": 4}
+"""With a bias and sinks beside them."""
+
+EACH = ("softcap", "bias", "sinks", "dropout")
+
+
+def all_options(library: Library, rng: np.random.Generator, q: tuple[int, ...], T_k: int, *names: str) -> Call:
+    """Some of the four options, or all of them, for queries of a shape (N, T_q, D)."""
+    arrays = {"bias": rng.standard_normal((*q[:-1], T_k)), "sinks": rng.standard_normal(q[:-2])}
+    every = ALL | {name: library.array(x, "float32") for name, x in arrays.items()}
+    return {name: x for name, x in every.items() if not names or (name if name != "seed" else "dropout") in names}
+
+
+@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("width", [16, 64, 90, 128, 192, 256])
+def test_one_option_alone_in_tiles(library: Library, launched: list[str], only: Any, width: int, name: str) -> None:
+    only(TiledKernel)
+    if width > 128 and library.backend._kernels.shared_limit() < MATRIX_LIMIT:
+        pytest.skip("rows are too wide for such a device")
+    rng = np.random.default_rng(width)
+    q, k, v, dout = (rng.standard_normal((2, T, width)) for T in (67, 83, 83, 67))
+    option = all_options(library, rng, q.shape, 83, name)
+    call = {"arrays": [x[:, None] for x in (q, k, v)], "dout": dout[:, None], "dlse": dout[:, None, :, 0]}
+    call |= {"shared": False, "groups": 1, "dropout": option.pop("dropout", 0.0), "seed": option.pop("seed", 0)}
+    given = {n: library.numpy(x)[:, None] if n == "bias" else x for n, x in option.items()}
+    given |= {"sinks": library.numpy(given["sinks"])[:1]} if name == "sinks" else {}
+    check(library, "float32", call | {"option": {**given, "causal": True, "query_start": "end"}})
+    assert launched == TILED
+
+
+@pytest.mark.parametrize("kernel", [SmallKernel, TiledKernel])
+def test_what_nobody_sees_may_hold_anything(library: Library, launched: list[str], only: Any, kernel: Any) -> None:
+    """With sinks, a row that sees nothing has a weight; and two runs have the same bits."""
+    only(kernel)
+    T_q, T_k = (67, 131) if kernel is TiledKernel else (5, 7)
+    rng, found = np.random.default_rng(0), []
+    mask = rng.random((2, T_q, T_k)) < 0.8
+    mask[:, :, [1, T_k - 2]], mask[:, 3] = False, False
+    q, k, v, dout = (rng.standard_normal((2, T, 16)).astype("float32") for T in (T_q, T_k, T_k, T_q))
+    option = all_options(library, rng, q.shape, T_k) | {"mask": library.array(mask)}
+    for bad in (0, 0, np.nan):
+        k[:, [1, T_k - 2]], v[:, [1, T_k - 2]], q[:, 3] = bad, bad, bad
+        out, saved = F.attention(*map(library.array, (q, k, v)), **option)
+        gradients = F.attention_backward(saved, library.array(dout), grads=["sinks"])
+        found.append([library.numpy(x) for x in (out, *gradients)])
+    assert launched == 3 * (TILED if kernel is TiledKernel else SMALL)
+    for clean, again, other in zip(*found, strict=True):
+        assert clean.tobytes() == again.tobytes()
+        np.testing.assert_array_equal(clean, other)
+        assert np.isfinite(clean).all()
+    assert (found[0][0][:, 3] == 0).all()
+
+
+@pytest.mark.parametrize("names", [["sinks"], ["bias"], ["sinks", "bias"]])
+def test_gradients_that_kernels_have_and_have_not(
+    library: Library, launched: list[str], only: Any, names: list[str]
+) -> None:
+    """That of the sinks comes with the others; that of the bias, of all scores, is for the way that makes them."""
+    only(TiledKernel)
+    rng = np.random.default_rng(2)
+    q, k, v, dout = (rng.standard_normal((2, T, 16)) for T in (40, 70, 70, 40))
+    option = all_options(library, rng, q.shape, 70)
+    found = F.attention(*(library.array(x, "float32") for x in (q, k, v)), **option)[1]
+    gradients = F.attention_backward(found, library.array(dout, "float32"), grads=names)
+    assert [name for name in launched if name in TILED] == (TILED if names == ["sinks"] else TILED[:1])
+    wide = {name: library.numpy(x).astype(float) if name in ("bias", "sinks") else x for name, x in option.items()}
+    exact = F.attention_backward(F.attention(q, k, v, **wide)[1], dout, grads=names)
+    for one, other in zip(map(library.numpy, gradients), exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(np.max(np.abs(other))))
+
+
+@pytest.mark.parametrize("kernel", [SmallKernel, DecodeKernel, TiledKernel])
 def test_a_share_of_a_batch_drops_what_it_drops_in_the_whole(
-    library: Library, launched: list[str], only: Any, kernel: type[SmallKernel | DecodeKernel]
+    library: Library, launched: list[str], only: Any, kernel: type[SmallKernel | DecodeKernel | TiledKernel]
 ) -> None:
     only(kernel)
-    arrays = [np.random.default_rng(T).standard_normal((4, T, 8)) for T in (5, 70, 71)]
+    rows = 20 if kernel is TiledKernel else 5
+    arrays = [np.random.default_rng(T).standard_normal((4, T, 8)) for T in (rows, 70, 71)]
     arrays[2] = arrays[2][:, :70]
 
     def outputs(rows: slice) -> np.ndarray:
@@ -140,7 +231,7 @@ def test_a_share_of_a_batch_drops_what_it_drops_in_the_whole(
     whole = outputs(slice(None))
     with share_of_batch(1, 2, 4):
         part = outputs(slice(1, 3))
-    assert launched == (2 * DECODE if kernel is DecodeKernel else 2 * SMALL[:1])
+    assert launched == 2 * {DecodeKernel: DECODE, SmallKernel: SMALL[:1], TiledKernel: TILED[:1]}[kernel]
     np.testing.assert_array_equal(whole[1:3], part)
 
 

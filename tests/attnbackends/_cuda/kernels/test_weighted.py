@@ -109,7 +109,8 @@ def results(backend: Any, call: dict[str, Any], arrays: dict[str, Any], move: An
     out, lse, saved = F.attention(**given, **call["options"], scale=call["scale"], return_lse=True)
     if backend.name == "cupy":
         assert isinstance(saved.result._way, WeightedAttention) is call.get("products", True)
-    further = {"dlse": move(dlse)} if call["lse"] else {}
+    further: dict[str, Any] = {"grads": ["sinks"]} if "sinks" in arrays else {}
+    further |= {"dlse": move(dlse)} if call["lse"] else {}
     return [out, lse, *F.attention_backward(saved, dout(move), **further)]
 
 
