@@ -114,7 +114,7 @@ class NumpyBackend(UfuncBackend):
 
     @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
-        if dtype is not None:
+        if dtype is not None and not dtype == a.dtype == b.dtype:
             return self.matmul(a, b, out).astype(dtype, copy=False)
         if a.itemsize < 4 or b.itemsize < 4:
             return super().matmul(a, b, out)
@@ -128,7 +128,7 @@ class NumpyBackend(UfuncBackend):
                 stack = np.broadcast_shapes(stack, other)  # takes longer than a small product
             kind = a.dtype if a.dtype == b.dtype else np.result_type(a, b)
             out = np.empty((*stack, a.shape[-2], b.shape[-1]), dtype=kind)
-        if self.workers.busy:
+        if self.workers.here.working:
             self._multiply(a, b, out)
         elif out.size * a.shape[-1] < products.TINY_MULTIPLICATIONS:
             np.matmul(a, b, out=out)

@@ -141,7 +141,7 @@ def _over_batch(cpu: "NumpyBackend", chunk: Callable[[slice], None], N: int, H: 
 
 def _matmul(cpu: "NumpyBackend", N: int) -> Callable[..., Array]:
     """The product of a step; NumPy's own where that takes less than to think about it."""
-    return np.matmul if N < FEW_SEQUENCES and cpu.workers.busy else cpu.matmul
+    return np.matmul if N < FEW_SEQUENCES and cpu.workers.here.working else cpu.matmul
 
 
 def _skipped(call: LSTMCall) -> Array | None:

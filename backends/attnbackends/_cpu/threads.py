@@ -24,6 +24,13 @@ T = TypeVar("T")
 _Limit = tuple[Callable[[], int], Callable[[int], object]]
 
 
+class _Here(threading.local):
+    """What a thread knows of itself."""
+
+    working = False
+    """Whether it is inside a piece of work."""
+
+
 class _Share:
     """One call's pieces, for the threads that come to help: a future for each of them would cost 30 us a call."""
 
@@ -76,7 +83,7 @@ class Workers:
 
     def __init__(self, count: int | None = None) -> None:
         self._asked = count
-        self._local = threading.local()
+        self.here = _Here()
         self._reset()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
@@ -92,7 +99,7 @@ class Workers:
         """Threads do not survive a fork; a limit that one of them had set must not survive it either."""
         if self._callers:
             _set_threads(self._of_process, self._before)
-        self._local = threading.local()
+        self.here = _Here()
         self._reset()
 
     @cached_property
@@ -125,7 +132,7 @@ class Workers:
     @property
     def busy(self) -> bool:
         """Whether the calling thread is inside a piece of work already."""
-        return getattr(self._local, "working", False)
+        return self.here.working
 
     def map(self, function: Callable[[T], object], pieces: Iterable[T]) -> None:
         """Call `function` on each piece, in no order, and return when all are done.
@@ -142,7 +149,7 @@ class Workers:
         BaseException
             The first that `function` raised; pieces not begun by then are left out.
         """
-        if self.busy:
+        if self.here.working:
             for piece in pieces:
                 function(piece)
             return
@@ -163,7 +170,7 @@ class Workers:
 
     def _work(self, function: Callable[[T], object], queue: deque[T]) -> None:
         """Take pieces for as long as there are any, in the calling thread."""
-        self._local.working = True
+        self.here.working = True
         try:
             while queue:
                 try:
@@ -175,7 +182,7 @@ class Workers:
             queue.clear()
             raise
         finally:
-            self._local.working = False
+            self.here.working = False
 
     def _share(self, function: Callable[[T], object], queue: deque[T]) -> None:
         share = _Share(lambda: self._work(function, queue))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +16,9 @@ FEWEST_CHAINS = 4
 CHAIN_WORK = 24_000_000
 """Operations of its products, plus bytes that it reads, that make a chain worth a thread: 0.2 ms of one core, which is
 what the calls around them take (benchmarks/NOTES.md)."""
+
+CUTS = 32
+"""Cuts of calls that are remembered: each holds first and last key of every row that it cuts, 16 bytes a row."""
 
 
 class Chain(NamedTuple):
@@ -65,23 +68,24 @@ class Cut:
         if visibility.offsets is None and visibility.T_q <= rows_at_once:
             entry_bytes, entry_flops = itemsize * (R * T_k + (R + T_k) * width), 2 * R * T_k * width
             entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
-        else:
-            entries = [slice(b, b + 1) for b in range(count)]
-        return _chains(visibility, entries, rows_at_once)
+            return _chains(visibility, tuple([some.stop for some in entries]), rows_at_once)
+        return _chains(visibility, tuple(range(1, count + 1)), rows_at_once)
 
 
-def _chains(visibility: Visibility, entries: list[slice], rows_at_once: int) -> tuple[Chain, ...]:
+@lru_cache(maxsize=CUTS)
+def _chains(visibility: Visibility, ends: tuple[int, ...], rows_at_once: int) -> tuple[Chain, ...]:
+    """Chains of entries that end at `ends`; calls of one form get the same ones."""
     pieces = [(part, rows) for part in visibility.parts() for rows in _cut(part[0], rows_at_once)]
     chains: list[Chain] = []
     blocks: list[Block] = []
-    for some in entries:
+    for some in map(slice, (0, *ends), ends):
         if blocks and not visibility.by_entry:  # the same keys as those of the entries before
             blocks = [block._replace(entries=some) for block in blocks]
         else:
             blocks = [visibility.block(some, part, rows) for part, rows in pieces if rows.start < rows.stop]
             # Without a query, the gradient of the keys is still 0.
             blocks = blocks or [Block(some, slice(0, 0), slice(0, 0), None, None)]
-        shares = max(1, min(len(blocks), -(-FEWEST_CHAINS // len(entries))))
+        shares = max(1, min(len(blocks), -(-FEWEST_CHAINS // len(ends))))
         edges = [len(blocks) * i // shares for i in range(shares + 1)]
         for share, (a, b) in enumerate(pairwise(edges)):
             chains.append(Chain(len(chains), some, share, tuple(blocks[a:b])))

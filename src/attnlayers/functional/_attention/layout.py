@@ -26,6 +26,8 @@ class Layout(NamedTuple):
         Query heads for each key head; 1 unless grouped.
     q, k, v : tuple of int
         Shapes of the arguments as they came.
+    out : tuple of int
+        Shape of the output but for its last axis, (..., T_q).
     """
 
     lead: Shape
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     q: Shape
     k: Shape
     v: Shape
+    out: Shape
 
     @classmethod
     def of(cls, q: Shape, k: Shape, v: Shape | None, grouped: bool) -> Self:
@@ -55,7 +58,8 @@ class Layout(NamedTuple):
             raise ValueError(
                 f"the leading axes of {', '.join(shapes)} must broadcast to one shape, got {_listed(shapes)}"
             ) from None
-        return cls(lead, groups, shapes["q"], shapes["k"], shapes.get("v", shapes["k"]))
+        out = (*lead[:-1], lead[-1] * groups, q[-2]) if grouped else (*lead, q[-2])
+        return cls(lead, groups, q, k, k if v is None else v, out)
 
     @property
     def is_flat(self) -> bool:
@@ -80,11 +84,6 @@ class Layout(NamedTuple):
         """N, the length of the first axis; None where that axis is the one of grouped heads, or there is none."""
         return self.lead[0] if len(self.lead) > (self.groups > 1) else None
 
-    @property
-    def out_lead(self) -> Shape:
-        """Leading axes of the output."""
-        return (*self.lead[:-1], self.lead[-1] * self.groups) if self.groups > 1 else self.lead
-
     # -- arguments to flat form
 
     def flatten(self, xp: Any, x: Array) -> Array:
@@ -103,38 +102,38 @@ class Layout(NamedTuple):
 
     def flatten_mask(self, backend: Backend, name: str, mask: Array) -> Mask:
         """A mask or a bias that broadcasts to (..., T_q, T_k), for flat entries and rows."""
-        given, full = tuple(mask.shape), (*self.out_lead, self.T_q, self.T_k)
+        given, full = tuple(mask.shape), (*self.out, self.T_k)
         if not broadcasts(given, full):
             raise ValueError(f"`{name}` must broadcast to (..., T_q, T_k) = {full}, got {given}")
         return Mask.from_shape(backend, mask, self.lead, self.groups, self.T_q, boolean=name == "mask")
 
     def flatten_sinks(self, xp: Any, sinks: Array) -> Array:
         """Anything that broadcasts to the leading axes of the output -> (B, R, 1)."""
-        lead = self.out_lead
+        lead = self.out[:-1]
         if not broadcasts(tuple(sinks.shape), lead):
             raise ValueError(f"`sinks` must broadcast to the leading axes {lead}, got {tuple(sinks.shape)}")
-        every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], (*lead, self.T_q))
+        every = xp.broadcast_to(xp.broadcast_to(sinks, lead)[..., None], self.out)
         return xp.reshape(every, (prod(self.lead), self.rows, 1))
 
     def flatten_gradient(self, backend: Backend, name: str, gradient: Array, like: Array, last: Shape) -> Array:
-        """An incoming gradient (..., T_q, *last) -> (B, R, · or 1); `like` is an argument of the forward pass."""
+        """An incoming gradient (..., T_q, *last) -> (B, R, · or 1); `like` are the flat queries of the forward pass."""
         if type(gradient) is type(like) and gradient.dtype == like.dtype:
             backend_of(q=like, **{name: gradient})  # all that `check` would ask besides, in half of its time
         else:
             check(q=(like, "*"), **{name: (gradient, "*")})
-        shape = (*self.out_lead, self.T_q, *last)
+        shape = (*self.out, *last)
         if gradient.shape != shape:
             raise ValueError(
                 f"`{name}` must have the shape of what the forward pass returned, {shape}, got {tuple(gradient.shape)}"
             )
-        flat = (prod(self.lead), self.rows, *(last or (1,)))
+        flat = (*like.shape[:2], *(last or (1,)))
         return gradient if shape == flat else backend.xp.reshape(gradient, flat)
 
     # -- results from flat form
 
     def unflatten(self, xp: Any, x: Array) -> Array:
         """(B, R, ·) -> (..., T_q, ·)."""
-        shape = (*self.out_lead, self.T_q, x.shape[-1])
+        shape = (*self.out, x.shape[-1])
         return x if tuple(x.shape) == shape else xp.reshape(x, shape)
 
     def unflatten_query_gradient(self, xp: Any, gradient: Array) -> Array:
@@ -153,7 +152,7 @@ class Layout(NamedTuple):
 
     def unflatten_sinks_gradient(self, xp: Any, gradient: Array, shape: Shape) -> Array:
         """The gradient of the sinks, in the shape that they came in."""
-        per_row = xp.reshape(gradient, (*self.out_lead, self.T_q))
+        per_row = xp.reshape(gradient, self.out)
         return sum_to(xp, xp.sum(per_row, axis=-1), shape)
 
 

@@ -136,10 +136,6 @@ class Problem(NamedTuple):
         )
 
     @property
-    def chains(self) -> tuple[Chain, ...]:
-        return self.cut.chains
-
-    @property
     def values(self) -> Array:
         return self.k if self.v is None else self.v
 

@@ -54,14 +54,14 @@ class SavedAttention(NamedTuple):
 def run_dense(problem: Problem, out: Array | None) -> dense.Dense:
     """The weights, and the output where there is room for it."""
     result = dense.buffers(problem)
-    problem.backend.map(lambda chain: dense.forward(problem, chain, result, out), problem.chains)
+    problem.backend.map(lambda chain: dense.forward(problem, chain, result, out), problem.cut.chains)
     return result
 
 
 def run_tiled(problem: Problem) -> tiled.Tiled:
     """The output in O(T) memory."""
     result = tiled.buffers(problem)
-    problem.backend.map(lambda chain: tiled.forward(problem, chain, result), problem.chains)
+    problem.backend.map(lambda chain: tiled.forward(problem, chain, result), problem.cut.chains)
     return result
 
 
@@ -109,7 +109,8 @@ def _by_chains(
     backend, xp = problem.backend, problem.backend.xp
     if isinstance(result, OwnAttention):  # the library declined: what its forward found is of no use to others
         result = run_tiled(problem)
-    shares = 1 + max((chain.share for chain in problem.chains), default=0)
+    chains = problem.cut.chains
+    shares = 1 + max([chain.share for chain in chains], default=0)
 
     def buffer(like: Array) -> Array:
         return backend.empty(tuple(like.shape), like=like, dtype=problem.dtype)
@@ -130,7 +131,7 @@ def _by_chains(
                 tiled.backward(problem, chain, result, incoming, grads)
 
     one_by_one = grads.dbias is not None  # chains may add to one place of it
-    backend.map(work, [problem.chains] if one_by_one else [[chain] for chain in problem.chains])
+    backend.map(work, [chains] if one_by_one else [[chain] for chain in chains])
     return grads.dq, _total(grads.dk), _total(grads.dv) if grads.dv else None, grads.dbias, grads.dsinks
 
 

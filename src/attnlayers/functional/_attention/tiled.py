@@ -43,7 +43,7 @@ class Tiled(NamedTuple):
 def buffers(problem: Problem) -> Tiled:
     """Memory for the results of `forward`."""
     empty = problem.empty_rows
-    return Tiled(empty(problem.values.shape[-1]), empty(1), empty(1), [False] * len(problem.chains))
+    return Tiled(empty(problem.values.shape[-1]), empty(1), empty(1), [False] * len(problem.cut.chains))
 
 
 def forward(problem: Problem, chain: Chain, result: Tiled) -> None:

@@ -80,6 +80,13 @@ class Visibility(NamedTuple):
     lengths: Ints | None
     offsets: tuple[Ints, Ints] | None
 
+    def __eq__(self, other: object) -> bool:
+        """Whether it is the same object: calls of one form share it, and what is made of it is remembered by it."""
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
     @property
     def limited(self) -> bool:
         """Whether a position hides anything within a sequence."""
