@@ -32,8 +32,8 @@ SHARED_KB = {"7.5": 64, "8.0": 163, "8.6": 99, "8.9": 99, "9.0": 227, "10.0": 22
 OPTIONS = 0, 15
 """Sets of options of `CudaCall.options`: none, and all of them."""
 
-TILED_OPTIONS = 0, 1, 2, 8, 11, 15
-"""The same for tiles, where a thread has no register to spare: each alone that takes some, all that do, and all."""
+TILED_OPTIONS = 0, 11, 15
+"""The same for tiles, where a thread has no register to spare: none, all but sinks, which took the most, and all."""
 
 WIDTHS = 64, 128, 256
 """What the rows of tiles are padded to."""

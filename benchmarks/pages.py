@@ -164,10 +164,11 @@ def host_time(language: int) -> str:
     files = [RESULTS / f"host_time{suffix}.json" for suffix in ("_before", "")]
     tables = [json.loads(path.read_text(encoding="utf-8"))["rows"] for path in files if path.exists()]
     lines = _headed("host", language)
-    for rows in zip(*tables, strict=True):
-        keys = (("launches", "g"), ("copies", "g"), ("host_us", ",.0f"), ("floor_us", ",.0f"), ("ratio", ".1f"))
+    keys = (("launches", "g"), ("copies", "g"), ("host_us", ",.0f"), ("floor_us", ",.0f"), ("ratio", ".1f"))
+    for last in tables[-1] if tables else ():
+        rows = [row for table in tables for row in table if row["call"] == last["call"]]
         cells = [" → ".join(format(row[key], how) for row in rows) for key, how in keys]
-        lines.append(f"| {rows[-1]['call']} | {' | '.join(cells)} |")
+        lines.append(f"| {last['call']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

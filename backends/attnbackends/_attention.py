@@ -36,6 +36,9 @@ class Flat(Protocol):
     def flat(self) -> Array:
         """(B or 1, R or T_q or 1, T_k or 1): of each entry and row, which may share one."""
 
+    def by_entry(self) -> tuple[Array, int]:
+        """The same as (M, R or T_q or 1, T_k or 1), and `each`: entry b has number ``b // each % M``."""
+
 
 class AttentionCall(Protocol):
     """One call of attention in flat form: ``softmax(scale * q @ k.T) @ v`` for each of B entries.

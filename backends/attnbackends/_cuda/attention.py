@@ -19,13 +19,13 @@ FEWEST_ROWS = 16
 UNBOUNDED = 2**30
 """The side of a window that has no end, as ``kernels/attention.cuh`` knows it: from no position to within reach."""
 
-VISIBILITY = "PPP iiiiii qqqi".replace(" ", "")
+VISIBILITY = "PPP iiiiii qqqiii".replace(" ", "")
 """Kinds of `VISIBILITY_PARAMETERS` in ``kernels/attention.cuh``."""
 
 SIZES = "iir"
 """Kinds of D, D_v and the scale, which follow."""
 
-FURTHER = "PPqqq qqqi rfr".replace(" ", "")
+FURTHER = "PPqqq qqqiii rfr".replace(" ", "")
 """Kinds of `FURTHER_PARAMETERS`, which calls with options end with: first what each call has of its own."""
 
 BACKWARD = f"P{FURTHER}"
@@ -212,6 +212,8 @@ def numbers(call: CudaCall) -> tuple[float, ...]:
         UNBOUNDED if call.right is None else min(call.right, UNBOUNDED),
         *(0 if length == 1 else stride for length, stride in zip(shape, strides, strict=True)),
         shape[1],
+        call.mask_each,
+        shape[0],
         call.q.shape[2],
         call.v.shape[2],
         call.scale,
@@ -219,12 +221,12 @@ def numbers(call: CudaCall) -> tuple[float, ...]:
 
 
 def further_numbers(call: CudaCall) -> tuple[float, ...]:
-    """What ends the arguments of a call with options: the last seven of `FURTHER`."""
+    """What ends the arguments of a call with options: the last nine of `FURTHER`."""
     if not call.options:
         return ()
     shape, strides = ((1, 1, 1), (0, 0, 0)) if call.bias is None else (call.bias.shape, call.bias.strides)
     gaps = (0 if length == 1 else stride // call.q.itemsize for length, stride in zip(shape, strides, strict=True))
-    return *gaps, shape[1], call.softcap or 0.0, call.dropout, 1 / (1 - call.dropout)
+    return *gaps, shape[1], call.bias_each, shape[0], call.softcap or 0.0, call.dropout, 1 / (1 - call.dropout)
 
 
 def option_macros(call: CudaCall) -> str:

@@ -38,9 +38,9 @@ class CudaCall(NamedTuple):
         Valid keys of each entry of the batch; 0 is allowed.
     entries_each : int
         B / N: flat entries for each entry of the batch.
-    mask : boolean array (B or 1, R or T_q or 1, T_k or 1), or None
+    mask : boolean array (M, R or T_q or 1, T_k or 1), or None
         True = attend, on top of what positions hide.
-    bias : array (B or 1, R or T_q or 1, T_k or 1), or None
+    bias : array (M, R or T_q or 1, T_k or 1), or None
         Of the dtype of q; added to the scores.
     softcap : float or None
     sinks : array (B, R, 1) or None
@@ -50,6 +50,8 @@ class CudaCall(NamedTuple):
         Where dropout draws: the number of the first entry, and the words of the stream's key, all signed.
     keep_bytes : int
         Bytes of weights that may be kept for backward.
+    mask_each, bias_each : int
+        Entry b has the mask, or the bias, of number ``b // each % M``.
     """
 
     q: Array
@@ -70,6 +72,8 @@ class CudaCall(NamedTuple):
     dropout: float = 0.0
     draws: tuple[int, int, int] = (0, 0, 0)
     keep_bytes: int = 0
+    mask_each: int = 1
+    bias_each: int = 1
 
     @property
     def T_q(self) -> int:
@@ -81,7 +85,9 @@ class CudaCall(NamedTuple):
         visible = call.visibility
         if visible.offsets is not None:
             return None
-        q, k, v, start, mask = call.q, call.k, call.v, visible.start, call.mask
+        q, k, v, start = call.q, call.k, call.v, visible.start
+        mask, mask_each = (None, 1) if call.mask is None else call.mask.by_entry()
+        bias, bias_each = (None, 1) if call.bias is None else call.bias.by_entry()
         own = cls(
             q,
             k,
@@ -94,13 +100,15 @@ class CudaCall(NamedTuple):
             int(start[0]) if len(start) == 1 else start,
             visible.lengths,
             visible.entries_each,
-            None if mask is None else mask.flat(),
-            None if call.bias is None else call.bias.flat(),
+            mask,
+            bias,
             call.softcap,
             call.sinks,
             call.dropout,
             (call.first_entry, *_signed(call.stream)) if call.dropout else (0, 0, 0),
             call.keep_bytes,
+            mask_each,
+            bias_each,
         )
         return None if 0 in q.shape or 0 in own.v.shape else own
 
@@ -151,8 +159,8 @@ class CudaCall(NamedTuple):
             self.right,
             start if isinstance(start, int) else ("near" if self.is_near else "far"),
             self.lengths is None,
-            None if mask is None else (mask.shape, mask.strides),
-            None if bias is None else (bias.shape, bias.strides),
+            None if mask is None else (mask.shape, mask.strides, self.mask_each),
+            None if bias is None else (bias.shape, bias.strides, self.bias_each),
             self.softcap,
             self.sinks is None,
             self.dropout,

@@ -31,7 +31,7 @@ LONGEST_OF_A_WARP = 1024
 EVERY_OPTION = 16
 """A bit beside those of `CudaCall.options`, with which a kernel has the parameters of all of them."""
 
-NO_OPTIONS = (0, 0, 0, 1, 0.0, 0.0, 1.0)
+NO_OPTIONS = (0, 0, 0, 1, 1, 1, 0.0, 0.0, 1.0)
 """What `further_numbers` would say of a call without options."""
 
 

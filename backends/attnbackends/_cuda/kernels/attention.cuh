@@ -87,7 +87,7 @@ struct Stats {
 struct Visibility {
     static constexpr int UNBOUNDED = 1 << 30;  // `left` or `right` of a window without an end there
 
-    const bool *mask;  // null, or read at row % period
+    const bool *mask;  // null, or read at row % period; `mask_each` entries share one of the `mask_count`, then come others
     long long mask_row, mask_key;
     int period, T_q, start, left, right, length;
 
@@ -100,10 +100,10 @@ struct Visibility {
 
 #define VISIBILITY_PARAMETERS                                                                                             \
     const bool *mask, const int *starts, const int *lengths, int T_q, int R, int T_k, int start, int left, int right, \
-        long long mask_entry, long long mask_row, long long mask_key, int period
-#define VISIBILITY(b)                                                                                                  \
-    {mask ? mask + (b) * mask_entry : mask, mask_row, mask_key, period, T_q, starts ? starts[b] : start, left, right, \
-     lengths ? lengths[b] : T_k}
+        long long mask_entry, long long mask_row, long long mask_key, int period, int mask_each, int mask_count
+#define VISIBILITY(b)                                                                                             \
+    {mask ? mask + (int)(b) / mask_each % mask_count * mask_entry : mask, mask_row, mask_key, period, T_q,        \
+     starts ? starts[b] : start, left, right, lengths ? lengths[b] : T_k}
 
 // Options of one entry. Scores are scale * q . k, capped, and then biased.
 struct Further {
@@ -147,13 +147,13 @@ struct Further {
 #if OPTIONS
 #define FURTHER_PARAMETERS                                                                                               \
     , const VALUE *bias, const REAL *sinks, long long first_entry, long long stream0, long long stream1,                 \
-        long long bias_entry, long long bias_row, long long bias_key, int bias_period, REAL softcap, float dropout,      \
-        REAL dropout_factor
+        long long bias_entry, long long bias_row, long long bias_key, int bias_period, int bias_each, int bias_count,    \
+        REAL softcap, float dropout, REAL dropout_factor
 // Of backward: the gradient of the sinks (B, R), which the caller sums over what was broadcast; null: not asked for.
 #define GRADIENT_PARAMETERS , REAL *dsinks
 #define FURTHER(b)                                                                                                     \
-    {bias ? bias + (b) * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row, bias_key, bias_period, softcap, \
-     dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
+    {bias ? bias + (int)(b) / bias_each % bias_count * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row,   \
+     bias_key, bias_period, softcap, dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
 #else
 #define FURTHER_PARAMETERS
 #define GRADIENT_PARAMETERS

@@ -89,9 +89,24 @@ class Mask(NamedTuple):
 
     def flat(self) -> Array:
         """(B or 1, R or T_q or 1, T_k or 1), for what knows an entry and a row by one stride each."""
-        xp, array = self.backend.xp, self.array
+        array = self.array
         if self.of is not None:
-            array = xp.take(array, self.backend.asarray(self.of, like=array), axis=0)
+            array = self.backend.xp.take(array, self.backend.asarray(self.of, like=array), axis=0)
+        return self._of_all_rows(array)
+
+    def by_entry(self) -> tuple[Array, int]:
+        """(M, R or T_q or 1, T_k or 1), and `each`: entry b has number ``b // each % M``.
+
+        Nothing is copied for each entry, unless axes that share one lie between axes that do not.
+        """
+        apart = [axis for axis, length in enumerate(self.own) if length > 1]
+        if self.of is None or any(self.own[i] < self.lead[i] for i in range(apart[0], apart[-1])):
+            return self.flat(), 1
+        return self._of_all_rows(self.array), prod(self.lead[apart[-1] + 1 :])
+
+    def _of_all_rows(self, array: Array) -> Array:
+        """(M, G or 1, T_q or 1, T_k or 1) -> (M, R or T_q or 1, T_k or 1)."""
+        xp = self.backend.xp
         entries, heads, rows, keys = array.shape
         if heads > 1 and rows < self.T_q:
             array, rows = xp.broadcast_to(array, (entries, heads, self.T_q, keys)), self.T_q

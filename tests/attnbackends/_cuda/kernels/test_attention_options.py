@@ -197,6 +197,24 @@ def test_what_nobody_sees_may_hold_anything(library: Library, launched: list[str
     assert (found[0][0][:, 3] == 0).all()
 
 
+def test_what_entries_share_is_not_copied_for_each(library: Library, launched: list[str], only: Any) -> None:
+    """Neither a mask of keys for all heads, nor a bias for all entries of the batch."""
+    only(TiledKernel)
+    rng = np.random.default_rng(3)
+    q, k, dout = (rng.standard_normal((2, 3, T, 8)).astype("float32") for T in (20, 70, 20))
+    option = {"mask": rng.random((2, 1, 1, 70)) < 0.7, "bias": rng.standard_normal((3, 20, 70)).astype("float32")}
+    given = {name: library.array(x) for name, x in option.items()}
+    out, saved = F.attention(library.array(q), library.array(k), **given)
+    call = saved.result.call
+    assert (call.mask.shape, call.bias.shape) == ((2, 1, 70), (3, 20, 70))
+    found = [out, *F.attention_backward(saved, library.array(dout))]
+    assert launched == TILED
+    exact = dense_gradients(q, k, k, dout, np.zeros(q.shape[:-1]), shared=True, **option)
+    exact.pop(1)
+    for one, other in zip(map(library.numpy, found), exact, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * float(np.max(np.abs(other))))
+
+
 @pytest.mark.parametrize("names", [["sinks"], ["bias"], ["sinks", "bias"]])
 def test_gradients_that_kernels_have_and_have_not(
     library: Library, launched: list[str], only: Any, names: list[str]
