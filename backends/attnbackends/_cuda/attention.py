@@ -7,6 +7,7 @@ A kernel more is one more class, here or in a file of its own, and in `KERNELS` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from .call import CudaCall
@@ -52,24 +53,30 @@ class Forward(Protocol):
 class Backward(Protocol):
     """Launches the backward pass of a call."""
 
-    def __call__(
-        self,
-        operands: Addresses,
-        sight: Addresses,
-        further: Addresses,
-        kept: int,
-        stats: int,
-        dout: int,
-        gaps: tuple[int, int],
-        dlse: int,
-        dq: int,
-        dk: int,
-        dv: int,
-    ) -> None:
-        """As `Forward`; `gaps` are the strides of `dout` along entries and rows, in elements.
+    def __call__(self, arrays: Addresses, sight: Addresses, gaps: tuple[int, int], further: Addresses) -> None:
+        """Addresses, 0 for what there is none of, and numbers, as all kernels of backward take them.
 
-        `further`, unless it is empty, begins with the address of the gradient of the sinks (B, R); 0: not asked for.
+        Parameters
+        ----------
+        arrays : tuple of int
+            q, k and v; what became of `kept`, for a kernel that reads the output; stats, dout, dlse, dq, dk and dv.
+        sight : tuple of int
+            As `Forward`.
+        gaps : (int, int)
+            The strides of `dout` along entries and rows, in elements.
+        further : tuple of int
+            As `Forward`; unless it is empty, it begins with the address of the gradient of the sinks (B, R).
         """
+
+
+def backward_of(call: CudaCall, launch: Callable[..., None]) -> Backward:
+    """The backward pass by a kernel that is ready: the numbers of a call are put between its addresses."""
+    fixed, options = numbers(call), further_numbers(call)
+
+    def run(arrays: Addresses, sight: Addresses, gaps: tuple[int, int], further: Addresses) -> None:
+        launch(*arrays, *sight, *fixed, *gaps, *further, *options)
+
+    return run
 
 
 class SmallKernel:
@@ -105,25 +112,8 @@ class SmallKernel:
             return None
         kinds = f"PPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         name, grid = "attention_small_backward", (call.q.shape[0], 256)
-        launch = self._kernels.ready(name, call.q.dtype.char, kinds, grid, size, option_macros(call))
-        fixed, options = numbers(call), further_numbers(call)
-
-        def run(
-            operands: Addresses,
-            sight: Addresses,
-            further: Addresses,
-            kept: int,
-            stats: int,
-            dout: int,
-            gaps: tuple[int, int],
-            dlse: int,
-            dq: int,
-            dk: int,
-            dv: int,
-        ) -> None:
-            launch(*operands, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps, *further, *options)
-
-        return run
+        macros = option_macros(call)
+        return backward_of(call, self._kernels.ready(name, call.q.dtype.char, kinds, grid, size, macros))
 
     def _bytes(self, call: CudaCall, backward: bool) -> int:
         """Bytes of shared memory that a block needs for a call; 0 where that is too much or the call is not for it."""
@@ -169,25 +159,7 @@ class TiledKernel:
         kinds = f"PPPPPPPPPP{VISIBILITY}{SIZES}qq{BACKWARD if call.options else ''}"
         grid = (B, tile.blocks(R, call.k.shape[1], values=call.v is not call.k)), tile.threads
         name, size = "attention_tiled_backward", tile.bytes(backward=True)
-        launch = self._kernels.ready(name, "f", kinds, grid, size, tile.macros)
-        fixed, options = numbers(call), further_numbers(call)
-
-        def run(
-            operands: Addresses,
-            sight: Addresses,
-            further: Addresses,
-            kept: int,
-            stats: int,
-            dout: int,
-            gaps: tuple[int, int],
-            dlse: int,
-            dq: int,
-            dk: int,
-            dv: int,
-        ) -> None:
-            launch(*operands, kept, stats, dout, dlse, dq, dk, dv, *sight, *fixed, *gaps, *further, *options)
-
-        return run
+        return backward_of(call, self._kernels.ready(name, "f", kinds, grid, size, tile.macros))
 
     def tile(self, call: CudaCall, backward: bool) -> Tile | None:
         """The tile for a call; None where the kernels that work in tiles cannot serve it."""

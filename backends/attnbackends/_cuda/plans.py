@@ -120,18 +120,13 @@ class CudaAttention:
         dlse = None if dlse is None else xp.ascontiguousarray(dlse)
         dq, dk = xp.ndarray(call.q.shape, dtype), xp.ndarray(call.k.shape, dtype)
         dv = None if call.keys_are_values else xp.ndarray(call.v.shape, dtype)
+        read = (room.ptr + plan.kept_at, room.ptr) if plan.kept_at else (room.ptr,)
+        at_dlse, at_dv = addresses_of((dlse, dv))
         plan.backward(
-            _operands(call),
+            (*_operands(call), *read, dout.data.ptr, at_dlse, dq.data.ptr, dk.data.ptr, at_dv),
             addresses_of(result.sight),
-            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if call.options else (),
-            room.ptr + plan.kept_at if plan.kept_at else 0,
-            room.ptr,
-            dout.data.ptr,
             (strides[0] // itemsize, strides[1] // itemsize),
-            0 if dlse is None else dlse.data.ptr,
-            dq.data.ptr,
-            dk.data.ptr,
-            0 if dv is None else dv.data.ptr,
+            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if call.options else (),
         )
         return dq, dk, dv
 
