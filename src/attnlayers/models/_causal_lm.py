@@ -12,37 +12,19 @@ from attnbackends import Array, Backend
 
 from .. import functional as F
 from ..functional.checks import check
-from ..functional.integers import integer, sizes
 from ..layers import (
     Affine,
     Embedding,
-    FeedForward,
     Initializer,
     KVCache,
-    LayerNorm,
-    MultiHeadAttention,
-    RMSNorm,
     SoftmaxWithLoss,
     TimeDropout,
     TransformerEncoder,
-    TransformerEncoderLayer,
 )
 from ..layers._composite import forget, set_training
 from ._base import Network
-from ._sampling import Sampler
-
-Prompts = Sequence[Sequence[int] | np.ndarray] | Array
-
-TOKENS_AT_ONCE = 256
-"""Tokens of prompts, over all rows, that go through the layers together while text is written. More take more memory
-beyond weights and caches, fewer read the weights more often: GPT-2 small with a prompt of 512 tokens took 1.11 of its
-weights and cache with all of them at once (benchmarks/language_model.py)."""
-
-LEAST_AT_ONCE = 16
-"""Tokens of each prompt that go through the layers together at least, however many prompts there are."""
-
-ATTENTION_BIAS = ("all", "qkv", "none")
-"""Biases of attention: of all four projections, of those to queries, keys and values, or of none."""
+from ._causal_layers import block_of, checked, norm_of
+from ._generation import Prompts, generate
 
 
 class _Saved(NamedTuple):
@@ -144,37 +126,23 @@ class CausalLM(Network):
         initializer: Initializer | None = None,
     ) -> None:
         draw = Initializer(seed, dtype, backend) if initializer is None else initializer
-        vocab_size, embedding_size, heads, hidden_size, depth, max_length, key_heads = sizes(
-            vocab_size=vocab_size, embedding_size=embedding_size, heads=heads, hidden_size=hidden_size, depth=depth,
-            max_length=max_length,
-            key_heads=heads if key_heads is None else key_heads,
+        o = self.options = checked(
+            {
+                "vocab_size": vocab_size, "embedding_size": embedding_size, "heads": heads, "hidden_size": hidden_size,
+                "depth": depth, "key_heads": key_heads, "head_size": head_size, "positions": positions,
+                "max_length": max_length, "rotary_base": rotary_base, "window": window, "norm": norm,
+                "epsilon": epsilon, "activation": activation, "attention_bias": attention_bias,
+                "feed_forward_bias": feed_forward_bias, "tied": tied, "dropout": dropout,
+            }
         )  # fmt: skip
-        if head_size is None and embedding_size % heads:
-            raise ValueError(
-                f"`embedding_size` must be a multiple of `heads`, got {embedding_size} and {heads}: or give `head_size`"
-            )
-        (head_size,) = sizes(head_size=embedding_size // heads if head_size is None else head_size)
-        for name, value, known in (
-            ("positions", positions, ("learned", "rotary")),
-            ("norm", norm, tuple(_NORMS)),
-            ("attention_bias", attention_bias, ATTENTION_BIAS),
-        ):
-            if value not in known:
-                raise ValueError(f"`{name}` must be one of {', '.join(known)}, got {value!r}")
-        self.options: dict[str, Any] = {
-            "vocab_size": vocab_size, "embedding_size": embedding_size, "heads": heads, "hidden_size": hidden_size,
-            "depth": depth,
-            "key_heads": key_heads, "head_size": head_size, "positions": positions, "max_length": max_length,
-            "rotary_base": float(rotary_base), "window": None if window is None else integer("window", window, least=1),
-            "norm": norm, "epsilon": float(epsilon), "activation": activation, "attention_bias": attention_bias,
-            "feed_forward_bias": bool(feed_forward_bias), "tied": bool(tied), "dropout": float(dropout),
-        }  # fmt: skip
-        self.embed = Embedding(draw.normal(vocab_size, embedding_size, usual=0.02))
+        self.embed = Embedding(draw.normal(o["vocab_size"], o["embedding_size"], usual=0.02))
         self.positions = (
-            Embedding(draw.normal(max_length, embedding_size, usual=0.02)) if positions == "learned" else None
+            Embedding(draw.normal(o["max_length"], o["embedding_size"], usual=0.02))
+            if o["positions"] == "learned"
+            else None
         )
-        self.blocks = TransformerEncoder([self._block(draw) for _ in range(depth)], self._norm(draw))
-        self.head = None if tied else Affine(draw.matrix(embedding_size, vocab_size, usual=0.02))
+        self.blocks = TransformerEncoder([block_of(o, draw) for _ in range(o["depth"])], norm_of(o, draw))
+        self.head = None if tied else Affine(draw.matrix(o["embedding_size"], o["vocab_size"], usual=0.02))
         self.dropout = TimeDropout(dropout)
         self.softmax = SoftmaxWithLoss()
         self.tokenizer: Any = None
@@ -184,46 +152,6 @@ class CausalLM(Network):
             draw.backend, **{name: part for name, part in parts.items() if part is not None}, dropout=self.dropout
         )
         self.reseed(seed)
-
-    def _block(self, draw: Initializer) -> TransformerEncoderLayer:
-        o = self.options
-        embedding_size, queries, keys = (
-            o["embedding_size"],
-            o["heads"] * o["head_size"],
-            o["key_heads"] * o["head_size"],
-        )
-        shapes = (embedding_size, queries), (embedding_size, keys), (embedding_size, keys), (queries, embedding_size)
-        biased = {"all": 4, "qkv": 3, "none": 0}[o["attention_bias"]]
-        # Smaller where something is added to the residual stream, so that depth does not widen it (GPT-2, section 2.3).
-        scales = (0.02, 0.02, 0.02, 0.02 / (2 * o["depth"]) ** 0.5)
-        weights = [draw.matrix(*shape, usual=scale) for shape, scale in zip(shapes, scales, strict=True)]
-        attention = MultiHeadAttention(
-            *weights,
-            *(draw.full(0, shape[1]) for shape in shapes[:biased]),
-            heads=o["heads"],
-            key_heads=o["key_heads"],
-            rotary="half" if o["positions"] == "rotary" else None,
-            rotary_base=o["rotary_base"],
-            window=None if o["window"] is None else (o["window"] - 1, 0),
-            dropout=o["dropout"],
-        )
-        gated = o["activation"] == "swiglu"
-        up = [draw.matrix(embedding_size, o["hidden_size"], usual=0.02) for _ in range(1 + gated)]
-        down = draw.matrix(o["hidden_size"], embedding_size, usual=scales[-1])
-        b1, b2, *b_gate = (
-            [draw.full(0, size) for size in (o["hidden_size"], embedding_size, o["hidden_size"])]
-            if o["feed_forward_bias"]
-            else [None] * 3
-        )
-        further = {"W_gate": up[1], "b_gate": b_gate[0]} if gated else {}
-        feed_forward = FeedForward(up[0], down, b1, b2, activation=o["activation"], **further)
-        norms = self._norm(draw), self._norm(draw)
-        return TransformerEncoderLayer(attention, feed_forward, *norms, dropout=o["dropout"])
-
-    def _norm(self, draw: Initializer) -> LayerNorm | RMSNorm:
-        layer = _NORMS[self.options["norm"]].create(self.options["embedding_size"], initializer=draw)
-        layer.epsilon = self.options["epsilon"]
-        return layer
 
     # -- all at once
 
@@ -393,66 +321,7 @@ class CausalLM(Network):
         ----------
         Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020 (`top_p`).
         """
-        rows = self._rows(prompts)
-        max_tokens = integer("max_tokens", max_tokens, least=0)
-        longest = max(map(len, rows), default=0)
-        if self.positions is not None and longest + max_tokens > self.options["max_length"] + 1:
-            raise ValueError(
-                f"the model has {self.options['max_length']} positions, got a prompt of {longest} tokens and "
-                f"max_tokens={max_tokens}: ask for {max(0, self.options['max_length'] + 1 - longest)} or shorten it"
-            )
-        sampler = Sampler(temperature, top_k, top_p, seed, len(rows))
-        ends = np.array([integer("stop", id_) for id_ in (self.stop if stop is None else stop)], np.int64)
-        return self._generate(rows, max_tokens, sampler, ends)
-
-    def _generate(
-        self, rows: list[np.ndarray], max_tokens: int, sampler: Sampler, stop: np.ndarray
-    ) -> Iterator[np.ndarray]:
-        if not rows or not max_tokens:
-            return
-        backend, xp = self.backend, self.backend.xp
-        N, T = len(rows), max(map(len, rows))
-        ids, valid = np.zeros((N, T), np.int64), np.ones((N, T + max_tokens), bool)
-        for n, row in enumerate(rows):  # on the left: the next token stands beside the last one of every prompt
-            ids[n, T - len(row) :], valid[n, : T - len(row)] = row, False
-        mask = None if valid.all() else backend.asarray(valid)
-        caches = self.new_cache(N, T + max_tokens - 1)
-        ended = np.zeros(N, bool)
-        size = max(LEAST_AT_ONCE, TOKENS_AT_ONCE // N)
-        for begin in range(0, T - size, size):
-            here = None if mask is None else mask[:, : begin + size]
-            self._advance(backend.asarray(ids[:, begin : begin + size]), caches, here, True)
-        ids = ids[:, caches[0].length :]
-        for step in range(max_tokens):
-            here = None if mask is None else mask[:, : T + step]
-            logits = self.step(backend.asarray(ids), caches, here, last=True)[:, 0, :]
-            if sampler.greedy:
-                chosen = backend.to_numpy(xp.argmax(logits, axis=-1)).astype(np.int64)
-            else:
-                chosen = sampler(backend.to_numpy(logits))
-            yield np.where(ended, -1, chosen)
-            ended |= np.isin(chosen, stop)
-            if ended.all():
-                return
-            ids = chosen[:, None]
-
-    def _rows(self, prompts: Prompts) -> list[np.ndarray]:
-        many: Any = prompts
-        if hasattr(many, "dtype"):
-            check(prompts=(many, "N T: int"))
-            many = self.backend.to_numpy(many)
-        rows = [np.asarray(row) for row in many]
-        for place, row in enumerate(rows):
-            if row.ndim != 1 or not row.size or row.dtype.kind not in "iu":
-                raise ValueError(
-                    f"prompt {place} must be a sequence of one token id or more, got {row.dtype} of shape {row.shape}"
-                )
-            if row.min() < 0 or row.max() >= self.options["vocab_size"]:
-                raise ValueError(
-                    f"ids must lie in 0 .. {self.options['vocab_size'] - 1}, got {row.min()} .. {row.max()} in prompt "
-                    f"{place}: use the tokenizer of the model"
-                )
-        return rows
+        return generate(self, prompts, max_tokens, temperature, top_k, top_p, seed, stop)
 
     # -- folders
 
@@ -494,6 +363,3 @@ class CausalLM(Network):
         from ._pretrained import write
 
         write(self, Path(folder))
-
-
-_NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"layer": LayerNorm, "rms": RMSNorm}

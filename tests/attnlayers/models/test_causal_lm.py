@@ -178,8 +178,8 @@ def test_a_prompt_goes_on_as_it_does_alone(lengths: list[int], kind: str, option
 def test_long_prompts_go_in_parts(kind: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     own, prompts = model(kind), [tokens(length, seed=length) for length in (13, 2, 7, 12)]
     expected = np.stack([*own.generate(prompts, 6)], axis=1)
-    monkeypatch.setattr("attnlayers.models._causal_lm.TOKENS_AT_ONCE", 4 * at_once)
-    monkeypatch.setattr("attnlayers.models._causal_lm.LEAST_AT_ONCE", 1)
+    monkeypatch.setattr("attnlayers.models._generation.TOKENS_AT_ONCE", 4 * at_once)
+    monkeypatch.setattr("attnlayers.models._generation.LEAST_AT_ONCE", 1)
     lengths: list[int] = []
     advance = CausalLM._advance
     monkeypatch.setattr(
