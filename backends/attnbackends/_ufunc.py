@@ -1,6 +1,6 @@
 """Libraries whose element-wise functions take NumPy's ``out=`` and ``where=``: NumPy and CuPy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -42,6 +42,22 @@ class UfuncBackend(Backend):
 
     def arange(self, count: int, like: Array) -> Array:
         return self.xp.arange(count, dtype=self.xp.int64)
+
+    def stacked(self, arrays: Sequence[Array]) -> Array | None:
+        whole = arrays[0].base
+        if not isinstance(whole, self.xp.ndarray) or whole.ndim != 2 or not whole.flags.c_contiguous:
+            return None
+        begin = end = self._address(whole)
+        for array in arrays:
+            if array.base is not whole or not array.flags.c_contiguous or self._address(array) != end:
+                return None
+            end += array.nbytes
+        same = all(array.dtype == whole.dtype and array.shape[-1] == whole.shape[1] for array in arrays)
+        return whole if same and end == begin + whole.nbytes else None
+
+    def _address(self, array: Array) -> int:
+        """Where an array begins in memory."""
+        return int(array.__array_interface__["data"][0])
 
     def apply(self, function: Callable[..., Array], array: Array) -> Array:
         return function(array, out=array)
