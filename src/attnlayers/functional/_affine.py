@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows, places, put, unrounded
+from .arrays import flat_rows, places, put, sum_of_rows, unrounded
 from .checks import check
 from .dtypes import narrow, operand
 
@@ -59,5 +59,4 @@ def affine_backward(saved: SavedAffine, dout: Array, *, out: Sequence[Array] | N
     dx, dW = xp.reshape(dx, x.shape), put(dW, into_W)
     if not saved.biased:
         return dx, dW
-    db = narrow(backend, backend.sum_rows(drows, out=unrounded(into_b[0], drows.dtype)), x.dtype)
-    return dx, dW, put(db, into_b[0])
+    return dx, dW, sum_of_rows(backend, drows, x.dtype, into_b[0])

@@ -106,6 +106,11 @@ def put(gradient: Array, out: Array | None) -> Array:
     return out
 
 
+def sum_of_rows(backend: Backend, x: Array, dtype: DType, out: Array | None) -> Array:
+    """Sum over the rows, (M, H) -> (H,), in a dtype, and in `out` where that is given."""
+    return put(narrow(backend, backend.sum_rows(x, out=unrounded(out, x.dtype)), dtype), out)
+
+
 def row_sums(backend: Backend, x: Array) -> Array:
     """Sum over the last axis, which stays: (..., T) -> (..., 1). A product with ones takes a third of NumPy's sum."""
     ones = backend.empty((x.shape[-1], 1), like=x)

@@ -1,7 +1,6 @@
 """Gradients of weights, written where the caller wants them."""
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,16 @@ def affine_without_bias(d: Draw, N: int, T: int, D: int, H: int) -> tuple[Callab
     return lambda **out: F.affine_backward(saved, dout, **out), slice(1, None)
 
 
+def layer_norm(d: Draw, N: int, T: int, D: int, H: int) -> tuple[Callable[..., Any], slice]:
+    saved, dout = F.layer_norm(d(N, T, D), d(D), d(D))[1], d(N, T, D)
+    return lambda **out: F.layer_norm_backward(saved, dout, **out), slice(1, None)
+
+
+def rms_norm(d: Draw, N: int, T: int, D: int, H: int) -> tuple[Callable[..., Any], slice]:
+    saved, dout = F.rms_norm(d(N, T, D), d(D))[1], d(N, T, D)
+    return lambda **out: F.rms_norm_backward(saved, dout, **out), slice(1, None)
+
+
 def recurrent(gates: int, forward: Callable[..., Any], backward: Callable[..., Any]) -> Make:
     def make(d: Draw, N: int, T: int, D: int, H: int) -> tuple[Callable[..., Any], slice]:
         *_, saved = forward(d(N, T, D), d(D, gates * H), d(H, gates * H), d(gates * H))
@@ -39,6 +48,8 @@ def recurrent(gates: int, forward: Callable[..., Any], backward: Callable[..., A
 PAIRS: dict[str, Make] = {
     "affine": affine,
     "affine without bias": affine_without_bias,
+    "layer norm": layer_norm,
+    "rms norm": rms_norm,
     "rnn": recurrent(1, F.rnn, F.rnn_backward),
     "gru": recurrent(3, F.gru, F.gru_backward),
     "lstm": recurrent(4, F.lstm, F.lstm_backward),
@@ -85,9 +96,9 @@ def test_written_or_returned(library: Library, pair: str, kind: str, data: st.Da
 def test_of_other_shapes(library: Library, pair: str) -> None:
     backward, which = PAIRS[pair](Draw(library), 2, 3, 5, 7)
     out = places(library, list(backward()[which]), "alone")
-    with pytest.raises(ValueError, match=re.escape("`out` must hold arrays of the shapes of W")):
+    with pytest.raises(ValueError, match="`out` must hold arrays of the shapes of "):
         backward(out=out[:-1])
-    with pytest.raises(ValueError, match="`out` must hold arrays of the shapes of W"):
+    with pytest.raises(ValueError, match="`out` must hold arrays of the shapes of "):
         backward(out=[*out[:-1], out[-1][:-1, ...]])
 
 
