@@ -46,10 +46,12 @@ class OwnLSTM(NamedTuple):
         Both states after the last step.
     vjp : callable
         From dhs (N, T, H) and dh, dc (N, H) or None, the gradients of the states after the last step beside what comes
-        through `dhs`, to dx, dWx, dWh, db and the gradients of the first states, dh and dc. It may be called again.
+        through `dhs`, to dx, dW and the gradients of the first states, dh and dc. dW (H + D + 1, 4H) are the gradients
+        of Wh, Wx and b below each other, which one product can make: in the array that is the last argument, or in a
+        new one where that is None. It may be called again.
     """
 
     hs: Array
     h: Array
     c: Array
-    vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]
+    vjp: Callable[[Array, Array | None, Array | None, Array | None], tuple[Array, ...]]

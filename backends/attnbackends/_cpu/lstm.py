@@ -103,7 +103,8 @@ def backward(
     dhs: Array,
     dh: Array | None,
     dc: Array | None,
-) -> tuple[Array, Array, Array, Array, Array, Array]:
+    out: Array | None,
+) -> tuple[Array, Array, Array, Array]:
     """As `OwnLSTM.vjp`."""
     rows, gates, c, tanh_c = kept
     (T, N, H), D, dtype = tanh_c.shape, call.x.shape[2], gates.dtype
@@ -126,8 +127,8 @@ def backward(
         h, rows = rows, _side_by_side(call.x.swapaxes(0, 1), H, T)
         rows[:, :, :H] = h[:T]
     # In one product: alone, that of a few inputs with all of `da` takes as long as a third of the states'.
-    dW = cpu.matmul(rows[:T].reshape(T * N, H + D + 1).T, flat)  # (H + D + 1, T N) x (T N, 4H)
-    return dx.swapaxes(0, 1), dW[H : H + D], dW[:H], dW[H + D], d_h, d_c
+    dW = cpu.matmul(rows[:T].reshape(T * N, H + D + 1).T, flat, out=out)  # (H + D + 1, T N) x (T N, 4H)
+    return dx.swapaxes(0, 1), dW, d_h, d_c
 
 
 def _over_batch(cpu: "NumpyBackend", chunk: Callable[[slice], None], N: int, H: int, itemsize: int) -> None:

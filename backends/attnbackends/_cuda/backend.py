@@ -172,8 +172,12 @@ class CupyBackend(UfuncBackend):
             target.fill(0)
         self.xp.add.at(target, ids, values)
 
-    def sum_rows(self, x: Array) -> Array:
-        return self._rows.sum(x) if x.dtype.itemsize > 2 else super().sum_rows(x)  # cuBLAS reads half precision
+    def sum_rows(self, x: Array, out: Array | None = None) -> Array:
+        cublas_reads_it = x.dtype.itemsize == 2
+        return super().sum_rows(x, out) if cublas_reads_it else self._rows.sum(x, out)
+
+    def _address(self, array: Array) -> int:
+        return int(array.data.ptr)
 
     @cached_property
     def _rows(self) -> CudaRows:

@@ -91,8 +91,8 @@ class CudaLSTM:
         return hs, h, last_c, Kept(rows, gates, c)
 
     def backward(
-        self, call: LSTMCall, kept: Kept, dhs: Array, dh: Array | None, dc: Array | None
-    ) -> tuple[Array, Array, Array, Array, Array, Array]:
+        self, call: LSTMCall, kept: Kept, dhs: Array, dh: Array | None, dc: Array | None, out: Array | None
+    ) -> tuple[Array, Array, Array, Array]:
         """As `OwnLSTM.vjp`."""
         xp, (rows, gates, c), (N, T, H) = self._xp, kept, kept.c.shape
         D, Wh = call.Wx.shape[0], xp.ascontiguousarray(call.Wh)
@@ -118,8 +118,9 @@ class CudaLSTM:
             way.launch(*arrays, self._zero_counts(), N, T, H, way.grid.entries, *steps)
         flat = da.reshape(N * T, 4 * H)
         dx = self._matmul(flat, call.Wx.T).reshape(N, T, D)  # (N T, 4H) x (4H, D) -> (N T, D)
-        dW = self._matmul(rows.reshape(N * T, -1).T, flat)  # (H + D + 1, N T) x (N T, 4H), all gradients at once
-        return dx, dW[H : H + D], dW[:H], dW[H + D], d_h, d_c
+        read = rows.reshape(N * T, -1)[:, : H + D + 1]
+        dW = self._matmul(read.T, flat, out=out)  # (H + D + 1, N T) x (N T, 4H), all gradients at once
+        return dx, dW, d_h, d_c
 
     def _way(self, N: int, H: int, backward: bool, waits: bool, dtype: Any) -> Way:
         """All steps in one launch where the device can hold blocks that wait for each other, else step by step."""

@@ -33,13 +33,17 @@ class CudaRows:
     def __init__(self, kernels: Kernels) -> None:
         self._xp, self._kernels = kernels.xp, kernels
 
-    def sum(self, x: Array) -> Array:
+    def sum(self, x: Array, out: Array | None = None) -> Array:
         """See `Backend.sum_rows`."""
         x, (rows, columns) = self._xp.ascontiguousarray(x), x.shape
-        out = self._xp.empty(columns, x.dtype)
+        direct = out is not None and out.dtype == x.dtype and out.flags.c_contiguous
+        sums = out if direct else self._xp.empty(columns, x.dtype)
         if columns:
             grid, shared = (-(-columns // COLUMNS), COLUMNS * GROUPS), COLUMNS * GROUPS * x.itemsize
-            self._kernels.launch("sum_rows", grid, (out, x, np.int64(rows), np.int32(columns)), shared=shared)
+            self._kernels.launch("sum_rows", grid, (sums, x, np.int64(rows), np.int32(columns)), shared=shared)
+        if out is None or direct:
+            return sums
+        out[...] = sums
         return out
 
     def scatter_add(self, target: Array, ids: Array, values: Array, anew: bool) -> None:

@@ -55,7 +55,7 @@ class MatMul(Layer):
         """dout (..., H) -> dx (..., D)."""
         (W,), x = self.params, self.saved()
         rows = floats(W, dout).reshape(-1, W.shape[1])
-        self.write_grads(self.backend.matmul(x.reshape(-1, W.shape[0]).T, rows))
+        self.backend.matmul(x.reshape(-1, W.shape[0]).T, rows, out=self.grads[0])
         return self.backend.matmul(rows, W.mT).reshape(x.shape)
 
 

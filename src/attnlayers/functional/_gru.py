@@ -1,5 +1,6 @@
 """The gated recurrent unit over whole sequences."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from attnbackends import Array
@@ -72,8 +73,13 @@ def gru(
     return steps.outputs(), steps.last(), SavedGRU(steps, reset)
 
 
-def gru_backward(saved: SavedGRU, dhs: Array, *, dh: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of `gru`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state."""
+def gru_backward(
+    saved: SavedGRU, dhs: Array, *, dh: Array | None = None, out: Sequence[Array] | None = None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of `gru`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state.
+
+    dWx, dWh and db are written into the arrays of `out`, if given, and these returned.
+    """
     steps = saved.steps
     backend, xp = steps.backend, steps.backend.xp
     steps.check_gradients(dhs, dh)
@@ -103,9 +109,6 @@ def gru_backward(saved: SavedGRU, dhs: Array, *, dh: Array | None = None) -> tup
         carried[n, ...] = d_h
 
     steps.run(chunk)
-    dx = steps.through_inputs(da)
-    from_h = steps.through_weights(da[..., : 2 * H], steps.h[:T, ...])
-    from_reset = steps.through_weights(da[..., 2 * H :], saved.reset)
-    dWx, dWh, db = (xp.concat(both, axis=-1) for both in zip(from_h, from_reset, strict=True))
-    dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)
-    return dx, dWx, dWh, db, carried
+    dx, carried = steps.narrow(steps.through_inputs(da), carried)
+    pairs = (da[..., : 2 * H], steps.h[:T, ...]), (da[..., 2 * H :], saved.reset)
+    return dx, *steps.through_weights(*pairs, out=out), carried

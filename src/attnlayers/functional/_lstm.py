@@ -1,13 +1,13 @@
 """Long short-term memory over whole sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType, LSTMCall, OwnLSTM
 
-from ._recurrence import check_gradients, checked
-from .arrays import sigmoid
+from ._recurrence import check_gradients, checked, stack_of, unstacked
+from .arrays import sigmoid, unrounded
 from .dtypes import narrow
 
 
@@ -17,8 +17,9 @@ class SavedLSTM(NamedTuple):
     backend: Backend
     dtype: DType  # of the arguments
     shape: tuple[int, ...]  # of hs
+    inputs: int  # D
     compute_dtype: DType
-    vjp: Callable[[Array, Array | None, Array | None], tuple[Array, ...]]
+    vjp: Callable[[Array, Array | None, Array | None, Array | None], tuple[Array, ...]]
 
 
 class Kept(NamedTuple):
@@ -70,11 +71,16 @@ def lstm(
     call = LSTMCall(*arguments)
     own = backend.lstm(call) or _forward(backend, call)
     hs, last_h, last_c = (narrow(backend, states, x.dtype) for states in (own.hs, own.h, own.c))
-    return hs, last_h, last_c, SavedLSTM(backend, x.dtype, tuple(hs.shape), call.x.dtype, own.vjp)
+    return hs, last_h, last_c, SavedLSTM(backend, x.dtype, tuple(hs.shape), x.shape[2], call.x.dtype, own.vjp)
 
 
 def lstm_backward(
-    saved: SavedLSTM, dhs: Array, *, dh: Array | None = None, dc: Array | None = None
+    saved: SavedLSTM,
+    dhs: Array,
+    *,
+    dh: Array | None = None,
+    dc: Array | None = None,
+    out: Sequence[Array] | None = None,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Gradients of `lstm`.
 
@@ -84,6 +90,9 @@ def lstm_backward(
     dhs : array (N, T, H)
     dh, dc : array (N, H), optional
         Gradients of the states after the last step, beside what comes through `dhs`.
+    out : sequence of arrays, optional
+        What to write dWx, dWh and db into; they are returned. At once, where those of Wh, Wx and b are the rows of one
+        array (H + D + 1, 4H), as `TimeLSTM` has them.
 
     Returns
     -------
@@ -96,8 +105,11 @@ def lstm_backward(
     wide: list[Any] = [
         None if d is None else backend.xp.astype(d, saved.compute_dtype, copy=False) for d in (dhs, dh, dc)
     ]
-    dx, dWx, dWh, db, dh, dc = (narrow(backend, gradient, dtype) for gradient in saved.vjp(*wide))
-    return dx, dWx, dWh, db, dh, dc
+    stack = stack_of(backend, out, saved.inputs, saved.shape[2], 4 * saved.shape[2])
+    wide.append(unrounded(stack, saved.compute_dtype))
+    found = saved.vjp(*wide)
+    dx, dW, dh, dc = (narrow(backend, gradient, dtype) for gradient in found)
+    return dx, *unstacked(dW, saved.shape[2], out, stack), dh, dc
 
 
 # -- for every library: forward and backward of one call, step by step
@@ -129,9 +141,15 @@ def _forward(backend: Backend, call: LSTMCall) -> OwnLSTM:
 
 
 def _backward(
-    backend: Backend, call: LSTMCall, kept: Kept, dhs: Array, dh: Array | None, dc: Array | None
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """dx, dWx, dWh, db, and dh and dc of the first states."""
+    backend: Backend,
+    call: LSTMCall,
+    kept: Kept,
+    dhs: Array,
+    dh: Array | None,
+    dc: Array | None,
+    out: Array | None,
+) -> tuple[Array, Array, Array, Array]:
+    """As `OwnLSTM.vjp`."""
     xp, (gates, h, c, tanh_c), (N, T, D), H = backend.xp, kept, call.x.shape, call.Wh.shape[0]
     da = backend.empty((T, N, 4 * H), like=gates)  # gradient of what the activations were given
     dh, dc = (xp.zeros_like(h[0, ...]) if d is None else xp.astype(d, d.dtype, copy=True) for d in (dh, dc))
@@ -152,9 +170,11 @@ def _backward(
         dh = _where(xp, live, from_gates, dh)
     da = xp.reshape(da, (T * N, 4 * H))
     dx = xp.reshape(backend.matmul(da, xp.matrix_transpose(call.Wx)), (T, N, D))  # (T N, 4H) x (4H, D)
-    dWx = backend.matmul(xp.matrix_transpose(_time_first(xp, call.x)), da)  # (D, T N) x (T N, 4H) -> (D, 4H)
-    dWh = backend.matmul(xp.matrix_transpose(xp.reshape(h[:T, ...], (T * N, H))), da)  # (H, T N) x (T N, 4H)
-    return xp.permute_dims(dx, (1, 0, 2)), dWx, dWh, xp.sum(da, axis=0), dh, dc
+    dW = backend.empty((H + D + 1, 4 * H), like=da) if out is None else out
+    for factor, part in ((xp.reshape(h[:T, ...], (T * N, H)), dW[:H, :]), (_time_first(xp, call.x), dW[H:-1, :])):
+        backend.matmul(xp.matrix_transpose(factor), da, out=part)  # (H or D, T N) x (T N, 4H)
+    dW[-1, :] = xp.sum(da, axis=0)
+    return xp.permute_dims(dx, (1, 0, 2)), dW, dh, dc
 
 
 def _time_first(xp: Any, x: Array) -> Array:

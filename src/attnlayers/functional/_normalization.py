@@ -1,12 +1,13 @@
 """Normalisation over the last axis."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend
 
-from .arrays import flat_rows, over_rows
+from .arrays import flat_rows, over_rows, places, sum_of_rows
 from .checks import check, check_gradient
-from .dtypes import narrow, wide, widen
+from .dtypes import wide, widen
 
 
 class SavedNorm(NamedTuple):
@@ -48,11 +49,16 @@ def layer_norm(x: Array, gain: Array, bias: Array, *, epsilon: float = 1e-5) -> 
     return _normalize(backend, x, gain, bias, epsilon, centred=True)
 
 
-def layer_norm_backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
-    """Gradients of `layer_norm`: dout (..., D) -> dx (..., D), dgain (D,), dbias (D,)."""
-    dx, dgain, drows = _backward(saved, dout)
-    dbias = saved.backend.xp.sum(drows, axis=0)
-    return dx, dgain, narrow(saved.backend, dbias, dout.dtype)
+def layer_norm_backward(
+    saved: SavedNorm, dout: Array, *, out: Sequence[Array] | None = None
+) -> tuple[Array, Array, Array]:
+    """Gradients of `layer_norm`: dout (..., D) -> dx (..., D), dgain (D,), dbias (D,).
+
+    dgain and dbias are written into the arrays of `out`, if given, and these returned.
+    """
+    into_gain, into_bias = places(out, gain=saved.gain.shape, bias=saved.gain.shape)
+    dx, dgain, drows = _backward(saved, dout, into_gain)
+    return dx, dgain, sum_of_rows(saved.backend, drows, dout.dtype, into_bias)
 
 
 def rms_norm(x: Array, gain: Array, *, epsilon: float = 1e-6) -> tuple[Array, SavedNorm]:
@@ -83,9 +89,10 @@ def rms_norm(x: Array, gain: Array, *, epsilon: float = 1e-6) -> tuple[Array, Sa
     return _normalize(backend, x, gain, None, epsilon, centred=False)
 
 
-def rms_norm_backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array]:
-    """Gradients of `rms_norm`: dout (..., D) -> dx (..., D), dgain (D,)."""
-    dx, dgain, _ = _backward(saved, dout)
+def rms_norm_backward(saved: SavedNorm, dout: Array, *, out: Sequence[Array] | None = None) -> tuple[Array, Array]:
+    """Gradients of `rms_norm`: dout (..., D) -> dx (..., D), dgain (D,), which is written into `out`, if given."""
+    (into_gain,) = places(out, gain=saved.gain.shape)
+    dx, dgain, _ = _backward(saved, dout, into_gain)
     return dx, dgain
 
 
@@ -111,7 +118,7 @@ def _normalize(
     return xp.reshape(out, x.shape), SavedNorm(backend, x, gain, normal, inverse, centred)
 
 
-def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
+def _backward(saved: SavedNorm, dout: Array, into_gain: Array | None) -> tuple[Array, Array, Array]:
     """dx, dgain and dout as rows (M, D) in the dtype to compute in."""
     backend, xp = saved.backend, saved.backend.xp
     check_gradient("dout", dout, like=saved.x)
@@ -125,7 +132,7 @@ def _backward(saved: SavedNorm, dout: Array) -> tuple[Array, Array, Array]:
 
     arrays = drows, saved.normal, saved.inverse
     (dx,) = over_rows(backend, chunk, arrays, (((drows.shape[1],), dout.dtype),))
-    dgain = narrow(backend, xp.sum(drows * saved.normal, axis=0), dout.dtype)
+    dgain = sum_of_rows(backend, drows * saved.normal, dout.dtype, into_gain)
     return xp.reshape(dx, saved.x.shape), dgain, drows
 
 

@@ -5,12 +5,12 @@ until the gradients of the weights are summed: chunks of the batch run through a
 are time first, so that a step is one block of memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from attnbackends import Array, Backend, DType, float_bits
 
-from .arrays import or_zero
+from .arrays import or_zero, places, put, unrounded
 from .checks import check
 from .dtypes import narrow, wide, widen
 
@@ -64,6 +64,29 @@ def check_gradients(shape: tuple[int, ...], dhs: Array, **last: Array | None) ->
     check(dhs=(dhs, "N T H"), **{name: (array, "N H") for name, array in last.items()})
     if tuple(dhs.shape) != shape:
         raise ValueError(f"`dhs` must have the shape of the output, {shape}, got {tuple(dhs.shape)}")
+
+
+def stack_of(backend: Backend, out: Sequence[Array] | None, D: int, H: int, width: int) -> Array | None:
+    """The array (H + D + 1, width) whose rows are the places of dWh, dWx and db, if `out` has them so."""
+    dWx, dWh, db = places(out, Wx=(D, width), Wh=(H, width), b=(width,))
+    return None if out is None else backend.stacked((dWh, dWx, db))
+
+
+def unstacked(dW: Array, H: int, out: Sequence[Array] | None, stack: Array | None) -> tuple[Array, Array, Array]:
+    """dWx, dWh and db from dW (H + D + 1, width), which holds dWh, dWx and db below each other.
+
+    In the arrays of `out` where that is given; `stack` is what `stack_of` found for them.
+    """
+    parts = dW[H:-1, :], dW[:H, :], dW[-1, :]
+    if out is None:
+        return parts
+    if stack is not None:
+        put(dW, stack)
+    else:
+        for part, place in zip(parts, out, strict=True):
+            put(part, place)
+    dWx, dWh, db = out
+    return dWx, dWh, db
 
 
 class Steps(NamedTuple):
@@ -157,8 +180,26 @@ class Steps(NamedTuple):
         dx = self.backend.matmul(self.backend.xp.reshape(da, (T * N, width)), Wx_T)  # (T N, KH) x (KH, D) -> (T N, D)
         return self.backend.xp.permute_dims(self.backend.xp.reshape(dx, (T, N, Wx_T.shape[1])), (1, 0, 2))
 
-    def through_weights(self, da: Array, h: Array) -> tuple[Array, Array, Array]:
-        """From da (T, N, KH) and the states h (T, N, H) that were multiplied to dWx, dWh and db.
+    def through_weights(self, *pairs: tuple[Array, Array], out: Sequence[Array] | None) -> tuple[Array, Array, Array]:
+        """dWx, dWh and db in the dtype of the arguments, and in `out` where that is given.
+
+        Parameters
+        ----------
+        *pairs : (array (T, N, K'H), array (T, N, H))
+            Of gates that lie side by side: the gradient of their sums, and the states that were multiplied for them.
+        out : sequence of arrays or None
+        """
+        D, H, width = self.x.shape[2], self.h.shape[2], self.gates.shape[2]
+        stack = stack_of(self.backend, out, D, H, width)
+        direct = unrounded(stack, self.gates.dtype)
+        dW, first = self.buffer(H + D + 1, width) if direct is None else direct, 0
+        for da, h in pairs:
+            self._multiply_rows(da, h, dW[:, first : first + da.shape[2]])
+            first += da.shape[2]
+        return unstacked(narrow(self.backend, dW, self.dtype), H, out, stack)
+
+    def _multiply_rows(self, da: Array, h: Array, out: Array) -> None:
+        """The gradients of Wh, Wx and b below each other, (H + D + 1, K'H).
 
         In one product: alone, that of a few inputs with all of `da` takes as long as a third of the states'.
         """
@@ -169,8 +210,7 @@ class Steps(NamedTuple):
         rows[:, :, H : H + D] = self.x
         rows[:, :, H + D] = 1
         rows, flat = xp.reshape(rows, (T * N, H + D + 1)), xp.reshape(da, (T * N, da.shape[2]))
-        dW = self.backend.matmul(xp.matrix_transpose(rows), flat)  # (H + D + 1, T N) x (T N, KH)
-        return dW[H : H + D, :], dW[:H, :], dW[H + D, :]
+        self.backend.matmul(xp.matrix_transpose(rows), flat, out=out)  # (H + D + 1, T N) x (T N, K'H)
 
     def narrow(self, *gradients: Array) -> tuple[Array, ...]:
         """In the dtype of the arguments."""

@@ -1,5 +1,6 @@
 """The plain recurrent network over whole sequences."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from attnbackends import Array
@@ -55,8 +56,13 @@ def rnn(
     return steps.outputs(), steps.last(), SavedRNN(steps)
 
 
-def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of `rnn`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state."""
+def rnn_backward(
+    saved: SavedRNN, dhs: Array, *, dh: Array | None = None, out: Sequence[Array] | None = None
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of `rnn`: dhs (N, T, H), dh (N, H) of the last state -> dx, dWx, dWh, db, dh of the first state.
+
+    dWx, dWh and db are written into the arrays of `out`, if given, and these returned.
+    """
     steps = saved.steps
     backend, xp = steps.backend, steps.backend.xp
     steps.check_gradients(dhs, dh)
@@ -76,7 +82,5 @@ def rnn_backward(saved: SavedRNN, dhs: Array, *, dh: Array | None = None) -> tup
         carried[n, ...] = d_h
 
     steps.run(chunk)
-    dx = steps.through_inputs(da)
-    dWx, dWh, db = steps.through_weights(da, steps.h[:T, ...])
-    dx, dWx, dWh, db, carried = steps.narrow(dx, dWx, dWh, db, carried)
-    return dx, dWx, dWh, db, carried
+    dx, carried = steps.narrow(steps.through_inputs(da), carried)
+    return dx, *steps.through_weights((da, steps.h[:T, ...]), out=out), carried

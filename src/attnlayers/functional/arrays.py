@@ -1,6 +1,6 @@
 """Small operations on arrays that several functions share; those over rows go in chunks that stay in a core's cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -117,6 +117,34 @@ def softmax_vjp(backend: Backend, weights: Array, dweights: Array) -> Array:
     dweights -= narrow(backend, backend.vecdot(weights, dweights), dweights.dtype)[..., None]
     dweights *= weights
     return dweights
+
+
+def places(out: Sequence[Array] | None, **shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
+    """Where gradients of parameters of these shapes go: the arrays of `out`, after a check, or None each."""
+    if out is None:
+        return (None,) * len(shapes)
+    found = [tuple(array.shape) for array in out]
+    if found != (wanted := [tuple(shape) for shape in shapes.values()]):
+        raise ValueError(f"`out` must hold arrays of the shapes of {', '.join(shapes)}, {wanted}, got {found}")
+    return tuple(out)
+
+
+def unrounded(out: Array | None, dtype: DType) -> Array | None:
+    """`out` where numbers of a dtype can be written there as they are, else None."""
+    return out if out is not None and out.dtype == dtype else None
+
+
+def put(gradient: Array, out: Array | None) -> Array:
+    """A gradient in `out`, where that is given and is not what it was written to."""
+    if out is None or gradient is out:
+        return gradient
+    out[...] = gradient
+    return out
+
+
+def sum_of_rows(backend: Backend, x: Array, dtype: DType, out: Array | None) -> Array:
+    """Sum over the rows, (M, H) -> (H,), in a dtype, and in `out` where that is given."""
+    return put(narrow(backend, backend.sum_rows(x, out=unrounded(out, x.dtype)), dtype), out)
 
 
 def row_sums(backend: Backend, x: Array) -> Array:

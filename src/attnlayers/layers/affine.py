@@ -43,8 +43,7 @@ class Affine(Layer):
 
     def backward(self, dout: Array) -> Array:
         """dout (..., H) -> dx (..., D)."""
-        dx, *gradients = F.affine_backward(self.saved(), dout)
-        self.write_grads(*gradients)
+        dx, *_ = F.affine_backward(self.saved(), dout, out=self.grads)
         return dx
 
 

@@ -83,12 +83,12 @@ class TimeLocalAttention(TimeScores):
         backend, xp = self.backend, self.backend.xp
         dq, dk, dv, dcentres = F.local_attention_backward(saved, dout)
         dwhere = xp.astype(widen(backend, dcentres) * slope, dout.dtype, copy=False)
-        dhidden, dv_p = F.affine_backward(saved_v, dwhere[..., None])
+        dW, dW_p, dv_p = self.grads
+        dhidden, _ = F.affine_backward(saved_v, dwhere[..., None], out=(dv_p,))
         wide = widen(backend, hidden)
         dsum = xp.astype(widen(backend, dhidden) * (1 - wide * wide), dout.dtype, copy=False)
-        dhs_dec, dW_p = F.affine_backward(saved_p, dsum)
-        dh, dW = F.affine_backward(saved_q, dq)
-        self.write_grads(dW, dW_p, dv_p)
+        dhs_dec, _ = F.affine_backward(saved_p, dsum, out=(dW_p,))
+        dh, _ = F.affine_backward(saved_q, dq, out=(dW,))
         return dk + dv, dhs_dec + dh
 
 

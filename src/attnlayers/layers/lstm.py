@@ -38,8 +38,7 @@ class LSTM(RecurrentWeights):
         """dh_next (N, H), dc_next (N, H) -> dx (N, D), dh_prev (N, H), dc_prev (N, H)."""
         saved = self.saved()
         check(dh_next=(dh_next, "N H"), dc_next=(dc_next, "N H"))
-        dx, dWx, dWh, db, dh_prev, dc_prev = F.lstm_backward(saved, dh_next[:, None, :], dc=dc_next)
-        self.write_grads(dWx, dWh, db)
+        dx, *_, dh_prev, dc_prev = F.lstm_backward(saved, dh_next[:, None, :], dc=dc_next, out=self.grads)
         return dx[:, 0, :], dh_prev, dc_prev
 
 
@@ -82,8 +81,7 @@ class TimeLSTM(AllSteps):
 
     def backward(self, dhs: Array) -> Array:
         """dhs (N, T, H) -> dxs (N, T, D)."""
-        dxs, dWx, dWh, db, self.dh, _ = F.lstm_backward(self.saved(), dhs)
-        self.write_grads(dWx, dWh, db)
+        dxs, *_, self.dh, _ = F.lstm_backward(self.saved(), dhs, out=self.grads)
         return dxs
 
     def set_state(self, h: Array, c: Array | None = None) -> None:

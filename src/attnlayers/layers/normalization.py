@@ -50,8 +50,7 @@ class LayerNorm(Layer):
 
     def backward(self, dout: Array) -> Array:
         """dout (..., D) -> dx (..., D)."""
-        dx, *gradients = F.layer_norm_backward(self.saved(), dout)
-        self.write_grads(*gradients)
+        dx, *_ = F.layer_norm_backward(self.saved(), dout, out=self.grads)
         return dx
 
 
@@ -93,6 +92,5 @@ class RMSNorm(Layer):
 
     def backward(self, dout: Array) -> Array:
         """dout (..., D) -> dx (..., D)."""
-        dx, dgain = F.rms_norm_backward(self.saved(), dout)
-        self.write_grads(dgain)
+        dx, _ = F.rms_norm_backward(self.saved(), dout, out=self.grads)
         return dx

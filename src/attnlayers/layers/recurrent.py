@@ -23,6 +23,13 @@ class RecurrentWeights(Layer):
         check(Wx=(Wx, f"D {width}"), Wh=(Wh, f"H {width}"), b=(b, width))
         super().__init__(Wx, Wh, b)
 
+    def _new_grads(self) -> list[Array]:
+        """Those of Wh, Wx and b are the rows of one array, so that one product writes them where they stay."""
+        Wx, Wh, _ = self.params
+        stack, H = self.backend.empty((Wh.shape[0] + Wx.shape[0] + 1, Wx.shape[1]), like=Wx), Wh.shape[0]
+        stack[...] = 0
+        return [stack[H:-1, :], stack[:H, :], stack[-1, :]]
+
     @classmethod
     def _initial(cls, input_size: int, hidden_size: int, draw: Initializer) -> tuple[Array, Array, Array]:
         """Initial weights: normal numbers of variance 1 / D and 1 / H by default, and a bias of 0."""
@@ -57,8 +64,7 @@ class _OneStep(RecurrentWeights):
         check(dh_next=(dh_next, "N H"))
         if tuple(dh_next.shape) != (shape := tuple(saved.steps.h.shape[1:])):
             raise ValueError(f"`dh_next` must have the shape of the output, {shape}, got {tuple(dh_next.shape)}")
-        dx, *gradients, dh_prev = self._pair[1](saved, dh_next[:, None, :])
-        self.write_grads(*gradients)
+        dx, *_, dh_prev = self._pair[1](saved, dh_next[:, None, :], out=self.grads)
         return dx[:, 0, :], dh_prev
 
 
@@ -91,8 +97,7 @@ class _StepsOfH(AllSteps):
 
     def backward(self, dhs: Array) -> Array:
         """dhs (N, T, H) -> dxs (N, T, D)."""
-        dxs, *gradients, self.dh = self._pair[1](self.saved(), dhs)
-        self.write_grads(*gradients)
+        dxs, *_, self.dh = self._pair[1](self.saved(), dhs, out=self.grads)
         return dxs
 
     def set_state(self, h: Array | None) -> None:

@@ -107,8 +107,7 @@ class TimeGeneralAttention(TimeScores):
         """dout (N, T_dec, H_enc) -> dhs_enc (N, T_enc, H_enc), dhs_dec (N, T_dec, H_dec)."""
         saved, saved_q = self.saved()
         dq, dhs_enc = F.attention_backward(saved, dout)
-        dhs_dec, dW = F.affine_backward(saved_q, dq)
-        self.write_grads(dW)
+        dhs_dec, _ = F.affine_backward(saved_q, dq, out=self.grads)
         return dhs_enc, dhs_dec
 
 
@@ -189,10 +188,10 @@ class TimeAdditiveAttention(TimeScores):
     def backward(self, dout: Array) -> tuple[Array, Array]:
         """dout (N, T_dec, H_enc) -> dhs_enc (N, T_enc, H_enc), dhs_dec (N, T_dec, H_dec)."""
         saved, saved_k, saved_q = self.saved()
-        dq, dk, dhs_enc, dw = F.additive_attention_backward(saved, dout)
-        dkeys, dW_enc = F.affine_backward(saved_k, dk)
-        dhs_dec, dW_dec, db = F.affine_backward(saved_q, dq)
-        self.write_grads(dW_enc, dW_dec, db, dw)
+        dW_enc, dW_dec, db, dw = self.grads
+        dq, dk, dhs_enc, dw[...] = F.additive_attention_backward(saved, dout)
+        dkeys, _ = F.affine_backward(saved_k, dk, out=(dW_enc,))
+        dhs_dec, *_ = F.affine_backward(saved_q, dq, out=(dW_dec, db))
         return dhs_enc + dkeys, dhs_dec
 
 
