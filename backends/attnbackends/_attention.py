@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,3 +134,11 @@ class OwnAttention:
             dv is None where keys are the values, and dk the sum of both gradients. None: there is no such way.
         """
         raise NotImplementedError
+
+    def again(self) -> Callable[[Array, Array, Array | None], OwnAttention | None] | None:
+        """What serves further calls that differ from this one in the numbers of q, k and v alone; None: nothing does.
+
+        It is given q, k and v (None where keys are the values) of the shapes and the dtype of this call, and returns
+        None where they lie in memory, or on a device, in another way. It holds no array.
+        """
+        return None

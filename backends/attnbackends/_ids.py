@@ -21,7 +21,7 @@ def outside(check: Check, found: int) -> IndexError:
 
 
 def check_ids(xp: Any, ids: Any, size: int, name: str, advice: str, ignore: int | None = None) -> None:
-    """Raise the error of `outside` where an id of the host is none of 0 .. size - 1.
+    """Raise the error for an id that is none of 0 .. size - 1; it looks at the ids, which a device is waited for.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """CuPy: CUDA. The only file of the repository that imports cupy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial, wraps
 from typing import Any
@@ -215,9 +215,11 @@ class CupyBackend(UfuncBackend):
             with self.xp.cuda.Device(device):
                 return self.attention(call)
         own = CudaCall.of(call)
-        if own is None:
-            return None
-        kernels, weighted, key = self._attention_kernels, self._weighted, own.key
+        return None if own is None else self.serve(own, own.key)
+
+    def serve(self, own: CudaCall, key: Hashable) -> OwnAttention | None:
+        """A call with its key, whose arrays lie on the current device."""
+        kernels, weighted = self._attention_kernels, self._weighted
         plan = kernels.plan(own, key)
         result: OwnAttention | None = None
         if plan.gives_way and weighted is not None:

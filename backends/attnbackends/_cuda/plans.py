@@ -52,6 +52,8 @@ class Plan(NamedTuple):
     backward : Backward or None
     dense : (bool, bool, bool)
         Whether q, k and v are contiguous, as the kernels read them.
+    has_options : bool
+        Whether the kernels are told what `FURTHER` says.
     out : tuple of int
         Shape of the output.
     kept_at, room : int
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
     forward: Forward | None
     backward: Backward | None
     dense: tuple[bool, bool, bool]
+    has_options: bool
     out: tuple[int, int, int]
     kept_at: int
     room: int
@@ -101,7 +104,8 @@ class CudaAttention:
         sight = self.sight(call)
         out, room = xp.ndarray(plan.out, call.q.dtype), xp.cuda.alloc(plan.room)
         kept = room.ptr + plan.kept_at if plan.kept_at else 0
-        plan.forward(_operands(call), addresses_of(sight), _further(call), out.data.ptr, kept, room.ptr)
+        further = _further(call) if plan.has_options else ()
+        plan.forward(_operands(call), addresses_of(sight), further, out.data.ptr, kept, room.ptr)
         return CudaResult(self, plan, call, sight, out, room)
 
     def backward(
@@ -126,7 +130,7 @@ class CudaAttention:
             (*_operands(call), *read, dout.data.ptr, at_dlse, dq.data.ptr, dk.data.ptr, at_dv),
             addresses_of(result.sight),
             (strides[0] // itemsize, strides[1] // itemsize),
-            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if call.options else (),
+            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if plan.has_options else (),
         )
         return dq, dk, dv
 
@@ -152,7 +156,8 @@ class CudaAttention:
         if forward and reads_out and R >= FEWEST_ROWS:
             few = self._multiprocessors() > B * -(-R // ROWS_OF_A_TILE)
             gives_way = few or max(call.q.shape[2], call.v.shape[2]) > NARROW
-        return Plan(forward, backward, dense, out, stats if kept else 0, stats + kept, gives_way)
+        has_options = call.options != 0
+        return Plan(forward, backward, dense, has_options, out, stats if kept else 0, stats + kept, gives_way)
 
     def _dense(self, call: CudaCall, plan: Plan) -> CudaCall:
         dense = self.xp.ascontiguousarray
@@ -193,7 +198,7 @@ def _operands(call: CudaCall) -> Addresses:
 
 def _further(call: CudaCall) -> Addresses:
     """What a call with options has of its own: as `Forward` is told it."""
-    return (*addresses_of((call.bias, call.sinks)), *call.draws) if call.options else ()
+    return *addresses_of((call.bias, call.sinks)), *call.draws
 
 
 def addresses_of(arrays: tuple[Array | None, ...]) -> Addresses:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from .._attention import Array, OwnAttention
+from .._registry import get_backend
 from .call import CudaCall
 
 ALIGNMENT = 256
@@ -62,6 +64,22 @@ class CudaResult(OwnAttention):
         self, dout: Array, dlse: Array | None, dsinks: Array | None = None
     ) -> tuple[Array, Array, Array | None] | None:
         return self._way.backward(self, dout, dlse, dsinks)
+
+    def again(self) -> Callable[[Array, Array, Array | None], OwnAttention | None] | None:
+        """As `OwnAttention.again`, for a call with neither options nor positions."""
+        call = self.call
+        if call.options or call.may_hide or not isinstance(call.start, int):
+            return None
+        key, rest, serve = call.key, call[3:], get_backend("cupy").serve  # type: ignore[attr-defined]
+        v_strides = None if call.keys_are_values else call.v.strides
+        device, strides = call.q.data.device_id, (call.q.strides, call.k.strides, v_strides)
+
+        def again(q: Array, k: Array, v: Array | None) -> OwnAttention | None:
+            if q.data.device_id != device or strides != (q.strides, k.strides, None if v is None else v.strides):
+                return None
+            return serve(CudaCall._make((q, k, k if v is None else v, *rest)), key)
+
+        return again
 
     def __getstate__(self) -> tuple[Any, ...]:
         """What can be copied: arrays, not the plan."""

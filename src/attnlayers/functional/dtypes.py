@@ -11,7 +11,7 @@ def is_dtype(backend: Backend, dtype: DType, kind: str) -> bool:
 
 def wide(backend: Backend, dtype: DType) -> DType:
     """float32 for half precision, else `dtype` itself."""
-    return backend.xp.float32 if float_bits(backend.xp, dtype) < 32 else dtype
+    return backend.xp.float32 if 0 < float_bits(backend.xp, dtype) < 32 else dtype
 
 
 def widen(backend: Backend, array: Array) -> Array:

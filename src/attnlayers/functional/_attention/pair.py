@@ -12,6 +12,7 @@ from ..checks import check
 from ..dtypes import narrow, widen
 from ..integers import integer
 from . import plain
+from .again import attention_again, kind_of, remember
 from .dense import Dense
 from .form import Form
 from .gradients import OutputGrads
@@ -173,16 +174,22 @@ def attention(
     >>> out, w, lse, saved = attention(q, k, v, dropout=0.5, seed=3, return_weights=True, return_lse=True)
     >>> dq, dk, dv = attention_backward(saved, np.ones_like(out), dweights=w, dlse=lse)
     """
+    kind = None
     if (
         mask is bias is sinks is query_start is key_lengths is query_offsets is key_offsets is None
         and window is None
         and softcap is None
         and not (causal or grouped or dropout or return_weights or return_lse)
         and getattr(q, "ndim", 0) >= 2
-        and (backend := backend_of(q=q, k=k) if v is None else backend_of(q=q, k=k, v=v)).on_host
-        and _is_plain(backend, q, k, v, keep_bytes)
     ):
-        return plain.forward(backend, q, k, v, _scale(scale, q))
+        backend = backend_of(q=q, k=k) if v is None else backend_of(q=q, k=k, v=v)
+        if backend.on_host:
+            if _is_plain(backend, q, k, v, keep_bytes):
+                return plain.forward(backend, q, k, v, _scale(scale, q))
+        elif (kind := kind_of(backend, q, k, v, scale, keep_bytes)) and (
+            found := attention_again(kind, backend, q, k, v)
+        ):
+            return found
     backend = check(
         q=(q, "* T_q D"),
         k=(k, "* T_k D"),
@@ -211,6 +218,8 @@ def attention(
     further_inputs = () if bias is sinks is None else (("bias", bias), ("sinks", sinks))
     shapes = {name: tuple(x.shape) for name, x in further_inputs if x is not None}
     saved = SavedAttention(problem, layout, result, shapes)
+    if kind is not None:
+        remember(kind, saved)
     further: list[Array] = []
     if return_weights:
         further.append(narrow(backend, saved.weights, q.dtype))

@@ -78,7 +78,6 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
     """Gradients of q, k and, unless keys are the values, v, then those of `names`, in the shapes of the arguments."""
     problem, layout, result = saved.problem, saved.layout, saved.result
     backend, xp = problem.backend, problem.backend.xp
-    dtype = problem.q.dtype
     dsinks: Any = None
     own, dbias = None, None
     if isinstance(result, OwnAttention) and "bias" not in names:  # no library has that gradient
@@ -99,7 +98,9 @@ def backward(saved: SavedAttention, incoming: OutputGrads, names: Sequence[str])
             gradients.append(xp.reshape(dbias, saved.shapes[name]))
         else:
             gradients.append(layout.unflatten_sinks_gradient(xp, dsinks, saved.shapes[name]))
-    return tuple([narrow(backend, gradient, dtype) for gradient in gradients])
+    if own is not None and not names:  # they have the dtype of the arguments
+        return tuple(gradients)
+    return tuple([narrow(backend, gradient, problem.q.dtype) for gradient in gradients])
 
 
 def _by_chains(
