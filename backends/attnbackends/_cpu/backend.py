@@ -114,10 +114,10 @@ class NumpyBackend(UfuncBackend):
 
     @quiet
     def matmul(self, a: Array, b: Array, out: Array | None = None, dtype: DType = None) -> Array:
+        if a.itemsize < 4 or b.itemsize < 4:
+            return super().matmul(a, b, out, dtype)
         if dtype is not None and not dtype == a.dtype == b.dtype:
             return self.matmul(a, b, out).astype(dtype, copy=False)
-        if a.itemsize < 4 or b.itemsize < 4:
-            return super().matmul(a, b, out)
         if out is None and max(a.size * b.shape[-1], b.size * a.shape[-2]) < products.TINY_MULTIPLICATIONS:
             return np.matmul(a, b)
         if a.shape[-1] == 1:  # four times faster than BLAS is at it
