@@ -1,8 +1,9 @@
 """Writing with GPT-2 small's shape, against `transformers` on PyTorch: time of a prompt, of each new token, and memory.
 
-``python benchmarks/language_model.py`` makes random weights of that shape (124M) in a temporary folder, reads them with
-both, and lets them take turns in one process: round by round one prompt each, then some tokens each. Ratios are of
-medians; CPU seconds stand beside seconds, since others may use the machine. Memory is taken in a process of its own.
+``python benchmarks/language_model.py`` makes random weights of that shape (124M) in a temporary folder, reads them
+with both, and lets them take turns in one process: round by round one prompt each, then some tokens each, and last
+the products with weights alone, which neither can do without. Ratios are of medians; CPU seconds stand beside
+seconds, since others may use the machine. Memory is taken in a process of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +28,9 @@ import numpy as np
 RESULTS = Path(__file__).parent / "results" / "language_model.json"
 SHAPES = {"gpt2-small": {}, "tiny": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 1000}}
 """Options of `GPT2Config`; its defaults are GPT-2 small."""
+
+Times = dict[str, dict[str, list[tuple[float, float]]]]
+"""By name and by what was timed: seconds and CPU seconds of each time."""
 
 MEMORY = """
 import json, sys
@@ -101,7 +106,7 @@ def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) ->
     own = CausalLM.from_pretrained(folder)
     ids = np.random.default_rng(0).integers(0, own.options["vocab_size"], (1, prompt))
     begin = {"attnlayers": lambda: begin_own(own, ids, tokens), "transformers": lambda: begin_theirs(theirs, ids)}
-    times: dict[str, dict[str, list[tuple[float, float]]]] = {name: {"prompt": [], "token": []} for name in begin}
+    times: Times = {name: {"prompt": [], "token": []} for name in begin}
     chosen: dict[str, list[int]] = {name: [] for name in begin}
     for turn in range(rounds + 1):
         steps = {}
@@ -118,22 +123,15 @@ def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) ->
                     times[name]["token"].append(spent)
     if chosen["attnlayers"] != chosen["transformers"]:
         raise SystemExit(f"they do not write the same: {chosen}")
-    medians = {
-        name: {what: {"seconds": median(t for t, _ in found), "CPU seconds": median(c for _, c in found)}
-               for what, found in parts.items()}
-        for name, parts in times.items()
-    }  # fmt: skip
+    medians = medians_of(times)
+    products = medians_of(products_alone(own, theirs, prompt, rounds))
     weights = sum(param.nbytes for param in own.params)
     a_second, a_cpu_second = bandwidth(threads)
     return {
         "medians": medians,
-        "attnlayers over transformers": {
-            what: {
-                clock: medians["attnlayers"][what][clock] / medians["transformers"][what][clock]
-                for clock in ("seconds", "CPU seconds")
-            }
-            for what in ("prompt", "token")
-        },
+        "attnlayers over transformers": ratios_of(medians),
+        "products alone": products,
+        "products alone, attnlayers over transformers": ratios_of(products),
         "floor of a token": {"seconds": weights / a_second, "CPU seconds": weights / a_cpu_second},
         "load average": os.getloadavg(),
         "machine": {"cores": os.cpu_count(), "threads": threads, "processor": processor()},
@@ -142,6 +140,60 @@ def compare(folder: str, prompt: int, tokens: int, rounds: int, threads: int) ->
             "transformers": transformers.__version__,
         },
     }  # fmt: skip
+
+
+def products_alone(own: Any, theirs: Any, prompt: int, rounds: int) -> Times:
+    """Times of a prompt's and a token's products with all weights, in turns, as each of the two makes them."""
+    import torch
+
+    from attnlayers.models._generation import TOKENS_AT_ONCE
+
+    blocks = own.blocks.stack
+    maps = [(b.attention.query, b.attention.key, b.attention.value, b.attention.output) for b in blocks]
+    own_weights = [m.params[0] for four, b in zip(maps, blocks, strict=True)
+                   for m in (*four, b.feed_forward.up, b.feed_forward.down)]  # fmt: skip
+    their_weights = [m.weight.detach() for b in theirs.transformer.h
+                     for m in (b.attn.c_attn, b.attn.c_proj, b.mlp.c_fc, b.mlp.c_proj)]  # fmt: skip
+    widths = {weights.shape[0] for weights in own_weights}
+    x = {width: np.random.default_rng(0).standard_normal((prompt, width), np.float32) for width in widths}
+    heads = own.embed.params[0].T, theirs.lm_head.weight.detach().T
+
+    def by_numpy(rows: int) -> None:
+        for begin in range(0, rows, TOKENS_AT_ONCE):
+            for weights in own_weights:
+                own.backend.matmul(x[weights.shape[0]][begin : min(rows, begin + TOKENS_AT_ONCE)], weights)
+        own.backend.matmul(x[heads[0].shape[0]][:1], heads[0])
+
+    def by_torch(rows: int) -> None:
+        for weights in their_weights:
+            torch.mm(torch.from_numpy(x[weights.shape[0]][:rows]), weights)
+        torch.mm(torch.from_numpy(x[heads[1].shape[0]][:1]), heads[1])
+
+    ways = {"attnlayers": by_numpy, "transformers": by_torch}
+    times: Times = {name: {"prompt": [], "token": []} for name in ways}
+    for turn in range(rounds + 1):
+        for what, rows, times_each in (("prompt", prompt, 1), ("token", 1, 8)):
+            for _ in range(times_each):
+                for name in sorted(ways, reverse=bool(turn % 2)):
+                    _, spent = timed(partial(ways[name], rows))
+                    if turn:  # the first round warms up
+                        times[name][what].append(spent)
+    return times
+
+
+def medians_of(times: Times) -> dict[str, dict[str, dict[str, float]]]:
+    """By name, by what was timed and by clock."""
+    return {
+        name: {what: {"seconds": median(t for t, _ in found), "CPU seconds": median(c for _, c in found)}
+               for what, found in parts.items()}
+        for name, parts in times.items()
+    }  # fmt: skip
+
+
+def ratios_of(medians: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Ours over theirs, by what was timed and by clock."""
+    own, theirs = medians["attnlayers"], medians["transformers"]
+    return {what: {clock: own[what][clock] / theirs[what][clock] for clock in own[what]} for what in own}
 
 
 def begin_own(model: Any, ids: np.ndarray, tokens: int) -> tuple[int, Callable[[], int]]:

@@ -215,9 +215,9 @@ class CupyBackend(UfuncBackend):
             with self.xp.cuda.Device(device):
                 return self.attention(call)
         own = CudaCall.of(call)
-        return None if own is None else self.serve(own, own.key)
+        return None if own is None else self._serve(own, own.key)
 
-    def serve(self, own: CudaCall, key: Hashable) -> OwnAttention | None:
+    def _serve(self, own: CudaCall, key: Hashable) -> OwnAttention | None:
         """A call with its key, whose arrays lie on the current device."""
         kernels, weighted = self._attention_kernels, self._weighted
         plan = kernels.plan(own, key)

@@ -70,7 +70,7 @@ class CudaResult(OwnAttention):
         call = self.call
         if call.options or call.may_hide or not isinstance(call.start, int):
             return None
-        key, rest, serve = call.key, call[3:], get_backend("cupy").serve  # type: ignore[attr-defined]
+        key, rest, serve = call.key, call[3:], get_backend("cupy")._serve  # type: ignore[attr-defined]
         v_strides = None if call.keys_are_values else call.v.strides
         device, strides = call.q.data.device_id, (call.q.strides, call.k.strides, v_strides)
 
