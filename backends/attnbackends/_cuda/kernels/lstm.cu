@@ -329,7 +329,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 for (int i = 0; i < slices; i += AT_ONCE) {
                     REAL found[AT_ONCE];
 #pragma unroll
-                    for (int j = 0; j < AT_ONCE; j++) found[j] = i + j < slices ? __ldcg(from + (i + j) * chunk) : REAL(0);
+                    for (int j = 0; j < AT_ONCE; j++)
+                        found[j] = i + j < slices ? __ldcg(from + (i + j) * chunk) : REAL(0);
 #pragma unroll
                     for (int j = 0; j < AT_ONCE; j++) into_h += found[j];
                 }
