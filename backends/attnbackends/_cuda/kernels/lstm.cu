@@ -80,13 +80,47 @@ __device__ inline Four gradient_of_step(const REAL *gates, REAL old_c, REAL dh, 
 
 // -- blocks that wait for each other
 
-// The block's writes are there for whoever sees the count.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 700
+
+// What the thread wrote, and others before a barrier of the block, is there for whoever sees the count by `look`.
+__device__ inline void add_one(unsigned *count) {
+    asm volatile("red.release.gpu.add.u32 [%0], 1;" ::"l"(count) : "memory");
+}
+
+// Unlike a fence behind a plain load, it does not wait for what the thread has written meanwhile.
+__device__ inline unsigned look(unsigned *count) {
+    unsigned found;
+    asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(found) : "l"(count) : "memory");
+    return found;
+}
+
+__device__ inline void rest() { __nanosleep(20); }
+
+#else
+
+__device__ inline void add_one(unsigned *count) {
+    __threadfence();
+    atomicAdd(count, 1u);
+}
+
+__device__ inline unsigned look(unsigned *count) {
+    const unsigned found = *(volatile unsigned *)count;
+    __threadfence();
+    return found;
+}
+
+__device__ inline void rest() {
+#ifndef __CUDA_ARCH__
+    __nanosleep(20);
+#endif
+}
+
+#endif
+
+// The block's writes are there for whoever waits for the count.
 __device__ inline void arrive(unsigned *count) {
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        atomicAdd(count, 1u);
-    }
+    if (threadIdx.x == 0) add_one(count);
 }
 
 // Ten seconds or so: a fault must end as an error, not hold the device for ever.
@@ -95,13 +129,10 @@ const long long PATIENCE = 1ll << 34;
 __device__ inline void wait_for(unsigned *count, unsigned wanted) {
     if (threadIdx.x == 0) {
         const long long begin = clock64();
-        while (*(volatile unsigned *)count < wanted) {
+        while (look(count) < wanted) {
             if (clock64() - begin > PATIENCE) __trap();
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 700
-            __nanosleep(20);
-#endif
+            rest();
         }
-        __threadfence();
     }
     __syncthreads();
 }
@@ -253,6 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                         const REAL *last_dc, const unsigned char *mask, REAL *da, REAL *dh, REAL *dc, REAL *through,
                         unsigned *counts, int N, int T, int H, int group_entries, long long dhs_n, long long dhs_t) {
     extern __shared__ __align__(16) unsigned char shared[];
+    const int AT_ONCE = 32;  // loads on their way: one wait for all blocks' sums up to H = 256
     const int slices = gridDim.x, depth = slices * UNITS, lead = COLUMNS + 4;
     REAL *weights = (REAL *)shared, *own_da = weights + depth * COLUMNS;
     const int first = blockIdx.y * group_entries, end = first + group_entries < N ? first + group_entries : N;
@@ -294,8 +326,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 __syncthreads();
             if (own && !carried) {
                 const REAL *from = through + ((turn * tiles + number) * slices + blockIdx.x) * received + threadIdx.x;
-#pragma unroll 16
-                for (int i = 0; i < slices; i++) into_h += __ldcg(from + i * chunk);
+                for (int i = 0; i < slices; i += AT_ONCE) {
+                    REAL found[AT_ONCE];
+#pragma unroll
+                    for (int j = 0; j < AT_ONCE; j++)
+                        found[j] = i + j < slices ? __ldcg(from + (i + j) * chunk) : REAL(0);
+#pragma unroll
+                    for (int j = 0; j < AT_ONCE; j++) into_h += found[j];
+                }
             }
             if (t < 0) {
                 if (own) dh[state] = into_h;
