@@ -108,9 +108,10 @@ struct Visibility {
 // Options of one entry. Scores are scale * q . k, capped, and then biased.
 struct Further {
 #if OPTIONS
-    const VALUE *bias;  // read at row % period
+    const VALUE *bias;  // of all entries, read at row % period
     const REAL *sinks;  // a logit for each row, which takes weight and adds nothing
-    long long bias_row, bias_key;
+    int number;         // of the entry's bias
+    long long bias_entry, bias_row, bias_key;
     int period;
     REAL cap;
     float dropout;
@@ -122,7 +123,7 @@ struct Further {
     // The derivative of a score that is capped.
     __device__ REAL slope(REAL capped) const { return 1 - capped / cap * (capped / cap); }
     __device__ REAL biased(REAL capped, int row, int key) const {
-        return BIAS ? capped + REAL(bias[row % period * bias_row + key * bias_key]) : capped;
+        return BIAS ? capped + REAL(bias[number * bias_entry + row % period * bias_row + key * bias_key]) : capped;
     }
     // A bit for each of the keys t ... t + 7 whose weight is not dropped; t is a multiple of eight.
     __device__ unsigned int kept(int row, int t) const {
@@ -152,8 +153,8 @@ struct Further {
 // Of backward: the gradient of the sinks (B, R), which the caller sums over what was broadcast; null: not asked for.
 #define GRADIENT_PARAMETERS , REAL *dsinks
 #define FURTHER(b)                                                                                                     \
-    {bias ? bias + (int)(b) / bias_each % bias_count * bias_entry : bias, sinks ? sinks + (b) * R : sinks, bias_row,   \
-     bias_key, bias_period, softcap, dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
+    {bias, sinks ? sinks + (b) * R : sinks, (int)(b) / bias_each % bias_count, bias_entry, bias_row, bias_key,           \
+     bias_period, softcap, dropout, dropout_factor, first_entry + (b), Stream::of(stream0, stream1, R, T_k)}
 #else
 #define FURTHER_PARAMETERS
 #define GRADIENT_PARAMETERS

@@ -90,11 +90,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     edges.set(visible, row0, R, DOWN);
     stage_tile<DOWN>(own_q, q + (b * R + row0) * D, D, D, count, nullptr);
     Rows sums = {};
-    Softmax softmax(further, row0, R);
     int key0 = span.begin / ACROSS * ACROSS;
     bool limited = limits(key0);
     __syncthreads();
     if (key0 < span.end) stage_keys(key0, limited), commit(), stage_values(key0, limited);
+    Softmax softmax(further, row0, R);  // here, or it takes registers while the first rows come
     while (key0 < span.end) {
         const int next = key0 + ACROSS;
         const bool next_limited = limits(next);
@@ -114,9 +114,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
             for (int j = 0; j < COLUMNS; j++) {
                 const bool hides = hidden >> (i * COLUMNS + j) & 1;
+                REAL score = further.capped(score_of(scores[i][j], scale));
+#if BIAS
                 const int key = hides ? 0 : key0 + column_of(j);  // there is such a key
-                const REAL capped = further.capped(score_of(scores[i][j], scale));
-                scores[i][j] = hides ? -INFINITY : further.biased(capped, row0 + row_of(i), key);
+                score = further.biased(score, again(row0) + row_of(i), key);
+#endif
+                scores[i][j] = hides ? -INFINITY : score;
             }
         softmax.take(scores, sums);
 #if DROPOUT
