@@ -29,6 +29,9 @@ RESULTS = Path(__file__).parent / "results" / "language_model.json"
 SHAPES = {"gpt2-small": {}, "tiny": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 1000}}
 """Options of `GPT2Config`; its defaults are GPT-2 small."""
 
+PAUSE = 0.05
+"""Seconds before each timing, in which the threads of what ran before it, which wait by turning round, go to sleep."""
+
 Times = dict[str, dict[str, list[tuple[float, float]]]]
 """By name and by what was timed: seconds and CPU seconds of each time."""
 
@@ -219,6 +222,7 @@ def begin_theirs(model: Any, ids: np.ndarray) -> tuple[int, Callable[[], int]]:
 
 def timed(function: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
     """What it returns, and how long it took: seconds and CPU seconds."""
+    time.sleep(PAUSE)
     began, cpu = time.perf_counter(), time.process_time()
     found = function()
     return found, (time.perf_counter() - began, time.process_time() - cpu)

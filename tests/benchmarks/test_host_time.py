@@ -64,7 +64,7 @@ def test_the_table_with_cupy(tmp_path: Path) -> None:
     heading, _, *lines = ended.stdout.splitlines()
     assert heading.startswith("The host's time of the real CuPy")
     assert ", on no device" in heading
-    assert len(lines) == len(found["rows"]) == 12
+    assert len(lines) == len(found["rows"]) == 14
     by_name = {row["call"]: row for row in found["rows"]}
     book = by_name["`TimeAttention` at book, both"]
     assert (book["launches"], book["copies"], book["synchronizations"]) == (2, 0, 0)
