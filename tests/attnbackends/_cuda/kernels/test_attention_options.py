@@ -127,7 +127,7 @@ def test_small(library: Library, launched: list[str], only: Any, dtype: str, cal
 @drawn
 @given(call=calls(most_rows=150, most_keys=150, widths=(3, 16, 64, 100, 128), fewest_rows=16))
 def test_tiled(library: Library, launched: list[str], only: Any, call: Call) -> None:
-    """A single key is left out: its gradient is 0, and the sum over many rows of what three TF32 products round is not."""
+    """A single key is left out: its gradient is 0, a sum over many rows of what three TF32 products round is not."""
     lengths = call["option"].get("key_lengths", [2])
     assume(min(max(lengths), call["arrays"][1].shape[2]) > 1)
     only(TiledKernel)
