@@ -40,8 +40,9 @@ docs: $(VENV)/.docs-installed  ## the site, in docs/_build/html: warnings are er
 release-check:  ## both archives, their contents and metadata, and the wheel on the oldest and the newest Python and NumPy
 	.ci/release_check "$$(tests/cuda_on_cpu/newest_python.sh 3.11)" "$$(tests/cuda_on_cpu/newest_python.sh 3.13 3.12)"
 
-bench: $(INSTALLED)  ## attention against its peers: table, bench.json and bench.png
+bench: $(INSTALLED) $(CUDA_VENV)/.installed  ## attention against its peers: table, bench.json and bench.png; then the host's time of CuPy, on no device
 	$(BIN)/attnlayers bench --out benchmarks/results
+	$(CUDA_VENV)/bin/python -m benchmarks.host_time
 
 book: $(INSTALLED)  ## make book BOOK=<checkout>: every script of the book, plain and with the drop-in
 	$(BIN)/python -m benchmarks.book $(BOOK)
