@@ -125,12 +125,12 @@ class CudaAttention:
         dq, dk = xp.ndarray(call.q.shape, dtype), xp.ndarray(call.k.shape, dtype)
         dv = None if call.keys_are_values else xp.ndarray(call.v.shape, dtype)
         read = (room.ptr + plan.kept_at, room.ptr) if plan.kept_at else (room.ptr,)
-        at_dlse, at_dv = addresses_of((dlse, dv))
+        at_dlse, at_dv, at_dsinks = addresses_of((dlse, dv, dsinks))
         plan.backward(
             (*_operands(call), *read, dout.data.ptr, at_dlse, dq.data.ptr, dk.data.ptr, at_dv),
             addresses_of(result.sight),
             (strides[0] // itemsize, strides[1] // itemsize),
-            (0 if dsinks is None else dsinks.data.ptr, *_further(call)) if plan.has_options else (),
+            (at_dsinks, *_further(call)) if plan.has_options else (),
         )
         return dq, dk, dv
 

@@ -25,6 +25,11 @@ def narrow(backend: Backend, array: Array, dtype: DType) -> Array:
     return array if array.dtype == dtype else backend.xp.astype(array, dtype)
 
 
+def operand_dtype(backend: Backend, dtype: DType) -> DType:
+    """To multiply in: half precision is widened once on the host, and left as it is on a device."""
+    return wide(backend, dtype) if backend.on_host else dtype
+
+
 def operand(backend: Backend, array: Array) -> Array:
-    """`array` as products take it: half precision is widened once on the host, and left as it is on a device."""
+    """`array` as products take it; itself where it has that dtype already."""
     return widen(backend, array) if backend.on_host else array

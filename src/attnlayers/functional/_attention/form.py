@@ -10,7 +10,7 @@ import numpy as np
 
 from attnbackends import Array, Backend, DType, float_bits
 
-from ..dtypes import wide
+from ..dtypes import operand_dtype, wide
 from ..integers import sides
 from .layout import Layout, Shape
 from .positions import visibility
@@ -102,12 +102,11 @@ def _form(
     window: tuple[int | None, int | None],
     *positions: Any,
 ) -> Form:
-    layout, computed = Layout.of(*shapes, grouped), wide(backend, dtype)
-    operand_dtype = computed if backend.on_host else dtype
+    layout, computed, multiplied = Layout.of(*shapes, grouped), wide(backend, dtype), operand_dtype(backend, dtype)
     query_start, *ends = positions
     visible = visibility(layout, causal, query_start, window, *ends)
-    is_half, itemsize = bool(operand_dtype != computed), float_bits(backend.xp, computed) // 8
-    return Form(layout, layout.is_flat, visible, computed, itemsize, operand_dtype, is_half, visible.leaves_out)
+    is_half, itemsize = bool(multiplied != computed), float_bits(backend.xp, computed) // 8
+    return Form(layout, layout.is_flat, visible, computed, itemsize, multiplied, is_half, visible.leaves_out)
 
 
 _remembered = lru_cache(maxsize=FORMS)(_form)
