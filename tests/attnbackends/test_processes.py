@@ -23,7 +23,7 @@ if child == 0:
     meeting, seen = threading.Barrier(backend.workers.count, timeout=15), []
     backend.map(lambda _: (meeting.wait(), seen.append(limits())), range(backend.workers.count))
     side_by_side = seen == [[1] * len(before)] * backend.workers.count
-    right = np.array_equal(backend.matmul(a, a), expected) and limits() == before and not backend.workers.busy
+    right = np.array_equal(backend.matmul(a, a), expected) and limits() == before and not backend.workers.here.working
     os._exit(0 if right and side_by_side else 7)
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 AFTER

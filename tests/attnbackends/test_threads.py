@@ -127,7 +127,7 @@ def test_an_error_in_a_piece_is_raised_once(workers: Workers, error: type[BaseEx
         workers.map(work, range(200))
     assert type(caught.value) is error
     assert len(done) < 100  # what had not begun was left out
-    assert not workers.busy
+    assert not workers.here.working
     after = np.zeros(500)
     workers.map(lambda i: np.add.at(after, i, 1), range(500))
     assert (after == 1).all()
@@ -146,14 +146,14 @@ def test_a_call_from_within_a_piece_stays_in_its_thread(workers: Workers) -> Non
     threads: list[tuple[int, int]] = []
 
     def outer(i: int) -> None:
-        assert workers.busy
+        assert workers.here.working
         workers.map(lambda _: threads.append((i, threading.get_ident())), range(4))
-        assert workers.busy
+        assert workers.here.working
 
     workers.map(outer, range(8))
     assert len(threads) == 32
     assert len(set(threads)) == 8
-    assert not workers.busy
+    assert not workers.here.working
 
 
 def test_an_error_from_a_nested_call(workers: Workers) -> None:

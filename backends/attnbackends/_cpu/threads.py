@@ -83,12 +83,12 @@ class Workers:
 
     def __init__(self, count: int | None = None) -> None:
         self._asked = count
-        self.here = _Here()
         self._reset()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     def _reset(self) -> None:
+        self.here = _Here()
         self._lock = threading.Lock()
         self._calls: SimpleQueue[_Share] = SimpleQueue()
         self._helpers = 0
@@ -99,7 +99,6 @@ class Workers:
         """Threads do not survive a fork; a limit that one of them had set must not survive it either."""
         if self._callers:
             _set_threads(self._of_process, self._before)
-        self.here = _Here()
         self._reset()
 
     @cached_property
@@ -128,11 +127,6 @@ class Workers:
     def blas(self) -> list[dict[str, Any]]:
         """The BLAS libraries that are loaded, as threadpoolctl describes them."""
         return list(self._blas.info())
-
-    @property
-    def busy(self) -> bool:
-        """Whether the calling thread is inside a piece of work already."""
-        return self.here.working
 
     def map(self, function: Callable[[T], object], pieces: Iterable[T]) -> None:
         """Call `function` on each piece, in no order, and return when all are done.

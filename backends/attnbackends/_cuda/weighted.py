@@ -166,8 +166,7 @@ class WeightedAttention:
             result.room.ptr,
             0 if dlse is None else dlse.data.ptr,
             *plan.shape,
-            0 if dsinks is None else dsinks.data.ptr,
-            *addresses_of((None, call.sinks)),
+            *addresses_of((dsinks, None, call.sinks)),
             *call.draws,
             *plan.further,
         )
