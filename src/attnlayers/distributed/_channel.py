@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -13,6 +15,9 @@ SPIN_SECONDS = 0.002
 `PAUSE_SECONDS` of each step."""
 
 PAUSE_SECONDS = 0.0002
+
+READ_SECONDS = 1.0
+"""How long a rank that ends all waits for the launcher to take its last words."""
 
 
 class Channel(Protocol):
@@ -95,8 +100,24 @@ class MPIChannel:
         self._world.Allreduce(self._MPI.IN_PLACE, array, self._MPI.SUM)
 
     def abort(self, code: int) -> None:
+        _wait_until_read(1, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # who ended all, and why, has been told: MPI need not do it again
         self._world.Abort(code)
+
+
+def _wait_until_read(*files: int) -> None:
+    """Wait until a launcher has taken what was written to these pipes: what is left in them when it ends is lost."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+    import termios
+
+    begun = monotonic()
+    for file in files:
+        if not stat.S_ISFIFO(os.fstat(file).st_mode):
+            continue
+        while any(fcntl.ioctl(file, termios.FIONREAD, bytes(4))) and monotonic() - begun < READ_SECONDS:
+            sleep(0.001)
 
 
 def library_of(MPI: Any) -> str:
