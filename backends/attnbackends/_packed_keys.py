@@ -39,6 +39,10 @@ class PackedKeys:
             scores *= scale
         return scores
 
-    def exp_scores(self, q: Array, keys: slice, scale: float) -> Array:
-        """``exp`` of `scores`, for scores that neither overflow nor vanish."""
-        return self._backend.apply(self._backend.xp.exp, self.scores(q, keys, scale))
+    def exp_scores(self, q: Array, keys: slice, scale: float, out: Array | None = None) -> Array:
+        """``exp`` of `scores`, for scores that neither overflow nor vanish, in `out` where that is given."""
+        scores = self._backend.apply(self._backend.xp.exp, self.scores(q, keys, scale))
+        if out is None:
+            return scores
+        out[...] = scores
+        return out

@@ -63,11 +63,10 @@ class CpuPackedKeys(PackedKeys):
         begin = first * PACKED_KEYS
         return scores[:, :, keys.start - begin : keys.stop - begin]
 
-    def exp_scores(self, q: Array, keys: slice, scale: float) -> Array:
-        if not has_fast_exp2(q.dtype):
-            return super().exp_scores(q, keys, scale)
-        scores = self.scores(q, keys, scale * log2(e))
-        return np.exp2(scores, out=scores)
+    def exp_scores(self, q: Array, keys: slice, scale: float, out: Array | None = None) -> Array:
+        power, unit = (np.exp2, log2(e)) if has_fast_exp2(q.dtype) else (np.exp, 1.0)
+        scores = self.scores(q, keys, scale * unit)
+        return power(scores, out=scores if out is None else out)
 
 
 def _in_blocks(k: Array, ones: bool) -> Any:

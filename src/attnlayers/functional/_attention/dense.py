@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from attnbackends import Array
+from attnbackends import Array, PackedKeys
 
 from ..arrays import finite, row_shift, row_sums
 from ..dtypes import widen
@@ -42,8 +42,9 @@ def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) ->
     (_, R, D), T_k = problem.q.shape, problem.k.shape[1]
     # Bounds are looked for where there are fewer numbers to read: in the scores, or in queries and keys.
     bounded = problem.is_bounded(chain) if R * T_k > (R + T_k) * D else None
+    packed = problem.backend.pack_keys(k) if bounded else None
     for block in chain.blocks:
-        weights = _exp(problem, block, k[:, block.keys, :], bounded, result)
+        weights = _exp(problem, block, k, packed, bounded is None, result)
         if out is None:
             continue
         used = weights * problem.dropped(block, weights) if problem.dropout else weights
@@ -51,22 +52,46 @@ def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) ->
         _put_rows(problem, out[rows], problem.operand(used), v[:, block.keys, :], result.inverse[rows])
 
 
-def _exp(problem: Problem, block: Block, k: Array, bounded: bool | None, result: Dense) -> Array:
-    """Write `exp` (b, r, K) of a block, with shift and inverse of its rows."""
+def _exp(
+    problem: Problem, block: Block, k: Array, packed: PackedKeys | None, may_be_bounded: bool, result: Dense
+) -> Array:
+    """Write `exp` (b, r, K) of a block, with shift and inverse of its rows; scores with `packed` keys are bounded."""
     backend, xp = problem.backend, problem.backend.xp
     entries, rows, keys = block.entries, block.rows, block.keys
     for outside in (slice(0, keys.start), slice(keys.stop, problem.k.shape[1])):
         if outside.start < outside.stop:
             result.exp[entries, rows, outside] = 0
     weights = result.exp[entries, rows, keys]
-    shift: Array | float = 0.0
+    sinks = None if problem.sinks is None else problem.sinks[entries, rows, :]
+    if packed is None:
+        shift = _exp_of_scores(problem, block, k, may_be_bounded, sinks, weights)
+    else:
+        packed.exp_scores(problem.queries(block), keys, problem.scale, out=weights)
+        problem.hide(block, weights, 0.0)
+        shift = 0.0
+    total = row_sums(backend, weights)
+    if sinks is not None:
+        total += xp.exp(sinks - shift)
+    inverse = inverse_of(xp, total)
+    result.shift[entries, rows, :], result.inverse[entries, rows, :] = shift, inverse
+    if problem.is_half:
+        weights *= inverse
+    return weights
+
+
+def _exp_of_scores(
+    problem: Problem, block: Block, k: Array, may_be_bounded: bool, sinks: Array | None, weights: Array
+) -> Array | float:
+    """Write `exp` of scores that may need a shift; returns it."""
+    backend, xp, keys = problem.backend, problem.backend.xp, block.keys
     of_queries, of_scores = _factors(problem, block)
-    backend.matmul(_times(problem.queries(block), of_queries), k.mT, out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
+    q = _times(problem.queries(block), of_queries)
+    backend.matmul(q, k[:, keys, :].mT, out=weights)  # (b, r, D) x (b, D, K) -> (b, r, K)
     if of_scores != 1:
         weights *= of_scores
     problem.add_bias(block, weights)
-    sinks = None if problem.sinks is None else problem.sinks[entries, rows, :]
-    if bounded or (bounded is None and problem.are_bounded(block, weights)):
+    shift: Array | float = 0.0
+    if may_be_bounded and problem.are_bounded(block, weights):
         backend.apply(xp.exp, weights)
         problem.hide(block, weights, 0.0)
     elif keys.start < keys.stop:
@@ -76,14 +101,7 @@ def _exp(problem: Problem, block: Block, k: Array, bounded: bool | None, result:
         backend.apply(xp.exp, weights)
     elif sinks is not None:
         shift = finite(xp, sinks)
-    total = row_sums(backend, weights)
-    if sinks is not None:
-        total += xp.exp(sinks - shift)
-    inverse = inverse_of(xp, total)
-    result.shift[entries, rows, :], result.inverse[entries, rows, :] = shift, inverse
-    if problem.is_half:
-        weights *= inverse
-    return weights
+    return shift
 
 
 def backward(problem: Problem, chain: Chain, result: Dense, incoming: OutputGrads, grads: InputGrads) -> None:
