@@ -20,20 +20,25 @@ class Dense(NamedTuple):
     Attributes
     ----------
     exp : array (B, R, T_k)
-        ``exp(score - shift)``, before dropout, in the dtype to compute in; in half precision times `inverse`, which is
-        otherwise left to the output and its gradient: they have fewer numbers.
+        ``exp(score - shift)``, before dropout, in the dtype to compute in.
     shift, inverse : arrays (B, R, 1)
         Weights are ``exp(score - shift) * inverse``; a row that sees nothing has 0 for both.
+    divided : bool
+        Whether `exp` is times `inverse` already. Else that is left to the output and its gradient: they have fewer
+        numbers.
     """
 
     exp: Array
     shift: Array
     inverse: Array
+    divided: bool
 
 
 def buffers(problem: Problem) -> Dense:
     """Memory for the results of `forward`."""
-    return Dense(problem.empty_rows(problem.k.shape[1]), problem.empty_rows(1), problem.empty_rows(1))
+    T_k, empty = problem.k.shape[1], problem.empty_rows
+    # Half precision cannot hold a gradient of the output over a total of thousands.
+    return Dense(empty(T_k), empty(1), empty(1), problem.is_half or problem.values.shape[-1] > T_k)
 
 
 def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) -> None:
@@ -49,7 +54,8 @@ def forward(problem: Problem, chain: Chain, result: Dense, out: Array | None) ->
             continue
         used = weights * problem.dropped(block, weights) if problem.dropout else weights
         rows = block.entries, block.rows, slice(None)
-        _put_rows(problem, out[rows], problem.operand(used), v[:, block.keys, :], result.inverse[rows])
+        inverse = None if result.divided else result.inverse[rows]
+        _put_rows(problem, out[rows], problem.operand(used), v[:, block.keys, :], inverse)
 
 
 def _exp(
@@ -74,7 +80,7 @@ def _exp(
         total += xp.exp(sinks - shift)
     inverse = inverse_of(xp, total)
     result.shift[entries, rows, :], result.inverse[entries, rows, :] = shift, inverse
-    if problem.is_half:
+    if result.divided:
         weights *= inverse
     return weights
 
@@ -127,13 +133,13 @@ def _backward(
     of_queries, of_scores = _factors(problem, block)
     queries, weights = problem.queries(block), result.exp[entries, rows, keys]
     q = _times(queries, of_queries)
-    share = 1.0 if problem.is_half else result.inverse[entries, rows, :]  # what is left to multiply by
+    share = 1.0 if result.divided else result.inverse[entries, rows, :]  # what is left to multiply by
     used, dout = weights, None
     if incoming.dout is None:
         dweights = xp.zeros_like(weights)
     else:
         dout = incoming.dout[entries, rows, :]
-        dout = problem.operand(dout if problem.is_half else dout * share)
+        dout = problem.operand(dout if result.divided else dout * share)
         dweights = backend.matmul(dout, v.mT, dtype=problem.dtype)  # (b, r, D_v) x (b, D_v, K) -> (b, r, K)
     if problem.dropout:
         dropped = problem.dropped(block, weights)
@@ -184,14 +190,15 @@ def _times(x: Array, factor: float) -> Array:
     return x if factor == 1 else x * factor
 
 
-def _put_rows(problem: Problem, rows: Array, used: Array, v: Array, inverse: Array) -> None:
+def _put_rows(problem: Problem, rows: Array, used: Array, v: Array, inverse: Array | None) -> None:
     """``rows[...] = inverse * (used @ v)``, (b, r, K) x (b, K, D_v) -> (b, r, D_v), rounded once."""
-    if rows.dtype != used.dtype:  # half precision, which is multiplied in float32 here
-        rows[...] = problem.backend.xp.astype(problem.backend.matmul(used, v) * inverse, rows.dtype)
-        return
-    problem.backend.matmul(used, v, out=rows)
-    if not problem.is_half:  # there `used` has `inverse` in it
+    if inverse is None:
+        _put_product(problem, rows, used, v)
+    elif rows.dtype == used.dtype:
+        problem.backend.matmul(used, v, out=rows)
         rows *= inverse
+    else:
+        rows[...] = problem.backend.xp.astype(problem.backend.matmul(used, v) * inverse, rows.dtype)
 
 
 def _put_product(problem: Problem, place: Array, a: Array, b: Array) -> None:

@@ -47,7 +47,7 @@ class SavedAttention(NamedTuple):
         """
         xp, result = self.problem.backend.xp, self.result
         kept = result if isinstance(result, dense.Dense) else run_dense(self.problem, None)
-        weights = xp.astype(kept.exp, kept.exp.dtype, copy=True) if self.problem.is_half else kept.exp * kept.inverse
+        weights = xp.astype(kept.exp, kept.exp.dtype, copy=True) if kept.divided else kept.exp * kept.inverse
         return self.layout.unflatten(xp, weights)
 
 
