@@ -18,8 +18,11 @@ def test_last_words_are_waited_for() -> None:
     took: list[bytes] = []
     slow = Timer(0.1, lambda: took.append(os.read(reader, 100)))
     os.write(writer, b"there is not enough memory")
+    begun = monotonic()
     slow.start()
     _channel._wait_until_read(writer)
+    assert monotonic() - begun >= 0.1
+    slow.join()
     assert took == [b"there is not enough memory"]
 
 
