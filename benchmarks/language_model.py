@@ -29,8 +29,9 @@ RESULTS = Path(__file__).parent / "results" / "language_model.json"
 SHAPES = {"gpt2-small": {}, "tiny": {"n_embd": 64, "n_head": 4, "n_layer": 2, "vocab_size": 1000}}
 """Options of `GPT2Config`; its defaults are GPT-2 small."""
 
-PAUSE = 0.05
-"""Seconds before each timing, in which the threads of what ran before it, which wait by turning round, go to sleep."""
+PAUSE = 0.2
+"""Seconds before each timing, in which the threads of what ran before it, which wait by turning round, go to sleep:
+OpenBLAS's after 0.11."""
 
 Times = dict[str, dict[str, list[tuple[float, float]]]]
 """By name and by what was timed: seconds and CPU seconds of each time."""

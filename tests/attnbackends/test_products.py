@@ -4,11 +4,15 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import Library, assert_as_exact_as
 
 from attnbackends import get_backend
 from attnbackends._cpu import packed_keys
 from attnbackends._cpu import products as in_parts
+from attnbackends._cpu.backend import NumpyBackend
+from attnbackends._cpu.threads import Workers
 
 SHAPES = {
     "small": ((3, 5), (5, 7)),
@@ -98,6 +102,45 @@ def test_each_piece_of_a_matrix_with_one_row_is_one_place_in_memory(order: str) 
     assert len(pieces) == 2  # of 5 MB
     assert len(sums) == (1 if order == "C" else 0)
     assert all(part.flags[f"{order}_CONTIGUOUS"] for _, part, _ in pieces)
+
+
+@settings(max_examples=60)
+@given(
+    inner=st.integers(64, 700),
+    columns=st.integers(64, 4000),
+    order=st.sampled_from("CF"),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 99),
+)
+def test_a_row_by_a_large_matrix_has_the_same_bits_for_any_number_of_threads(
+    inner: int, columns: int, order: str, dtype: type, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in ((1, inner), (inner, columns)))
+    b = np.asarray(b, order=order)
+    found = [backend.matmul(a, b) for backend in with_threads()]
+    assert_as_exact_as(a @ b, found[0], a.astype(np.longdouble) @ b.astype(np.longdouble), factor=16)
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+@cache
+def with_threads() -> list[NumpyBackend]:
+    """Backends with another number of threads each."""
+    backends = []
+    for count in (1, 2, 3, 7):
+        backend = NumpyBackend()
+        backend.workers = Workers(count)
+        backends.append(backend)
+    return backends
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("columns", [64, 127, 768, 50257])
+def test_shares_of_a_row_cover_it_and_threads_of_blas_get_whole_ones(columns: int, threads: int) -> None:
+    shared, others = in_parts.shares_of_row(columns, threads)
+    assert [n for part in (shared, *others) for n in range(columns)[part]] == [*range(columns)]
+    assert shared.stop % (64 * threads) == 0
+    assert all(part.start % 64 == 0 for part in others)
 
 
 @pytest.mark.parametrize("turned", ["neither", "first", "second"])

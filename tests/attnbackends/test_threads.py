@@ -63,6 +63,34 @@ def test_blas_has_one_thread_meanwhile(workers: Workers) -> None:
     assert seen == [[1] * len(blas_threads())] * 6
 
 
+def test_blas_has_as_many_threads_where_it_shares_by_itself(workers: Workers) -> None:
+    before = blas_threads()
+    seen: list[list[int]] = []
+
+    def look(_: int = 0) -> None:
+        seen.append(blas_threads())
+
+    workers.by_blas(look)
+    assert seen == [[3] * len(before)]
+    workers.map(lambda _: workers.by_blas(look), range(2))  # within pieces each has one
+    assert seen[1:] == [[1] * len(before)] * 2
+    with pytest.raises(Odd):
+        workers.by_blas(_raise)
+    assert blas_threads() == before
+
+
+def test_blas_has_one_thread_while_pieces_of_another_caller_are_at_work(workers: Workers) -> None:
+    inside, end = threading.Event(), threading.Event()
+    thread = in_thread(lambda: workers.map(lambda _: inside.set() or end.wait(LONG), range(1)))
+    assert inside.wait(LONG)
+    seen: list[list[int]] = []
+    workers.by_blas(lambda: seen.append(blas_threads()))
+    end.set()
+    thread.join(LONG)
+    workers.by_blas(lambda: seen.append(blas_threads()))
+    assert seen == [[1] * len(seen[0]), [3] * len(seen[0])]
+
+
 def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -147,11 +147,25 @@ class NumpyBackend(UfuncBackend):
         elif out.size * a.shape[-1] < products.TINY_MULTIPLICATIONS:
             np.matmul(a, b, out=out)
         else:
-            pieces, sums = products.pieces(a, b, out)
-            self.map(lambda piece: self._multiply(*piece), pieces)
-            for some in sums:
-                out += some
+            self._share(a, b, out)
         return out
+
+    def _share(self, a: Array, b: Array, out: Array) -> None:
+        """A product that threads share: BLAS's own, which are awake at once, or pieces of it the workers."""
+        if self._shares_rows and products.is_large_row(b, out):
+            shared, others = products.shares_of_row(out.shape[1], self.workers.count)
+            self.workers.by_blas(lambda: np.matmul(a, b[:, shared], out=out[:, shared]))
+            if others:
+                self.map(lambda n: np.matmul(a, b[:, n], out=out[:, n]), others)
+            return
+        pieces, sums = products.pieces(a, b, out)
+        self.map(lambda piece: self._multiply(*piece), pieces)
+        for some in sums:
+            out += some
+
+    @cached_property
+    def _shares_rows(self) -> bool:
+        return products.can_share_rows(self.workers.blas())
 
     def pack_keys(self, k: Array, ones: bool = False) -> PackedKeys:
         return CpuPackedKeys(self, k, ones, in_blocks=self._in_parts)

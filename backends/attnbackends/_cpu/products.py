@@ -19,6 +19,13 @@ PIECE_READ = 2_000_000
 """Bytes of a matrix that make its product with one row worth a thread: about 0.2 ms of one core where they come from
 memory, as the weights of a language model do for each token."""
 
+ROW_READ = 1_000_000
+"""Bytes of a matrix from which on BLAS's own threads share its product with one row: about 0.1 ms of one core."""
+
+ROW_GRAIN = 64
+"""Columns of such a product that stay with one thread, a multiple of what the kernels of OpenBLAS take at a time: it
+cuts between any two, and sums in another order what does not fill its vectors."""
+
 LONG_INNER = 2
 """How many times the longer side of a product its inner axis must be to be cut itself: no operand is arranged twice
 then, and the sum of what the pieces make is the smaller price."""
@@ -64,6 +71,25 @@ def wants_parts(libraries: list[dict[str, Any]]) -> bool:
     return bool(libraries) and all(
         library["internal_api"] == "openblas" and library.get("architecture") in PART_CORES for library in libraries
     )
+
+
+def can_share_rows(libraries: list[dict[str, Any]]) -> bool:
+    """Whether BLAS may share the product of one row among its threads and give the same bits for any number of them."""
+    return bool(libraries) and all(library["internal_api"] == "openblas" for library in libraries)
+
+
+def is_large_row(b: Array, out: Array) -> bool:
+    """Whether a product is that of one row with a matrix large enough for BLAS's own threads."""
+    return out.ndim == 2 and out.shape[0] == 1 and min(b.shape) >= ROW_GRAIN and bool(b.nbytes >= ROW_READ)
+
+
+def shares_of_row(columns: int, threads: int) -> tuple[slice, list[slice]]:
+    """Columns of such a product for BLAS's threads to share, and for one thread: each number is summed in the same
+    order for any number of threads."""
+    even = columns - columns % ROW_GRAIN
+    shared = even - even % (ROW_GRAIN * threads)
+    edges = sorted({shared, even, columns})
+    return slice(shared), [slice(begin, end) for begin, end in pairwise(edges)]
 
 
 def pieces(a: Array, b: Array, out: Array) -> tuple[list[tuple[Array, Array, Array]], list[Array]]:

@@ -1,9 +1,10 @@
 """Worker threads over BLAS: independent pieces of work side by side, one BLAS thread each.
 
 The pieces are made by the caller from shapes alone, so the number of workers never changes a result. While a call
-is under way BLAS is limited to one thread. Some BLAS libraries keep that number for the whole process: there callers
-are counted, so that none lifts the limit under another's feet or leaves it behind. Those over OpenMP keep one for
-each thread: there every caller and every worker sets its own.
+is under way BLAS is limited to one thread; where it shares a product by itself, to as many as there are workers. Some
+BLAS libraries keep that number for the whole process: there the limits of all callers are kept, so that none lifts
+another's under its feet or leaves its own behind. Those over OpenMP keep one for each thread: there every caller and
+every worker sets its own.
 """
 
 from __future__ import annotations
@@ -92,12 +93,13 @@ class Workers:
         self._lock = threading.Lock()
         self._calls: SimpleQueue[_Share] = SimpleQueue()
         self._helpers = 0
-        self._callers = 0
+        self._limits: list[int] = []  # of the callers that are at work
         self._before: list[int] = []  # of the libraries with one number for the process
+        self._now: list[int] = []
 
     def _after_fork(self) -> None:
         """Threads do not survive a fork; a limit that one of them had set must not survive it either."""
-        if self._callers:
+        if self._limits:
             _set_threads(self._of_process, self._before)
         self._reset()
 
@@ -148,19 +150,31 @@ class Workers:
                 function(piece)
             return
         queue = deque(pieces)
+        many = self.count > 1 and len(queue) > 1
+        self._limited(1, lambda: (self._share if many else self._work)(function, queue))
+
+    def by_blas(self, function: Callable[[], object]) -> None:
+        """Call `function`, whose products BLAS itself shares, among as many of its own threads as there are workers.
+
+        Those turn round while they wait for more, about a tenth of a second, and begin at once. Within a piece of work,
+        and while another thread's pieces are at work, it has one.
+        """
+        if self.here.working:
+            function()
+        else:
+            self._limited(self.count, function)
+
+    def _limited(self, limit: int, function: Callable[[], object]) -> None:
+        """Call `function` while BLAS has so many threads."""
         self.count  # noqa: B018  read before the limit hides it
         of_thread = [read() for read, _ in self._of_thread]
-        self._enter()
+        self._enter(limit)
         try:
-            for _, write in self._of_thread:
-                write(1)
-            if self.count > 1 and len(queue) > 1:
-                self._share(function, queue)
-            else:
-                self._work(function, queue)
+            _set_threads(self._of_thread, [limit] * len(of_thread))
+            function()
         finally:
             _set_threads(self._of_thread, of_thread)
-            self._leave()
+            self._leave(limit)
 
     def _work(self, function: Callable[[T], object], queue: deque[T]) -> None:
         """Take pieces for as long as there are any, in the calling thread."""
@@ -206,19 +220,24 @@ class Workers:
         while True:
             calls.get().help()
 
-    def _enter(self) -> None:
+    def _enter(self, limit: int) -> None:
         with self._lock:
-            if self._callers == 0:
-                self._before = [read() for read, _ in self._of_process]
-                for _, write in self._of_process:
-                    write(1)
-            self._callers += 1
+            if not self._limits:
+                self._before = self._now = [read() for read, _ in self._of_process]
+            self._limits.append(limit)
+            self._set_of_process()
 
-    def _leave(self) -> None:
+    def _leave(self, limit: int) -> None:
         with self._lock:
-            self._callers -= 1
-            if self._callers == 0:
-                _set_threads(self._of_process, self._before)
+            self._limits.remove(limit)
+            self._set_of_process()
+
+    def _set_of_process(self) -> None:
+        """The lowest limit of all callers, or what was before them."""
+        counts = [min(self._limits)] * len(self._before) if self._limits else self._before
+        if counts != self._now:
+            _set_threads(self._of_process, counts)
+            self._now = counts
 
 
 def _is_per_thread(library: Any) -> bool:

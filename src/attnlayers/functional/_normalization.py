@@ -104,13 +104,14 @@ def _normalize(
     wide_gain, wide_bias = widen(backend, gain), None if bias is None else widen(backend, bias)
 
     def chunk(x: Array) -> tuple[Array, Array, Array]:
-        x = x - xp.mean(x, axis=-1, keepdims=True) if centred else x
-        scale = 1 / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + epsilon)
-        x = x * scale
-        scaled = x * wide_gain
+        if centred:
+            x = x - xp.mean(x, axis=-1, keepdims=True)
+        scale = 1 / xp.sqrt(backend.vecdot(x, x)[..., None] / x.shape[-1] + epsilon)
+        normal = x * scale
+        scaled = normal * wide_gain
         if wide_bias is not None:
             scaled += wide_bias
-        return scaled, x, scale
+        return scaled, normal, scale
 
     row, wide_dtype = (rows.shape[1],), wide(backend, x.dtype)
     kinds = (row, x.dtype), (row, wide_dtype), ((1,), wide_dtype)

@@ -51,10 +51,9 @@ def over_rows(
             out[m, ...] = found
 
     if len(pieces) == 1:  # no copy, and for a small array half of the time
-        backend.map(lambda _: outs.extend(compute(*arrays)), pieces)
-    else:
-        outs.extend(backend.empty((rows, *row), like=arrays[0], dtype=dtype) for row, dtype in results)
-        backend.map(chunk, pieces)
+        return tuple(compute(*arrays))
+    outs.extend(backend.empty((rows, *row), like=arrays[0], dtype=dtype) for row, dtype in results)
+    backend.map(chunk, pieces)
     return tuple(outs)
 
 

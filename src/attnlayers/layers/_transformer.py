@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, Unpack
 
-from attnbackends import Array, Backend
+from attnbackends import Array, Backend, backend_of, float_bits
 
 from ..functional.integers import integer, sizes
 from ._base import Layer
@@ -17,6 +17,10 @@ from .multi_head import MultiHeadAttention
 from .normalization import LayerNorm, RMSNorm
 
 Norm = LayerNorm | RMSNorm
+
+STEPS_OF_PIECE = 256
+"""Steps of a piece at least. BLAS arranges a matrix of weights anew for each piece: products of 128 steps run at 0.85
+of the rate of 256, those at 0.9 of the rate of 512 (benchmarks/NOTES.md, "Language models")."""
 
 
 class Residual:
@@ -39,14 +43,38 @@ class Residual:
         dh, *others = gradients if isinstance(gradients, tuple) else (gradients,)
         return d + (self.norm.backward(dh) if self.pre_norm else dh), *others
 
-    def around(self, x: Array, function: Callable[[Array], Array], last: int | None = None) -> Array:
-        """The residual connection around `function` instead of the layer's forward.
+    def around(self, x: Array, function: Callable[[Array], Array]) -> Array:
+        """The residual connection around `function` instead of the layer's forward."""
+        return self.after(x, function(self.before(x)))
 
-        With `last`, `function` returns that many of the last steps alone.
-        """
-        h = function(self.norm.forward(x) if self.pre_norm else x)
-        out = (x if last is None else x[:, -last:, :]) + h
-        return out if self.pre_norm else self.norm.forward(out)
+    def before(self, x: Array) -> Array:
+        """What the layer is given."""
+        return self.norm.forward(x) if self.pre_norm else x
+
+    def after(self, x: Array, h: Array) -> Array:
+        """What goes on, where the layer made h."""
+        return x + h if self.pre_norm else self.norm.forward(x + h)
+
+
+def in_pieces(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """`function` of arrays (N, T, ·), of which it takes each step by itself, in pieces that threads share.
+
+    A thread makes several products of a piece one after the other, and is waited for once.
+    """
+    backend = backend_of(*arrays)
+    xp, (N, T, _) = backend.xp, arrays[0].shape
+    pieces = backend.chunks(N * T, arrays[0].shape[-1] * float_bits(xp, arrays[0].dtype) // 8, STEPS_OF_PIECE)
+    if len(pieces) == 1:
+        return function(*arrays)
+    rows = [xp.reshape(array, (1, N * T, array.shape[-1])) for array in arrays]
+    found: dict[int, tuple[Array, ...]] = {}
+
+    def piece(i: int) -> None:
+        found[i] = function(*(array[:, pieces[i], :] for array in rows))
+
+    backend.map(piece, range(len(pieces)))
+    parts = [xp.concat([found[i][j] for i in range(len(pieces))], axis=1) for j in range(len(found[0]))]
+    return tuple(xp.reshape(part, (N, T, part.shape[-1])) for part in parts)
 
 
 class ResidualLayer(Composite):

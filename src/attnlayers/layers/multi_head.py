@@ -284,35 +284,47 @@ class MultiHeadAttention(Composite):
         With `last`, only that many of the last steps come out: the others are for the cache.
         """
         check(x=(x, "N T D"))
-        first = 0 if last is None else max(0, x.shape[1] - integer("last", last, least=1))
+        return self.output.forward(self.step_heads(*self.project(x), cache, mask, last=last))
+
+    def attend(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
+        """Attend to what a cache holds: x (N, T, D), mask (N, T_k) -> (N, T, D_out)."""
+        check(x=(x, "N T D"))
+        q = split(self.query.forward(x), self.heads)
+        return self.output.forward(self._attend_cached(q, cache.keys, cache.values, mask))
+
+    def project(self, x: Array) -> tuple[Array, Array, Array]:
+        """What `step` makes of each step by itself: x (N, T, D) -> queries, keys, values, heads side by side."""
+        return self.query.forward(x), self.key.forward(x), self.value.forward(x)
+
+    def step_heads(
+        self, q: Array, k: Array, v: Array, cache: KVCache, mask: Array | None = None, *, last: int | None = None
+    ) -> Array:
+        """`step` between its projections: q, k, v (N, T, ·) of `project` -> (N, T, heads * D_value)."""
+        first = 0 if last is None else max(0, q.shape[1] - integer("last", last, least=1))
         begin, start = cache.length, cache.length + first
-        k, v = self._keys_and_values(x)
-        q = split(self.query.forward(x[:, first:, :]), self.heads)
+        q = split(q[:, first:, :], self.heads)
+        k, v = split(k, self.key_heads), split(v, self.key_heads)
         if self.rotary:
             q, k = self._turn(q, start)[0], self._turn(k, begin)[0]
         k, v = cache.append(k, v)
         farthest = None if self.window is None else self.window[0]
         if q.shape[2] == 1 and mask is None and (farthest is None or farthest >= start):
             return self._attend_all(q, k, v)
-        return self._attend_cached(q, k, v, mask, causal=True, query_start=start)
-
-    def attend(self, x: Array, cache: KVCache, mask: Array | None = None) -> Array:
-        """Attend to what a cache holds: x (N, T, D), mask (N, T_k) -> (N, T, D_out)."""
-        check(x=(x, "N T D"))
-        return self._attend_cached(split(self.query.forward(x), self.heads), cache.keys, cache.values, mask)
+        unkept = {"keep_bytes": 0} if q.shape[2] > 1 else {}  # there is no backward
+        return self._attend_cached(q, k, v, mask, causal=True, query_start=start, **unkept)
 
     def _attend_all(self, q: Array, k: Array, v: Array) -> Array:
-        """One step that sees all keys; heads that share them become rows: q (N, heads, 1, D) -> (N, 1, D_out)."""
+        """One step that sees all keys; heads that share them become rows: q (N, heads, 1, D) -> (N, 1, heads * D_v)."""
         N, heads, _, D = q.shape
         self._saved, shape = None, (N, self.key_heads, heads // self.key_heads, D)
         out, self._attention = F.attention(self.backend.xp.reshape(q, shape), k, v, softcap=self.softcap)
-        return self.output.forward(self.backend.xp.reshape(out, (N, 1, heads * v.shape[-1])))
+        return self.backend.xp.reshape(out, (N, 1, heads * v.shape[-1]))
 
     def _attend_cached(self, q: Array, k: Array, v: Array, mask: Array | None, **options: Any) -> Array:
         check(keys=(k, "N heads T_k D"), mask=(mask, "N T_k: bool"))
         self._saved = None
         out, self._attention = self._attend(q, k, v, mask, None, **options)
-        return self.output.forward(merge(out))
+        return merge(out)
 
     # -- the parts
 

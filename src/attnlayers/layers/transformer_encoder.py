@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from attnbackends import Array
 
-from ._transformer import Norm, ResidualLayer, Stack
+from ..functional.checks import check
+from ._transformer import Norm, ResidualLayer, Stack, in_pieces
 from .feed_forward import FeedForward
 from .kv_cache import KVCache
 from .multi_head import MultiHeadAttention
@@ -81,9 +82,17 @@ class TransformerEncoderLayer(ResidualLayer):
 
         With `last`, only that many of the last steps come out.
         """
-        first, second = self.residuals
-        x = first.around(x, lambda h: self.attention.step(h, cache, mask, last=last), last)
-        return second.around(x, self.feed_forward.forward)
+        check(x=(x, "N T D"))
+        attention, (first, second) = self.attention, self.residuals
+
+        def rest(x: Array, heads: Array) -> tuple[Array]:
+            x = first.after(x, attention.output.forward(heads))
+            return (second.around(x, self.feed_forward.forward),)
+
+        q, k, v = in_pieces(lambda x: attention.project(first.before(x)), x)
+        heads = attention.step_heads(q, k, v, cache, mask, last=last)
+        (out,) = in_pieces(rest, x if last is None else x[:, -last:, :], heads)
+        return out
 
 
 class TransformerEncoder(Stack):

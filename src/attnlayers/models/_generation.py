@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 Prompts = Sequence[Sequence[int] | np.ndarray] | Array
 
-TOKENS_AT_ONCE = 256
+TOKENS_AT_ONCE = 512
 """Tokens of prompts, over all rows, that go through the layers together while text is written. More take more memory
-beyond weights and caches, fewer read the weights more often: GPT-2 small with a prompt of 512 tokens took 1.11 of its
-weights and cache with all of them at once (benchmarks/language_model.py)."""
+beyond weights and caches, fewer read the weights more often and make smaller products: a prompt of 512 tokens of GPT-2
+small took 0.85 of the time that it took in two parts (benchmarks/NOTES.md, "Language models")."""
 
 LEAST_AT_ONCE = 16
 """Tokens of each prompt that go through the layers together at least, however many prompts there are."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import Library
 
+from attnbackends._cpu.products import split
 from attnlayers import functional as F
 
 
@@ -64,10 +65,21 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "option": option,
         "arrays": arrays,
         "block": (draw(st.sampled_from([1, 2, 3, 100])), draw(st.sampled_from([1, 2, 4, 100]))),
+        "pieces": draw(st.sampled_from([1, 2, 5])),
         "keep_bytes": draw(st.sampled_from([0, 2**20])),
         "return_weights": draw(st.booleans()),
         "rng": rng,
     }
+
+
+def cut(patch: pytest.MonkeyPatch, library: Library, call: dict[str, Any]) -> None:
+    """Cut scores into blocks, and what is worked on in pieces, as the call says."""
+    patch.setattr(library.backend, "block_of_scores", lambda rows, keys, itemsize: call["block"])
+    patch.setattr(
+        library.backend,
+        "chunks",
+        lambda count, bytes_each, at_least=1: split(count, max(1, min(call["pieces"], count))),
+    )
 
 
 def objective(arrays: dict[str, Any], option: dict[str, Any], douts: dict[str, Any]) -> float:
@@ -83,7 +95,7 @@ def objective(arrays: dict[str, Any], option: dict[str, Any], douts: dict[str, A
 def test_any_combination(name: str, call: dict[str, Any]) -> None:
     library = library_of(name)
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(library.backend, "block_of_scores", lambda rows, keys, itemsize: call["block"])
+        cut(patch, library, call)
         check(library, call)
 
 
@@ -136,7 +148,7 @@ def test_any_combination_in_less_precision(name: str, dtype: str, call: dict[str
         **{k: x if x.dtype == bool else x.astype("float64") for k, x in arrays.items()}, **option
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library.backend, "block_of_scores", lambda rows, keys, itemsize: call["block"])
+        cut(patch, library, call)
         ours = {key: library.array(value) for key, value in arrays.items()}
         found, saved = F.attention(**ours, **option, keep_bytes=call["keep_bytes"])
         gradients = F.attention_backward(saved, library.array(call["rng"].standard_normal(out.shape), dtype))

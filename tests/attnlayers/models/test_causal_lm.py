@@ -142,6 +142,21 @@ def test_last_steps_of_a_layer(pre_norm: bool) -> None:
         np.testing.assert_allclose(found, full[:, part][:, -last:], rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("last", [None, 1, 299])
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_many_steps_of_a_layer_go_in_pieces(pre_norm: bool, last: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = TransformerEncoderLayer.create(64, 2, 96, pre_norm=pre_norm, seed=0, dtype="float64")
+    x = np.random.default_rng(0).standard_normal((2, 300, 64))
+    full, rows = layer.forward(x, causal=True), []
+    forward = type(layer.feed_forward).forward
+    monkeypatch.setattr(
+        type(layer.feed_forward), "forward", lambda self, h: (rows.append(h.shape[:2]), forward(self, h))[1]
+    )
+    found = layer.step(x, layer.new_cache(2, 300), last=last)
+    np.testing.assert_allclose(found, full if last is None else full[:, -last:], rtol=1e-11, atol=1e-13)
+    assert sorted(rows) == {None: [(1, 300)] * 2, 1: [(2, 1)], 299: [(1, 299)] * 2}[last]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_generate_is_argmax_of_forward(kind: str) -> None:
     own, ids = model(kind), tokens(3, 4)

@@ -17,6 +17,10 @@ CHAIN_WORK = 24_000_000
 """Operations of its products, plus bytes that it reads, that make a chain worth a thread: 0.2 ms of one core, which is
 what the calls around them take (benchmarks/NOTES.md)."""
 
+NARROWED_ROWS = 128
+"""Rows of a block at least that is cut because earlier rows see fewer keys: causal attention over 512 steps, both ways,
+takes 0.6 to 0.8 of the time in four blocks instead of one (benchmarks/NOTES.md, "One attention in Python")."""
+
 CUTS = 32
 """Cuts of calls that are remembered: each holds first and last key of every row that it cuts, 16 bytes a row."""
 
@@ -65,11 +69,15 @@ class Cut:
         backend, visibility, count, itemsize, width = self._known
         R, T_k = visibility.groups * visibility.T_q, visibility.T_k
         rows_at_once, _ = backend.block_of_scores(R, T_k, itemsize)
+        rows = rows_at_once
+        if visibility.right is not None:
+            narrowed = backend.chunks(visibility.T_q, T_k * itemsize, at_least=NARROWED_ROWS)
+            rows = max(1, min(rows, -(-visibility.T_q // len(narrowed))))
         if visibility.offsets is None and visibility.T_q <= rows_at_once:
             entry_bytes, entry_flops = itemsize * (R * T_k + (R + T_k) * width), 2 * R * T_k * width
             entries = backend.chunks(count, entry_bytes, at_least=-(-CHAIN_WORK // max(1, entry_flops + entry_bytes)))
-            return _chains(visibility, tuple([some.stop for some in entries]), rows_at_once)
-        return _chains(visibility, tuple(range(1, count + 1)), rows_at_once)
+            return _chains(visibility, tuple([some.stop for some in entries]), rows)
+        return _chains(visibility, tuple(range(1, count + 1)), rows)
 
 
 @lru_cache(maxsize=CUTS)
