@@ -104,7 +104,7 @@ def test_each_piece_of_a_matrix_with_one_row_is_one_place_in_memory(order: str) 
     assert all(part.flags[f"{order}_CONTIGUOUS"] for _, part, _ in pieces)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     inner=st.integers(64, 700),
     columns=st.integers(64, 4000),

@@ -1,5 +1,6 @@
 """Matrix products on a CPU: pieces for threads, and within a thread parts that BLAS has its best kernels for."""
 
+from functools import cache
 from itertools import pairwise
 from math import ceil, prod
 from typing import Any
@@ -83,6 +84,7 @@ def is_large_row(b: Array, out: Array) -> bool:
     return out.ndim == 2 and out.shape[0] == 1 and min(b.shape) >= ROW_GRAIN and bool(b.nbytes >= ROW_READ)
 
 
+@cache
 def shares_of_row(columns: int, threads: int) -> tuple[slice, list[slice]]:
     """Columns of such a product for BLAS's threads to share, and for one thread: each number is summed in the same
     order for any number of threads."""

@@ -159,10 +159,11 @@ class Workers:
         Those turn round while they wait for more, about a tenth of a second, and begin at once. Within a piece of work,
         and while another thread's pieces are at work, it has one.
         """
-        if self.here.working:
+        count = self.count
+        if self.here.working or all(read() == count for read, _ in (*self._of_process, *self._of_thread)):
             function()
         else:
-            self._limited(self.count, function)
+            self._limited(count, function)
 
     def _limited(self, limit: int, function: Callable[[], object]) -> None:
         """Call `function` while BLAS has so many threads."""
