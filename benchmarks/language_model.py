@@ -2,8 +2,8 @@
 
 ``python benchmarks/language_model.py`` makes random weights of that shape (124M) in a temporary folder, reads them
 with both, and lets them take turns in one process: round by round one prompt each, then some tokens each, a few in a
-row, and last the products with weights alone, which neither can do without. Ratios are of medians; CPU seconds stand beside
-seconds, since others may use the machine. Memory is taken in a process of its own.
+row, and last the products with weights alone, which neither can do without. Ratios are of medians; CPU seconds stand
+beside seconds, since others may use the machine. Memory is taken in a process of its own.
 """
 
 from __future__ import annotations
