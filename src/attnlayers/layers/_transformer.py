@@ -59,8 +59,8 @@ class Residual:
 def in_pieces(function: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
     """`function` of arrays (N, T, ·), of which it takes each step by itself, in pieces that threads share.
 
-    A thread makes several products of a piece one after the other, and is waited for once. What layers remember is that of
-    some piece: no backward may follow.
+    A thread makes several products of a piece one after the other, and is waited for once. What layers remember is that
+    of some piece: no backward may follow.
     """
     backend = backend_of(*arrays)
     xp, (N, T, _) = backend.xp, arrays[0].shape
