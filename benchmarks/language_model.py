@@ -73,6 +73,8 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=os.cpu_count())
     arguments.add_argument("--out", type=Path, default=RESULTS)
     given = arguments.parse_args()
+    if given.tokens <= IN_A_ROW:
+        arguments.error(f"--tokens must be more than the {IN_A_ROW} that follow each other, got {given.tokens}")
     os.environ["ATTN_THREADS"] = str(given.threads)
     with tempfile.TemporaryDirectory() as folder:
         make(folder, SHAPES[given.shape])

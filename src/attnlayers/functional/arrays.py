@@ -40,19 +40,19 @@ def over_rows(
     rows = arrays[0].shape[0]
     numbers = sum(prod(array.shape[1:]) for array in arrays) + sum(prod(row) for row, _ in results)
     pieces = backend.chunks(rows, 2 * numbers * float_bits(backend.xp, results[0][1]) // 8)
-    outs: list[Array] = []
 
     def compute(*parts: Array) -> list[Array]:
         found = function(*(widen(backend, part) for part in parts))
         return [narrow(backend, array, dtype) for array, (_, dtype) in zip(found, results, strict=True)]
 
+    if len(pieces) == 1:  # no copy, and for a small array half of the time
+        return tuple(compute(*arrays))
+    outs = [backend.empty((rows, *row), like=arrays[0], dtype=dtype) for row, dtype in results]
+
     def chunk(m: slice) -> None:
         for out, found in zip(outs, compute(*(array[m, ...] for array in arrays)), strict=True):
             out[m, ...] = found
 
-    if len(pieces) == 1:  # no copy, and for a small array half of the time
-        return tuple(compute(*arrays))
-    outs.extend(backend.empty((rows, *row), like=arrays[0], dtype=dtype) for row, dtype in results)
     backend.map(chunk, pieces)
     return tuple(outs)
 
